@@ -1,0 +1,1 @@
+"""The HTTP rooms: /transcribe, OpenAI-compatible routes, operations."""

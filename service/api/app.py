@@ -1,0 +1,87 @@
+"""The application: its parts wired together, its life from loading to the end of the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from service import __version__
+from service.api import errors, openai, ops, transcribe
+from service.api.context import RequestContext
+from service.api.server import DrainingServer
+from service.api.services import Services
+from service.config import ServerConfig
+from service.engine.engine import Engine
+from service.metrics import Metrics
+from service.model.protocol import SpeechModel
+from service.pipeline import Pipeline
+from service.profiles import check_depth, load_profiles
+
+
+def create_app(
+    config: ServerConfig, load: Callable[[], SpeechModel], metrics: Metrics | None = None
+) -> FastAPI:
+    """The ASGI application. `load` runs on the device thread once the application starts.
+
+    Raises ConfigError for a profiles file or default profile that cannot be used. Until the model
+    is loaded, and again while draining, work is refused and health still answers.
+    """
+    metrics = metrics or Metrics()
+    profiles = load_profiles(config.profiles_file)
+
+    def load_checked() -> SpeechModel:
+        model = load()
+        check_depth(profiles, model.info.num_encoder_layers)
+        return model
+
+    engine = Engine(load_checked, config, metrics, warm_up=tuple(profiles.values()))
+    services = Services(config, engine, Pipeline(engine, config, metrics), metrics)
+    app = FastAPI(
+        title="Winnow",
+        version=__version__,
+        lifespan=_lifespan,
+        # Their pages load scripts from a CDN; `/` and /openapi.json need nothing from outside.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.state.started_at = int(time.time())
+    app.add_middleware(RequestContext, metrics=metrics)
+    errors.install(app)
+    for room in (transcribe, openai, ops):
+        app.include_router(room.router)
+    return app
+
+
+def serve(config: ServerConfig, load: Callable[[], SpeechModel]) -> None:
+    """Serves until SIGTERM or SIGINT, then drains for at most `drain_seconds`.
+
+    Raises ConfigError for a setting that cannot be used, and the error of loading if the model
+    cannot be loaded.
+    """
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    app = create_app(config, load)
+    services: Services = app.state.services
+    server = DrainingServer(app, services)
+    server.run()
+    if services.engine.load_failed:
+        services.engine.wait_ready(0)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    services.engine.start()
+    try:
+        yield
+    finally:
+        services.engine.begin_drain()
+        await asyncio.to_thread(services.engine.drain, services.config.drain_seconds)
+        await asyncio.to_thread(services.engine.stop)
+        services.pipeline.close()

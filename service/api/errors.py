@@ -1,0 +1,100 @@
+"""Every exception that may leave a handler, mapped to its HTTP answer once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from service.api.services import services_of
+from service.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    EngineError,
+    InvalidAudio,
+    InvalidRequest,
+    NotReady,
+    QueueFull,
+    TooLarge,
+    WinnowError,
+)
+
+CLIENT_GONE_STATUS = 499  # nobody reads it; it is what logs and metrics say
+
+
+class ModelNotFound(InvalidRequest):
+    """The `model` of an OpenAI-style request is not one that is served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How one class of error looks from outside: status, and OpenAI's `type` and `code`."""
+
+    status: int
+    type: str
+    code: str
+
+
+INVALID_REQUEST = Answer(400, "invalid_request_error", "invalid_request")
+INTERNAL_ERROR = Answer(500, "server_error", "internal_error")
+
+ANSWERS: dict[type[WinnowError], Answer] = {
+    InvalidAudio: Answer(400, "invalid_request_error", "invalid_audio"),
+    InvalidRequest: INVALID_REQUEST,
+    ModelNotFound: Answer(404, "invalid_request_error", "model_not_found"),
+    TooLarge: Answer(413, "invalid_request_error", "payload_too_large"),
+    QueueFull: Answer(429, "rate_limit_error", "queue_full"),
+    NotReady: Answer(503, "server_error", "not_ready"),
+    # Reaches a client that is still there only when the service stops under its request.
+    Cancelled: Answer(503, "server_error", "not_ready"),
+    DeadlineExceeded: Answer(504, "server_error", "deadline_exceeded"),
+    EngineError: Answer(500, "server_error", "engine_error"),
+}
+ROUTING = {
+    404: Answer(404, "invalid_request_error", "not_found"),
+    405: Answer(405, "invalid_request_error", "method_not_allowed"),
+}
+
+
+def error_response(
+    answer: Answer, message: str, param: str | None = None, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """An answer in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
+    error = {"message": message, "type": answer.type, "param": param, "code": answer.code}
+    return JSONResponse({"error": error}, answer.status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error that handlers and routing raise answer in OpenAI's shape."""
+    app.add_exception_handler(WinnowError, _on_winnow_error)
+    app.add_exception_handler(HTTPException, _on_routing_error)
+    app.add_exception_handler(ClientDisconnect, _on_client_gone)
+
+
+async def _on_winnow_error(request: Request, error: Exception) -> Response:
+    answer = next((ANSWERS[c] for c in type(error).__mro__ if c in ANSWERS), INTERNAL_ERROR)
+    message = str(error)
+    if answer is INTERNAL_ERROR:
+        message = "Winnow could not answer this request."
+    if answer.status == 500:
+        message = f"{message} (request id {request.state.request_id})"
+    headers = {}
+    if answer.status in (429, 503):
+        headers["retry-after"] = str(max(1, math.ceil(getattr(error, "retry_after_s", 1.0))))
+    return error_response(answer, message, getattr(error, "param", None), headers)
+
+
+async def _on_routing_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    answer = ROUTING.get(error.status_code, INVALID_REQUEST)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return error_response(answer, message, headers=dict(error.headers or {}))
+
+
+async def _on_client_gone(request: Request, error: Exception) -> Response:
+    services_of(request).metrics.cancelled.labels("client_gone").inc()
+    return Response(status_code=CLIENT_GONE_STATUS)

@@ -1,0 +1,90 @@
+"""The index page: one self-contained document, no asset from anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from string import Template
+
+from service.profiles import Profile
+
+PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Winnow</title>
+<link rel="icon" href="data:,">
+<style>
+:root { color-scheme: light dark; --accent: #8a5a00; }
+@media (prefers-color-scheme: dark) { :root { --accent: #e0b050; } }
+body { font: 1rem/1.55 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto; padding: 0 1rem }
+h1 { margin: 0; letter-spacing: -.02em }
+h1 + p { margin-top: .2rem; opacity: .75 }
+form { display: grid; gap: .9rem; margin: 2rem 0; padding: 1.2rem;
+       border: 1px solid color-mix(in srgb, currentColor 22%, transparent); border-radius: .6rem }
+label { display: grid; gap: .25rem; font-size: .9rem; min-width: 0 }
+input, select, button { font: inherit; padding: .45rem .5rem }
+input, select { width: 100%; box-sizing: border-box; text-overflow: ellipsis }
+button { justify-self: start; padding: .45rem 1.2rem; border: 0; border-radius: .4rem;
+         background: var(--accent); color: Canvas; cursor: pointer }
+button:disabled { opacity: .5; cursor: progress }
+output { display: block; white-space: pre-wrap; min-height: 1.5em }
+output small { display: block; margin-top: .5rem; opacity: .7 }
+a { color: var(--accent) }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .8rem; border-radius: .4rem;
+      background: color-mix(in srgb, currentColor 8%, transparent) }
+</style>
+</head>
+<body>
+<h1>Winnow</h1>
+<p>Speech to text, made faster by dropping the audio that the model does not attend to.</p>
+<form method="post" action="/transcribe" enctype="multipart/form-data">
+  <label>Recording <input type="file" name="file" accept="audio/*,video/mp4,video/webm" required>
+  </label>
+  <label>Profile <select name="profile">$options</select></label>
+  <button>Transcribe</button>
+  <output aria-live="polite"></output>
+</form>
+<pre>curl -F file=@speech.wav -F profile=$default <span id="origin"></span>/transcribe</pre>
+<p><a href="/profiles">Profiles</a> · <a href="/v1/models">Models</a> ·
+<a href="/openapi.json">OpenAPI description</a> · <a href="/readyz">Readiness</a> ·
+<a href="/metrics">Metrics</a></p>
+<script>
+document.getElementById("origin").textContent = location.origin;
+const form = document.querySelector("form");
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = form.querySelector("button"), output = form.querySelector("output");
+  button.disabled = true;
+  output.textContent = "Listening…";
+  try {
+    const response = await fetch("/transcribe", { method: "POST", body: new FormData(form) });
+    const answer = await response.json();
+    if (!response.ok) throw new Error(answer.error.message);
+    output.textContent = answer.text || "(no speech found)";
+    const note = document.createElement("small");
+    note.textContent = `$${answer.duration.toFixed(1)} s of audio, $${answer.language}, ` +
+      `$${answer.timings.total.toFixed(2)} s of work, ` +
+      `$${answer.frames.kept} of $${answer.frames.total} frames kept`;
+    output.append(note);
+  } catch (error) {
+    output.textContent = error.message;
+  } finally {
+    button.disabled = false;
+  }
+});
+</script>
+</body>
+</html>
+""")
+
+
+def index_html(profiles: Mapping[str, Profile], default: Profile) -> str:
+    """The page, with every profile in its picker and `default` chosen."""
+    options = "".join(
+        f'<option value="{escape(p.name)}"{" selected" if p.name == default.name else ""}>'
+        f"{escape(p.name)}: {escape(p.description)}</option>"
+        for p in profiles.values()
+    )
+    return PAGE.substitute(options=options, default=escape(default.name))

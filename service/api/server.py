@@ -1,0 +1,108 @@
+"""uvicorn, with a drain: at a signal no new work is taken, and accepted work is finished."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.services import Services
+
+logger = logging.getLogger("winnow.server")
+
+BETTER_MODEL = "openai/whisper-large-v3-turbo"
+LAST_ANSWERS_S = 2  # for answers to leave after the drain has ended
+
+
+class DrainingServer(uvicorn.Server):
+    """Serves one application until a signal, then drains it. A second signal ends the process."""
+
+    def __init__(self, app: FastAPI, services: Services) -> None:
+        config = services.config
+        super().__init__(
+            uvicorn.Config(
+                app,
+                config.host,
+                config.port,
+                access_log=False,  # its lines hold query strings; `context` logs what is needed
+                log_config=None,
+                lifespan="on",
+                timeout_graceful_shutdown=LAST_ANSWERS_S,
+                server_header=False,
+            )
+        )
+        self._services = services
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._drain_ends: float | None = None
+        self._signalled = False
+        self._announced = False
+
+    @property
+    def url(self) -> str:
+        """Where it listens, with the port that was really taken."""
+        listening = self.servers[0].sockets[0]
+        host, port = listening.getsockname()[:2]
+        return (
+            f"http://[{host}]:{port}"
+            if listening.family == socket.AF_INET6
+            else (f"http://{host}:{port}")
+        )
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The signal handler. It may interrupt anything, locks held, so the loop does the work."""
+        if self._signalled:
+            os._exit(128 + sig)
+        self._signalled = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.begin_drain)
+
+    def begin_drain(self) -> None:
+        """Refuses new work from now on, and ends the server when accepted work is done."""
+        drain_s = self._services.config.drain_seconds
+        logger.info("draining: no new work, up to %d s for what was accepted", drain_s)
+        self._services.engine.begin_drain()
+        self._drain_ends = time.monotonic() + drain_s
+
+    async def on_tick(self, counter: int) -> bool:
+        """uvicorn's heartbeat, ten times a second."""
+        if not self._announced:
+            self._announce()
+        if self._drain_ends is not None and not self.should_exit:
+            idle = not self.server_state.tasks
+            if not idle and time.monotonic() >= self._drain_ends:
+                await asyncio.to_thread(self._services.engine.drain, 0)  # answers the rest
+                idle = True
+            self.should_exit = idle
+        return await super().on_tick(counter)
+
+    def _announce(self) -> None:
+        engine = self._services.engine
+        if engine.load_failed:
+            self.should_exit = True
+        if engine.state != "ready":
+            return
+        self._announced = True
+        logger.info("%s", start_up_line(self._services, self.url))
+
+
+def start_up_line(services: Services, url: str) -> str:
+    """What is served, on what, how, where; and for a limited model what it is not for."""
+    info = services.engine.model.info
+    line = (
+        f"Winnow serves {info.name} ({info.num_parameters / 1e6:.1f}M parameters) "
+        f"on {info.device} in {info.dtype}, profiles {', '.join(services.pipeline.profiles)}, "
+        f"at {url}"
+    )
+    if info.limits:
+        line += f". {info.limits} For any speech: WINNOW_MODEL={BETTER_MODEL} scripts/serve"
+    return line

@@ -1,0 +1,93 @@
+"""`POST /transcribe`: Winnow's own route, with everything it can say about a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from service.api.params import choice, collect, flag, number, one
+from service.api.services import Services, services_of, transcribe_while_connected
+from service.api.uploads import read_upload
+from service.pipeline import TASKS, TranscribeRequest
+from service.text.formats import to_json, to_text
+from service.types import DecodeOptions
+
+PARAMETERS = (
+    "profile",
+    "language",
+    "task",
+    "temperature",
+    "vad",
+    "response_format",
+    "timeout",
+)
+FORMATS = ("json", "text")
+MAX_TEMPERATURE = 1.0
+
+_PROPERTIES = {
+    "profile": {"type": "string", "description": "A name that GET /profiles lists."},
+    "language": {"type": "string", "description": "A code or English name; detected if absent."},
+    "task": {"type": "string", "enum": list(TASKS)},
+    "temperature": {"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE, "default": 0},
+    "vad": {"type": "boolean", "default": True, "description": "Cut at silence, and skip it."},
+    "response_format": {"type": "string", "enum": list(FORMATS)},
+    "timeout": {"type": "number", "description": "Seconds after which the work is cancelled."},
+}
+_RECORDING = {"type": "string", "format": "binary"}
+OPENAPI = {
+    "parameters": [
+        {"name": name, "in": "query", "schema": schema} for name, schema in _PROPERTIES.items()
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": _RECORDING, **_PROPERTIES},
+                }
+            },
+            "audio/*": {"schema": _RECORDING},
+        },
+    },
+}
+
+router = APIRouter()
+
+
+@router.post("/transcribe", openapi_extra=OPENAPI, summary="Transcribe a recording")
+async def transcribe(request: Request) -> Response:
+    """The recording as multipart `file` or as a raw `audio/*` body.
+
+    Parameters come as form fields, in the query string, or both.
+    """
+    services = services_of(request)
+    services.check_ready()
+    query = request.query_params.multi_items()
+    collect(query, PARAMETERS)  # a wrong name is refused before the upload
+    async with read_upload(request, services.config) as upload:
+        given = collect([*query, *upload.fields], PARAMETERS)
+        response_format = choice("response_format", one(given, "response_format"), FORMATS)
+        asked = _asked(given, services)
+        request.state.profile = asked.profile.name
+        transcript = await transcribe_while_connected(request, upload.audio, asked)
+    if response_format == "text":
+        return PlainTextResponse(to_text(transcript))
+    return JSONResponse(to_json(transcript))
+
+
+def _asked(given: Mapping[str, tuple[str, ...]], services: Services) -> TranscribeRequest:
+    longest_s = float(services.config.deadline_seconds)
+    return TranscribeRequest(
+        profile=services.pipeline.resolve_profile(one(given, "profile")),
+        options=DecodeOptions(
+            language=services.pipeline.resolve_language(one(given, "language")),
+            task=choice("task", one(given, "task"), TASKS),
+            temperature=number("temperature", one(given, "temperature"), 0.0, MAX_TEMPERATURE),
+        ),
+        vad=flag("vad", one(given, "vad"), True),
+        timeout_s=number("timeout", one(given, "timeout"), longest_s, longest_s, positive=True),
+    )

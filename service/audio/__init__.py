@@ -1,0 +1,1 @@
+"""Bytes -> waveform -> windows -> log-mel."""

@@ -1,0 +1,167 @@
+"""`winnow serve | transcribe | train | evaluate`.
+
+Exit status: 0, 1 (failed), 2 (usage), 130 (interrupted), 141 (nobody reads the output any more).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service import __version__
+from service.config import ServerConfig, load_config
+from service.errors import ConfigError, InvalidRequest, WinnowError
+from service.lab.cli import add_commands
+
+if TYPE_CHECKING:
+    from service.model.protocol import SpeechModel
+
+# A command imports what it needs when it runs: torch takes seconds, help should not.
+
+OK, FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status; argparse exits with 2 on bad usage."""
+    args = _parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except (ConfigError, InvalidRequest) as error:
+        print(f"winnow: {error}", file=sys.stderr)
+        return USAGE
+    except WinnowError as error:
+        print(f"winnow: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("winnow: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read has enough, as `head` does. What is still buffered has to go somewhere, or
+        # the interpreter complains at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="winnow", description="Speech to text, winnowed.")
+    parser.add_argument("--version", action="version", version=f"winnow {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_transcribe(commands)
+    add_commands(commands)
+    return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="answer transcription requests over HTTP",
+        description="Answers transcription requests over HTTP. Every setting is also an "
+        "environment variable, WINNOW_<NAME>, or a key of the TOML file that WINNOW_CONFIG names; "
+        "an option given here goes before both.",
+    )
+    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (8000)")
+    _add_model_options(parser)
+    parser.add_argument(
+        "--default-profile", metavar="NAME", help="speed profile of requests that name none (dense)"
+    )
+    parser.set_defaults(run=_serve)
+
+
+def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "transcribe",
+        help="transcribe files and folders",
+        description="Transcribes files, and whatever audio folders hold. The text goes to standard "
+        "output, or with --out to one file per recording; a recording whose file is there already "
+        "is skipped, so an interrupted run can be started again.",
+    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="FILE", help="a file or a folder")
+    _add_model_options(parser)
+    parser.add_argument("--profile", metavar="NAME", help="speed profile (dense)")
+    parser.add_argument("--language", help="a code or an English name; left out, it is detected")
+    parser.add_argument("--task", choices=("transcribe", "translate"), default="transcribe")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="(text)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write DIR/<file>.txt or .json")
+    parser.add_argument(
+        "--no-vad", action="store_true", help="transcribe silence and noise too, not only speech"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="write again what is in --out already; left out, that is skipped",
+    )
+    parser.set_defaults(run=_transcribe)
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        help="'embedded' (the default), a folder in hub format, a hub id, or 'fake', which answers "
+        "with made-up words, for drills",
+    )
+    parser.add_argument("--device", help="auto (the default), cpu, cuda or cuda:N")
+    parser.add_argument("--dtype", help="auto (the default), float32, float16 or bfloat16")
+    parser.add_argument(
+        "--profiles", type=Path, metavar="TOML", help="a file of further speed profiles"
+    )
+
+
+def _config(args: argparse.Namespace, **more: Any) -> ServerConfig:
+    return load_config(
+        os.environ,
+        model=args.model,
+        device=args.device,
+        dtype=args.dtype,
+        profiles_file=args.profiles,
+        **more,
+    )
+
+
+def _loader(config: ServerConfig) -> Callable[[], SpeechModel]:
+    return partial(_load, config)
+
+
+def _load(config: ServerConfig) -> SpeechModel:
+    """Runs on the engine's thread: the number of threads is a setting of the calling one."""
+    import torch
+
+    from service.model.load import load_model
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    return load_model(config.model, config.device, config.dtype)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from service.api.app import serve
+
+    config = _config(args, host=args.host, port=args.port, default_profile=args.default_profile)
+    serve(config, _loader(config))
+    return OK
+
+
+def _transcribe(args: argparse.Namespace) -> int:
+    from service.files import FilesRequest, transcribe_files
+
+    config = _config(args)
+    asked = FilesRequest(
+        paths=tuple(args.paths),
+        profile=args.profile,
+        language=args.language,
+        task=args.task,
+        form=args.format,
+        out=args.out,
+        vad=not args.no_vad,
+        overwrite=args.overwrite,
+    )
+    num_failed = transcribe_files(config, _loader(config), asked)
+    return FAILED if num_failed else OK

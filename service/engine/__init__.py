@@ -1,0 +1,1 @@
+"""The queue, the batcher (pure policy), the runner (the one thread that owns the device)."""

@@ -1,0 +1,73 @@
+"""Which windows are encoded next: policy only. State and clock in, decision out.
+
+The promise is that a short clip sent behind a long file is back before a tenth of the file is
+done, at no price to the windows that others share. Four rules carry it.
+
+1. *Newcomers first.* A request with no window in decode goes before one that has some, and is
+   encoded at once, alone with other newcomers: its own encode is not made longer by the file's.
+   Nobody starves: a file whose windows are all decoded is a newcomer again.
+2. *Small pieces.* One request gives at most a quarter of an encode batch. A newcomer waits for the
+   piece that is on the device, and one window is already a matrix of 1,500 rows, so a batch of
+   one request's eight windows buys little speed and costs the newcomer eight windows of time.
+3. *Half the slots.* One request holds at most half of the decode slots, so there is room for
+   others as soon as they come, and a step is never long for one request's sake.
+4. *Decoding has its time.* While several requests decode, more windows of theirs are encoded only
+   after decode steps have had twice the time of the last encode. Alone, a request fills its slots
+   as fast as it can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from service.config import ServerConfig
+from service.engine.queue import FairQueue
+from service.types import Batch
+
+PIECES_PER_BATCH = 4
+DECODE_PER_ENCODE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the device is at: decode slots held by each request that holds any, and seconds.
+
+    `encode_s` is what the last encode took, `decode_s` what decode steps took since.
+    """
+
+    slots: Mapping[str, int]
+    encode_s: float = 0.0
+    decode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to encode now. Ask again after `seconds`, or (None) when something has changed."""
+
+    seconds: float | None = None
+
+
+def next_batch(queue: FairQueue, load: Load, now: float, config: ServerConfig) -> Batch | Wait:
+    """Takes the windows to encode now from the queue, or says how long to wait.
+
+    Waits for company at most `batch_wait_ms` after the oldest submission, and only where the
+    device is idle and the waiting windows do not fill a batch.
+    """
+    free = config.max_decode_windows - sum(load.slots.values())
+    if not len(queue) or free <= 0:
+        return Wait()
+    idle = not load.slots
+    if idle and len(queue) < config.max_batch_windows:
+        wait_s = queue.oldest_submitted + config.batch_wait_ms / 1000 - now
+        if wait_s > 0:
+            return Wait(wait_s)
+    room = min(free, config.max_batch_windows)
+    piece = max(1, config.max_batch_windows // PIECES_PER_BATCH)
+    share = max(1, config.max_decode_windows // 2)
+    slots = load.slots
+    jobs = queue.take(room, lambda request: 0 if request in slots else min(piece, share))
+    shared = len(slots) > 1
+    if not jobs and not (shared and load.decode_s < DECODE_PER_ENCODE * load.encode_s):
+        jobs = queue.take(room, lambda request: min(piece, share - slots.get(request, 0)))
+    return Batch(jobs) if jobs else Wait()

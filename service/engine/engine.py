@@ -1,0 +1,172 @@
+"""The engine's life: load, warm up, serve, drain, stop. The door that the pipeline knocks at."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from service.config import ServerConfig
+from service.engine.intake import RETRY_AFTER_S, Intake, State
+from service.engine.probe import warm_up
+from service.engine.runner import Runner
+from service.errors import EngineError, NotReady, WinnowError
+from service.metrics import Metrics
+from service.model.protocol import SpeechModel
+from service.profiles import Profile
+from service.types import Job
+
+log = logging.getLogger(__name__)
+
+# How long `stop` waits for the device's thread, which may be in the middle of a long encode.
+STOP_S = 30.0
+
+
+class Engine:
+    """Serves jobs with the model that `load` returns, on a thread of its own.
+
+    `load` runs on that thread, then a silent window goes through every profile of `warm_up`.
+    After the device was lost, it is probed every `recovery_s`.
+    Deadlines and submissions are read on `clock`.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], SpeechModel],
+        config: ServerConfig,
+        metrics: Metrics,
+        *,
+        warm_up: Sequence[Profile] = (),
+        recovery_s: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._load = load
+        self._metrics = metrics
+        self._warm_up = tuple(warm_up)
+        self._recovery_s = recovery_s
+        self._clock = clock
+        self._intake = Intake(config, metrics, clock)
+        self._model: SpeechModel | None = None
+        self._runner: Runner | None = None
+        self._load_error: Exception | None = None
+        # A daemon: a device that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._main, name="winnow-engine", daemon=True)
+
+    @property
+    def state(self) -> State:
+        return self._intake.state
+
+    @property
+    def reason(self) -> str:
+        """Why the engine is not ready, in words for people; empty while it is."""
+        return self._intake.reason
+
+    @property
+    def load_failed(self) -> bool:
+        """Whether the model could not be loaded: unlike a lost device, that is for good."""
+        return self._load_error is not None
+
+    @property
+    def model(self) -> SpeechModel:
+        """The model; raises NotReady until it is loaded. Only its `info` and `split_text` are
+        for other threads."""
+        if self._model is None:
+            raise NotReady(f"not ready: {self.reason}", RETRY_AFTER_S)
+        return self._model
+
+    def start(self) -> None:
+        """Begins to load, and returns at once."""
+        self._thread.start()
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Returns when the engine is ready.
+
+        Raises the error of loading, NotReady if that takes longer or the engine is closed.
+        """
+        state = self._intake.wait_state("loading", timeout_s)
+        if self._load_error is not None:
+            raise self._load_error
+        if state != "ready":
+            raise NotReady(f"not ready: {self.reason}", RETRY_AFTER_S)
+
+    def submit(self, jobs: Sequence[Job], *, admitted: bool = False) -> None:
+        """Accepts all the jobs or none, from any thread, and returns at once.
+
+        `admitted` jobs belong to a request that was accepted before: a drain takes them as well.
+
+        Raises NotReady while loading, draining or failed; QueueFull with a time to try again;
+        TooLarge for more windows than the queue can ever hold.
+        """
+        self._intake.submit(jobs, admitted=admitted)
+
+    def withdraw(self, jobs: Sequence[Job]) -> None:
+        """Cancels what is not answered yet of these jobs; the device drops it at its next step."""
+        self._intake.withdraw(jobs)
+
+    def begin_drain(self) -> None:
+        """Not ready from now on; accepted work goes on."""
+        self._intake.begin_drain()
+
+    def drain(self, grace_s: float) -> bool:
+        """Waits for accepted work; answers the rest with NotReady. True if there was no rest."""
+        self._intake.begin_drain()
+        finished = self._intake.wait_idle(grace_s)
+        if not finished:
+            self._intake.answer_all(_shutting_down)
+        return finished
+
+    def stop(self) -> None:
+        """Ends the thread; whatever is not answered gets NotReady. Harmless if repeated."""
+        self._intake.stop(_shutting_down)
+        if self._runner is not None:
+            self._runner.stop()
+        if self._thread.is_alive():
+            self._thread.join(STOP_S)
+
+    def _main(self) -> None:
+        try:
+            runner = self._start_up()
+            if runner is not None:
+                runner.run()
+        # Even SystemExit: whoever waits for an answer has to get one.
+        except BaseException as error:
+            reason = f"the engine's thread ended ({type(error).__name__})"
+            log.critical(reason)
+            self._intake.fail(reason, partial(EngineError, reason))
+
+    def _start_up(self) -> Runner | None:
+        begin = self._clock()
+        try:
+            model = self._load()
+            warm_up(model, self._warm_up)
+        except Exception as error:
+            self._load_error = error
+            text = str(error) if isinstance(error, WinnowError) else repr(error)
+            log.exception("the model cannot be loaded")
+            reason = f"the model cannot be loaded: {text}"
+            self._intake.fail(reason, partial(EngineError, reason))
+            return None
+        self._model = model
+        info = model.info
+        self._metrics.model_info.info(
+            {
+                "name": info.name,
+                "device": info.device,
+                "dtype": info.dtype,
+                "parameters": str(info.num_parameters),
+            }
+        )
+        runner = self._runner = Runner(
+            model, self._intake, self._metrics, self._recovery_s, self._clock
+        )
+        if self.state == "stopped":
+            runner.stop()
+        log.info("ready after %.1f s", self._clock() - begin)
+        self._intake.open()
+        return runner
+
+
+def _shutting_down() -> NotReady:
+    return NotReady("the service is shutting down", RETRY_AFTER_S)

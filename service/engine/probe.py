@@ -1,0 +1,36 @@
+"""A silent window through the whole model: warms it up, tells a bad window from a bad device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from service.audio.mel import log_mel
+from service.model.protocol import SpeechModel
+from service.profiles import Profile
+from service.types import SAMPLE_RATE, DecodeOptions
+
+# Enough for the prompt and some tokens after it; a model may speak of silence without end.
+PROBE_STEPS = 4
+
+
+def probe(model: SpeechModel, profile: Profile) -> None:
+    """Encodes a silent window by the profile and decodes its first tokens.
+
+    Raises whatever the model raises: its message is free of anybody's audio or text.
+    """
+    silence = np.zeros(SAMPLE_RATE, dtype=np.float32)
+    mel_BFT = log_mel([silence], model.info.num_mels, model.info.device)
+    decode = model.new_decode_batch()
+    decode.join([0], model.encode(mel_BFT, [profile]), [DecodeOptions()])
+    for _ in range(PROBE_STEPS):
+        if not len(decode):
+            return
+        decode.step()
+
+
+def warm_up(model: SpeechModel, profiles: Sequence[Profile]) -> None:
+    """Probes every profile, so that no request is the first to pay for kernels and allocations."""
+    for profile in profiles:
+        probe(model, profile)

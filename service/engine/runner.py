@@ -1,0 +1,282 @@
+"""The one thread that owns the device: encode, join, step, answer, over and over.
+
+A failure is traced to its window by halves. If a silent window fails too, it is the device: then
+everybody is answered, readiness goes, and the device is probed until it works again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from service.audio.mel import log_mel
+from service.engine.batcher import Load
+from service.engine.intake import Intake
+from service.engine.probe import probe
+from service.engine.replies import reject, resolve
+from service.errors import DeadlineExceeded, EngineError
+from service.metrics import Metrics
+from service.model.protocol import DecodeBatch, SpeechModel
+from service.profiles import BUILT_IN
+from service.types import Encoded, Hypothesis, Job, Timings, WindowResult
+
+log = logging.getLogger(__name__)
+
+
+class _DeviceLostError(Exception):
+    """A silent window failed as well; the message is the device's, and free of user data."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A window in decode, and the device time it has had."""
+
+    job: Job
+    encoded: Encoded
+    queue_s: float
+    mel_s: float
+    encode_s: float
+    decode_s: float = 0.0
+
+
+class Runner:
+    """Serves an intake with a model. Everything but `stop` belongs to the thread of `run`."""
+
+    def __init__(
+        self,
+        model: SpeechModel,
+        intake: Intake,
+        metrics: Metrics,
+        recovery_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._model = model
+        self._intake = intake
+        self._metrics = metrics
+        self._recovery_s = recovery_s
+        self._clock = clock
+        self._stopping = threading.Event()
+        self._keys = itertools.count()
+        self._decode: DecodeBatch | None = None
+        self._slots: dict[int, _Slot] = {}
+        # After a failed step: groups that one of the failed belongs to, to decode from the start.
+        self._suspects: list[list[_Slot]] = []
+        self._encode_s = self._decode_s = 0.0
+        self._lost = False
+
+    def stop(self) -> None:
+        """Ends `run` after the turn it is in; from any thread, once the intake has stopped."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Takes turns until stopped. No Exception ends it."""
+        with torch.inference_mode():
+            while not self._stopping.is_set():
+                if self._lost:
+                    self._recover()
+                    continue
+                try:
+                    self._turn()
+                except Exception as error:
+                    self._lose(error)
+
+    def _turn(self) -> None:
+        self._leave()
+        self._retry_suspects()
+        jobs = self._next_jobs()
+        self._join(self._encode(jobs, self._clock()))
+        self._step()
+
+    def _leave(self) -> None:
+        """Drops the windows whose request was cancelled or has run out of time."""
+        for slot in itertools.chain(self._slots.values(), *self._suspects):
+            if slot.job.deadline <= self._clock():
+                reject(slot.job, DeadlineExceeded("the deadline passed while decoding"))
+        gone = [key for key, slot in self._slots.items() if slot.job.reply.done()]
+        if not gone or self._decode is None:
+            return
+        for key in gone:
+            del self._slots[key]
+        try:
+            self._decode.drop(gone)
+        except Exception as error:
+            self._isolate(error)
+
+    def _retry_suspects(self) -> None:
+        while self._suspects and not self._slots:
+            self._join(s for s in self._suspects.pop() if not s.job.reply.done())
+
+    def _next_jobs(self) -> tuple[Job, ...]:
+        """New windows, unless suspects wait: they would become suspects themselves."""
+        self._metrics.decoding_windows.set(len(self._slots))
+        if self._suspects:
+            return ()
+        slots = Counter(slot.job.request_id for slot in self._slots.values())
+        return self._intake.next_jobs(Load(slots, self._encode_s, self._decode_s))
+
+    def _encode(self, jobs: Sequence[Job], started: float) -> list[_Slot]:
+        """The jobs as windows to decode. One at fault is answered with an error, and is left out.
+
+        Raises _DeviceLostError if it is not the window's fault.
+        """
+        if not jobs:
+            return []
+        try:
+            return self._encode_together(jobs, started)
+        except Exception as error:
+            self._report("encode", len(jobs), error)
+            if len(jobs) == 1:
+                self._blame(jobs[0], error)
+                return []
+        half = len(jobs) // 2
+        return self._encode(jobs[:half], started) + self._encode(jobs[half:], started)
+
+    def _encode_together(self, jobs: Sequence[Job], started: float) -> list[_Slot]:
+        info = self._model.info
+        begin = time.perf_counter()
+        mel_BFT = log_mel([job.window.samples for job in jobs], info.num_mels, info.device)
+        self._await_device()
+        mel_end = time.perf_counter()
+        encoded = self._model.encode(mel_BFT, [job.profile for job in jobs])
+        self._await_device()
+        encode_s = time.perf_counter() - mel_end
+        self._encode_s, self._decode_s = encode_s, 0.0
+        mel_each, encode_each = (mel_end - begin) / len(jobs), encode_s / len(jobs)
+        slots = [
+            _Slot(job, window, started - job.submitted, mel_each, encode_each)
+            for job, window in zip(jobs, encoded, strict=True)
+        ]
+        self._metrics.batch_windows.observe(len(jobs))
+        for slot in slots:
+            self._count_frames(slot)
+        return slots
+
+    def _await_device(self) -> None:
+        """CUDA works behind our back: without this, a step would be billed for the encode."""
+        if self._model.info.device.startswith("cuda"):
+            torch.cuda.synchronize(self._model.info.device)
+
+    def _count_frames(self, slot: _Slot) -> None:
+        kept = len(slot.encoded.positions_T)
+        name = slot.job.profile.name
+        self._metrics.frames.labels(name, "kept").inc(kept)
+        self._metrics.frames.labels(name, "dropped").inc(slot.encoded.total_frames - kept)
+
+    def _join(self, slots: Iterable[_Slot]) -> None:
+        joining = {next(self._keys): slot for slot in slots}
+        if not joining:
+            return
+        self._slots |= joining
+        begin = time.perf_counter()
+        try:
+            if self._decode is None:
+                self._decode = self._model.new_decode_batch()
+            self._decode.join(
+                list(joining),
+                [slot.encoded for slot in joining.values()],
+                [slot.job.options for slot in joining.values()],
+            )
+            self._await_device()
+        except Exception as error:
+            self._isolate(error)
+            return
+        # The prompt, the language and the cross-attention's keys: the first part of decoding.
+        join_s = time.perf_counter() - begin
+        self._decode_s += join_s
+        for slot in joining.values():
+            slot.decode_s += join_s / len(joining)
+
+    def _step(self) -> None:
+        """One token for every window in decode; answers those that are done."""
+        if not self._slots or self._decode is None:
+            return
+        begin = time.perf_counter()
+        try:
+            done = self._decode.step()
+            finished = [(self._slots[key], hypothesis) for key, hypothesis in done.items()]
+        except Exception as error:
+            self._isolate(error)
+            return
+        step_s = time.perf_counter() - begin
+        self._decode_s += step_s
+        for slot in self._slots.values():
+            slot.decode_s += step_s / len(self._slots)
+        for key in done:
+            del self._slots[key]
+        for slot, hypothesis in finished:
+            self._answer(slot, hypothesis)
+
+    def _answer(self, slot: _Slot, hypothesis: Hypothesis) -> None:
+        timings = Timings(
+            queue=slot.queue_s,
+            mel=slot.mel_s,
+            encode=slot.encode_s,
+            decode=slot.decode_s,
+            total=self._clock() - slot.job.submitted,
+        )
+        resolve(slot.job, WindowResult(hypothesis, timings))
+
+    def _isolate(self, error: Exception) -> None:
+        """After a failure in decode: its windows are decoded again by halves, until it is one.
+
+        Raises _DeviceLostError if it is not that one's fault.
+        """
+        slots = list(self._slots.values())
+        self._report("decode", len(slots), error)
+        self._slots, self._decode = {}, None
+        if len(slots) == 1:
+            self._blame(slots[0].job, error)
+        elif slots:
+            half = len(slots) // 2
+            self._suspects += [slots[half:], slots[:half]]
+
+    def _blame(self, job: Job, error: Exception) -> None:
+        """Answers the job with an error, if the device does well without it."""
+        try:
+            probe(self._model, BUILT_IN["dense"])
+        except Exception as device_error:
+            raise _DeviceLostError(f"{type(device_error).__name__}: {device_error}") from None
+        reject(job, EngineError(f"the model failed on this window ({type(error).__name__})"))
+
+    def _report(self, stage: str, num_windows: int, error: Exception) -> None:
+        # An exception's message may quote what it failed on: no audio and no text in logs.
+        where = "".join(traceback.format_tb(error.__traceback__))
+        log.error("%s failed, %d windows, %s\n%s", stage, num_windows, type(error).__name__, where)
+
+    def _lose(self, error: Exception) -> None:
+        """Not ready until the device answers a probe; everybody who waits gets an error."""
+        if isinstance(error, _DeviceLostError):
+            reason = f"the device failed: {error}"
+        else:
+            self._report("the engine", len(self._slots), error)
+            reason = f"the engine failed ({type(error).__name__})"
+        log.error("not ready, %s", reason)
+        self._lost = True
+        self._slots, self._suspects, self._decode = {}, [], None
+        self._metrics.decoding_windows.set(0)
+        self._intake.fail(reason, _engine_failed)
+
+    def _recover(self) -> None:
+        if self._stopping.wait(self._recovery_s):
+            return
+        try:
+            probe(self._model, BUILT_IN["dense"])
+        except Exception as error:
+            reason = f"the device failed: {type(error).__name__}: {error}"
+            self._intake.fail(reason, _engine_failed)
+            return
+        log.warning("the device works again")
+        self._lost = False
+        self._intake.open()
+
+
+def _engine_failed() -> EngineError:
+    return EngineError("the model or its device failed")

@@ -1,0 +1,1 @@
+"""Offline: synthesis, training, evaluation. May import everything; nobody imports it."""

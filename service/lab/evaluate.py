@@ -1,0 +1,119 @@
+"""Word error rate of a model under its profiles, by domain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+from service.audio.mel import log_mel
+from service.lab.synthesis import SpeechSet
+from service.model.protocol import SpeechModel
+from service.profiles import Profile
+from service.text.guard import is_silent
+from service.types import SAMPLE_RATE, DecodeOptions, Hypothesis, Samples
+
+_normalise = EnglishTextNormalizer({})
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """Speech of at most 30 s, and what is said in it."""
+
+    samples: Samples
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Corpus word errors: `errors` over `words` of reference, in `utterances`."""
+
+    errors: int
+    words: int
+    utterances: int
+
+    @property
+    def wer(self) -> float:
+        return self.errors / self.words if self.words else float(self.errors > 0)
+
+
+def words_of(text: str) -> list[str]:
+    """A text's words after Whisper's normaliser.
+
+    The normaliser writes "four two" as "42"; each digit is then a word again, or a string of
+    ten digits would count as one.
+    """
+    return re.sub(r"(\d)(?=\d)", r"\1 ", _normalise(text)).split()
+
+
+def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
+    """Insertions, deletions and substitutions of the cheapest alignment."""
+    row = list(range(len(hypothesis) + 1))
+    for i, expected in enumerate(reference, start=1):
+        previous, row[0] = row[0], i
+        for j, said in enumerate(hypothesis, start=1):
+            cost = min(row[j] + 1, row[j - 1] + 1, previous + (expected != said))
+            previous, row[j] = row[j], cost
+    return row[-1]
+
+
+def score(
+    model: SpeechModel, utterances: Sequence[Utterance], profile: Profile, *, batch: int = 16
+) -> Score:
+    """Transcribes every utterance as one window, greedily, and counts the errors."""
+    errors = words = 0
+    texts = transcribe(model, [u.samples for u in utterances], profile, batch=batch)
+    for utterance, text in zip(utterances, texts, strict=True):
+        reference = words_of(utterance.text)
+        errors += word_errors(reference, words_of(text))
+        words += len(reference)
+    return Score(errors, words, len(utterances))
+
+
+def transcribe(
+    model: SpeechModel, windows: Sequence[Samples], profile: Profile, *, batch: int = 16
+) -> Iterator[str]:
+    """The text of each window, decoded `batch` at a time; "" where the model hears no speech."""
+    options = DecodeOptions(language="en")
+    for first in tqdm(range(0, len(windows), batch), desc=profile.name, leave=False):
+        some = windows[first : first + batch]
+        mel_BFT = log_mel(some, model.info.num_mels)
+        encoded = model.encode(mel_BFT, [profile] * len(some))
+        decoding = model.new_decode_batch()
+        decoding.join(range(len(some)), encoded, [options] * len(some))
+        done: dict[int, Hypothesis] = {}
+        while len(decoding):
+            done |= decoding.step()
+        for key in range(len(some)):
+            hypothesis = done[key]
+            silent = is_silent(hypothesis)
+            pieces = [] if silent else model.split_text(hypothesis.tokens)
+            yield "".join(piece.text for piece in pieces).strip()
+
+
+def connected_digits(speech: SpeechSet, count: int, seed: int = 0) -> list[Utterance]:
+    """Strings of 3 to 10 digits of one speaker from recordings of single ones.
+
+    Pauses between digits are drawn from 0 to 0.3 s; the clips themselves are not touched.
+    """
+    rng = np.random.default_rng(seed)
+    lead = np.zeros(SAMPLE_RATE // 4, np.float32)
+    utterances = []
+    for _ in range(count):
+        chosen = rng.integers(len(speech), size=rng.integers(3, 11))
+        pieces = [lead]
+        for index in chosen:
+            pause = np.zeros(int(rng.uniform(0, 0.3) * SAMPLE_RATE), np.float32)
+            pieces += [speech.get(int(index)), pause]
+        text = " ".join(speech.texts[int(i)] for i in chosen)
+        utterances.append(Utterance(np.concatenate([*pieces, lead]), text))
+    return utterances
+
+
+def whole(speech: SpeechSet) -> list[Utterance]:
+    """Every recording of a set as it is."""
+    return [Utterance(speech.get(i), text) for i, text in enumerate(speech.texts)]

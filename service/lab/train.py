@@ -1,0 +1,322 @@
+"""Trains a small Whisper from nothing: hybrid CTC/attention, exact resume, averaged weights."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from service.lab.dataset import CHARACTERS, FRAME_S, IGNORE, Recipe, TrainingBatch
+from service.lab.vocabulary import TIMESTAMPS
+from service.model import decoder, encoder
+from service.model.weights import Dims, Weights, from_state_dict
+from service.profiles import BUILT_IN
+
+Params = dict[str, Tensor]
+
+TIME_SCALE = 0.07
+ALIGNMENT_HEAD = 0  # of every decoder layer
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how fast. `mask_from`: the step from which SpecAugment masks the log-mel."""
+
+    num_steps: int
+    peak_rate: float = 1e-3
+    warm_up: int = 200
+    mask_from: int = 1200
+    ctc_weight: float = 0.4
+    alignment_weight: float = 0.3
+    timestamp_weight: float = 0.5
+    average: float = 0.998
+    save_every: int = 250
+
+    def rate(self, step: int) -> float:
+        """Linear warm-up, then half a cosine down to 2%."""
+        if step < self.warm_up:
+            return self.peak_rate * (step + 1) / self.warm_up
+        done = (step - self.warm_up) / max(1, self.num_steps - self.warm_up)
+        return self.peak_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+@dataclass(slots=True)
+class Run:
+    """A training run between steps: all that a checkpoint has to hold."""
+
+    step: int
+    params: Params
+    averaged: Params
+    optimiser: torch.optim.AdamW
+
+
+def new_params(dims: Dims, seed: int) -> Params:
+    """Random parameters under `WhisperForConditionalGeneration`'s names, and a CTC head."""
+    draw = _Draw({}, dims.d_model, torch.Generator().manual_seed(seed))
+    # As loud as the positions that are added to them.
+    draw.linear("model.encoder.conv1", dims.d_model, dims.num_mels, 3, scale=1.6)
+    draw.linear("model.encoder.conv2", dims.d_model, dims.d_model, 3, scale=1.6)
+    positions = sinusoids(dims.num_frames, dims.d_model)
+    draw.params["model.encoder.embed_positions.weight"] = positions
+    draw.layers("model.encoder.layers", dims.encoder_layers, "self_attn")
+    draw.norm("model.encoder.layer_norm")
+    for i in range(dims.encoder_layers):
+        _attend_nearby(draw.params, f"model.encoder.layers.{i}.self_attn")
+    draw.table("model.decoder.embed_tokens", dims.vocab_size, std=0.05)
+    # A timestamp starts as the position of its frame, which is what it has to find.
+    draw.params["model.decoder.embed_tokens.weight"][-len(TIMESTAMPS) :] = TIME_SCALE * sinusoids(
+        len(TIMESTAMPS), dims.d_model
+    )
+    draw.table("model.decoder.embed_positions", dims.max_tokens, std=0.02)
+    draw.layers("model.decoder.layers", dims.decoder_layers, "self_attn", "encoder_attn")
+    draw.norm("model.decoder.layer_norm")
+    draw.linear("ctc", len(CHARACTERS) + 1, dims.d_model)
+    for value in draw.params.values():
+        value.requires_grad_(value is not positions)
+    return draw.params
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """Draws the parameters of named modules into `params`."""
+
+    params: Params
+    d_model: int
+    generator: torch.Generator
+
+    def linear(
+        self, name: str, out: int, *inputs: int, bias: bool = True, scale: float = 1.0
+    ) -> None:
+        std = scale / math.sqrt(math.prod(inputs))
+        self.params[name + ".weight"] = torch.randn(out, *inputs, generator=self.generator) * std
+        if bias:
+            self.params[name + ".bias"] = torch.zeros(out)
+
+    def norm(self, name: str) -> None:
+        self.params[name + ".weight"] = torch.ones(self.d_model)
+        self.params[name + ".bias"] = torch.zeros(self.d_model)
+
+    def table(self, name: str, rows: int, std: float) -> None:
+        values = torch.randn(rows, self.d_model, generator=self.generator) * std
+        self.params[name + ".weight"] = values
+
+    def layers(self, name: str, count: int, *kinds: str) -> None:
+        scale = 1 / math.sqrt(2 * count)
+        for i in range(count):
+            for kind in kinds:
+                self.attention(f"{name}.{i}.{kind}", scale)
+            self.norm(f"{name}.{i}.final_layer_norm")
+            self.linear(f"{name}.{i}.fc1", 4 * self.d_model, self.d_model)
+            self.linear(f"{name}.{i}.fc2", self.d_model, 4 * self.d_model, scale=scale)
+
+    def attention(self, name: str, scale: float) -> None:
+        self.norm(name + "_layer_norm")
+        for kind in "qkv":
+            self.linear(f"{name}.{kind}_proj", self.d_model, self.d_model, bias=kind != "k")
+        self.linear(name + ".out_proj", self.d_model, self.d_model, scale=scale)
+
+
+def sinusoids(length: int, channels: int) -> Tensor:
+    """Whisper's encoder positions (length, channels)."""
+    step = math.log(10_000) / (channels // 2 - 1)
+    scales = torch.exp(-step * torch.arange(channels // 2))
+    angles = torch.arange(length)[:, None] * scales[None]
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def _attend_nearby(params: Params, name: str) -> None:
+    """Makes queries and keys alike, so that attention starts local.
+
+    The inner product of two sinusoidal positions falls with their distance. Left to chance, a
+    small encoder spends its first thousand steps learning to look at neighbouring frames.
+    """
+    query = params[f"{name}.q_proj.weight"] * 1.5
+    params[f"{name}.q_proj.weight"], params[f"{name}.k_proj.weight"] = query, query.clone()
+
+
+def loss_of(
+    weights: Weights, params: Params, batch: TrainingBatch, schedule: Schedule
+) -> tuple[Tensor, float, float]:
+    """The weighted loss, and two of its parts: per character (CTC) and per token (attention)."""
+    states, _ = encoder.encode(weights.encoder, batch.mel_BFT, BUILT_IN["dense"])
+    logits_BTV = F.linear(states, params["ctc.weight"], params["ctc.bias"]).float()
+    frames_B = torch.full((len(states),), states.shape[1])
+    ctc = F.ctc_loss(
+        logits_BTV.log_softmax(-1).transpose(0, 1),
+        batch.characters,
+        frames_B,
+        batch.character_lengths_B,
+        reduction="sum",
+        zero_infinity=True,
+    ) / max(1, int(batch.character_lengths_B.sum()))
+    loss = schedule.ctc_weight * ctc
+    heads = [(layer, ALIGNMENT_HEAD) for layer in range(len(weights.decoder.layers))]
+    logits_BNV, attention_BNT = decoder.forward_watched(
+        weights.decoder, batch.inputs_BN, states, heads
+    )
+    attention = token_loss(logits_BNV, batch.targets_BN, schedule.timestamp_weight)
+    alignment = sum(misalignment(each, batch.spans_BN2) for each in attention_BNT)
+    loss = loss + (1 - schedule.ctc_weight) * attention
+    loss = loss + schedule.alignment_weight * alignment / len(heads)
+    return loss, float(ctc.detach()), float(attention.detach())
+
+
+def token_loss(logits_BNV: Tensor, targets_BN: Tensor, timestamp_weight: float) -> Tensor:
+    """Mean cross-entropy of the targets, those that are timestamps weighted.
+
+    Where a pause begins is blurred: a timestamp's neighbours within 0.08 s count as nearly right,
+    so that each of 1,501 tokens learns from them, and times must not outshout words.
+    """
+    logprobs_BNV = logits_BNV.log_softmax(-1)
+    known = targets_BN != IGNORE
+    zero = logits_BNV.shape[-1] - len(TIMESTAMPS)
+    timed = known & (targets_BN >= zero)
+    words = known & ~timed
+    loss = -logprobs_BNV[words].gather(1, targets_BN[words][:, None]).sum()
+    offsets = torch.arange(-4, 5)
+    blur = torch.softmax(-0.5 * (offsets / 1.5) ** 2, 0)
+    places = (targets_BN[timed][:, None] + offsets).clamp(zero, logits_BNV.shape[-1] - 1)
+    loss = loss - timestamp_weight * (logprobs_BNV[timed].gather(1, places) * blur).sum()
+    return loss / (words.sum() + timestamp_weight * timed.sum())
+
+
+def misalignment(attention_BNT: Tensor, spans_BN2: Tensor) -> Tensor:
+    """Mean of -log of the attention that falls into the span of the word being said.
+
+    Where the words are is known, because we put them there: one head of each decoder layer is
+    told, and attention aligns without thousands of steps of search.
+    """
+    frames_T = torch.arange(attention_BNT.shape[-1]) * FRAME_S
+    starts, ends = spans_BN2[..., :1], spans_BN2[..., 1:]
+    inside = (frames_T >= starts) & (frames_T < ends)
+    known = inside.any(-1)
+    share = (attention_BNT * inside).sum(-1)[known]
+    return -(share + 1e-4).log().mean() if len(share) else attention_BNT.new_zeros(())
+
+
+def mask(mel_BFT: Tensor, generator: torch.Generator) -> Tensor:
+    """SpecAugment: per window two bands of mel bins and stripes of time set to the mean."""
+    num_windows, bins, frames = mel_BFT.shape
+    mean = mel_BFT.mean(dim=(1, 2), keepdim=True)
+
+    def stripes(size: int, width: int, count: int) -> Tensor:
+        length = torch.randint(0, width + 1, (num_windows, count, 1), generator=generator)
+        start = (torch.rand(num_windows, count, 1, generator=generator) * (size - length)).long()
+        places = torch.arange(size)
+        return ((places >= start) & (places < start + length)).any(dim=1)
+
+    hidden = stripes(bins, 10, 2)[:, :, None] | stripes(frames, 8, max(1, frames // 150))[:, None]
+    return torch.where(hidden, mean, mel_BFT)
+
+
+def train(recipe: Recipe, dims: Dims, schedule: Schedule, folder: Path, *, workers: int) -> Params:
+    """Trains to `schedule.num_steps`, from `folder`'s checkpoint if there is one.
+
+    Returns the averaged parameters. Losses go to `folder/curve.tsv`.
+    """
+    run = _start(dims, schedule, folder, recipe.seed)
+    weights = from_state_dict(run.params, dims)
+    generator = torch.Generator()
+    began, audio_seconds = time.monotonic(), 0.0
+    with tqdm(total=schedule.num_steps, initial=run.step, unit="step") as bar:
+        for batch in _batches(recipe, run.step, workers):
+            generator.manual_seed(recipe.seed + run.step)
+            if run.step >= schedule.mask_from:
+                batch = _masked(batch, generator)
+            for group in run.optimiser.param_groups:
+                group["lr"] = schedule.rate(run.step)
+            loss, ctc, attention = loss_of(weights, run.params, batch, schedule)
+            run.optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(_learned(run.params), 1.0)
+            run.optimiser.step()
+            run.step += 1
+            _average(run, min(schedule.average, run.step / (run.step + 50)))
+            audio_seconds += batch.seconds
+            bar.update()
+            bar.set_postfix(ctc=f"{ctc:.3f}", attention=f"{attention:.3f}")
+            _log(folder, run.step, ctc, attention, audio_seconds, time.monotonic() - began)
+            if run.step % schedule.save_every == 0 or run.step == schedule.num_steps:
+                _save(run, folder)
+    return run.averaged
+
+
+def _batches(recipe: Recipe, first: int, workers: int) -> Iterator[TrainingBatch]:
+    loader = DataLoader(
+        recipe,
+        batch_size=None,
+        sampler=range(first, len(recipe)),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context="fork" if workers else None,
+    )
+    yield from loader
+
+
+def _masked(batch: TrainingBatch, generator: torch.Generator) -> TrainingBatch:
+    return TrainingBatch(
+        mask(batch.mel_BFT, generator),
+        batch.inputs_BN,
+        batch.targets_BN,
+        batch.spans_BN2,
+        batch.characters,
+        batch.character_lengths_B,
+        batch.seconds,
+    )
+
+
+def _start(dims: Dims, schedule: Schedule, folder: Path, seed: int) -> Run:
+    folder.mkdir(parents=True, exist_ok=True)
+    params = new_params(dims, seed)
+    groups = [
+        {"params": [p for p in _learned(params) if p.dim() > 1], "weight_decay": 0.02},
+        {"params": [p for p in _learned(params) if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=schedule.peak_rate, betas=(0.9, 0.98))
+    run = Run(0, params, {n: p.detach().clone() for n, p in params.items()}, optimiser)
+    path = folder / "last.pt"
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        with torch.no_grad():
+            for name, value in saved["params"].items():
+                run.params[name].copy_(value)
+        run.averaged, run.step = saved["averaged"], saved["step"]
+        optimiser.load_state_dict(saved["optimiser"])
+    return run
+
+
+def _save(run: Run, folder: Path) -> None:
+    state = {
+        "step": run.step,
+        "params": {name: p.detach() for name, p in run.params.items()},
+        "averaged": run.averaged,
+        "optimiser": run.optimiser.state_dict(),
+    }
+    partial = folder / "last.pt.part"
+    torch.save(state, partial)
+    os.replace(partial, folder / "last.pt")
+
+
+def _learned(params: Params) -> list[Tensor]:
+    return [p for p in params.values() if p.requires_grad]
+
+
+@torch.no_grad()
+def _average(run: Run, keep: float) -> None:
+    for name, value in run.params.items():
+        run.averaged[name].lerp_(value.detach(), 1 - keep)
+
+
+def _log(folder: Path, step: int, *values: float) -> None:
+    with (folder / "curve.tsv").open("a", newline="") as file:
+        csv.writer(file, delimiter="\t").writerow([step, *(f"{v:.4f}" for v in values)])

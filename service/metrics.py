@@ -1,0 +1,71 @@
+"""Every Prometheus series, declared once. Buckets are for speech: tens of ms to minutes."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+RTF = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
+WINDOWS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """The service's series on one registry; tests make their own."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        on = self.registry
+        self.requests = Counter(
+            "winnow_requests_total",
+            "Requests answered, by HTTP status.",
+            ["endpoint", "profile", "status"],
+            registry=on,
+        )
+        self.request_seconds = Histogram(
+            "winnow_request_seconds",
+            "Wall-clock seconds from the request's first byte to its answer.",
+            ["endpoint", "profile"],
+            buckets=SECONDS,
+            registry=on,
+        )
+        self.stage_seconds = Histogram(
+            "winnow_stage_seconds",
+            "Seconds a request spent in a stage (its share, where a batch was shared).",
+            ["stage", "profile"],
+            buckets=SECONDS,
+            registry=on,
+        )
+        self.real_time_factor = Histogram(
+            "winnow_real_time_factor",
+            "Processing seconds per second of audio, by request.",
+            ["profile"],
+            buckets=RTF,
+            registry=on,
+        )
+        self.audio_seconds = Counter(
+            "winnow_audio_seconds_total", "Seconds of audio transcribed.", ["profile"], registry=on
+        )
+        self.batch_windows = Histogram(
+            "winnow_batch_windows", "Windows encoded together.", buckets=WINDOWS, registry=on
+        )
+        self.queue_windows = Gauge("winnow_queue_windows", "Windows that wait.", registry=on)
+        self.decoding_windows = Gauge(
+            "winnow_decoding_windows", "Windows in the decode batch.", registry=on
+        )
+        self.frames = Counter(
+            "winnow_frames_total",
+            "Encoder frames kept and dropped.",
+            ["profile", "outcome"],
+            registry=on,
+        )
+        self.fallbacks = Counter(
+            "winnow_fallbacks_total",
+            "Windows decoded again, by reason.",
+            ["profile", "reason"],
+            registry=on,
+        )
+        self.cancelled = Counter(
+            "winnow_cancelled_total", "Requests cancelled, by reason.", ["reason"], registry=on
+        )
+        self.ready = Gauge("winnow_ready", "1 while the engine accepts work.", registry=on)
+        self.model_info = Info("winnow_model", "The model that is served.", registry=on)

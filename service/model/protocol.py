@@ -1,0 +1,67 @@
+"""What the engine asks of a model. `whisper.Whisper` and `fake.FakeModel` answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from service.profiles import Profile
+from service.types import DecodeOptions, Encoded, Hypothesis, Piece
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model is: for answers, `/v1/models`, metrics and start-up lines.
+
+    `name` is what answers carry; `languages` maps codes to English names, in the checkpoint's
+    order, `{"en": "english"}` for an English-only one. `limits` is a sentence on what the model
+    is not for, or "".
+    """
+
+    name: str
+    num_mels: int
+    num_frames: int
+    num_encoder_layers: int
+    num_parameters: int
+    device: str
+    dtype: str
+    languages: dict[str, str]
+    multilingual: bool
+    limits: str = ""
+
+
+class DecodeBatch(Protocol):
+    """Windows being decoded together. All its state is here, none on the model."""
+
+    def __len__(self) -> int:
+        """How many windows are being decoded."""
+
+    def join(
+        self, keys: Sequence[int], encoded: Sequence[Encoded], options: Sequence[DecodeOptions]
+    ) -> None:
+        """Adds windows at the next step. Keys are the caller's, and unique within the batch."""
+
+    def step(self) -> dict[int, Hypothesis]:
+        """Decodes one token of every window; returns, and forgets, those that are done."""
+
+    def drop(self, keys: Collection[int]) -> None:
+        """Forgets windows whose results nobody waits for."""
+
+
+class SpeechModel(Protocol):
+    """A checkpoint on a device. Called by one thread only."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def encode(self, mel_BFT: torch.Tensor, profiles: Sequence[Profile]) -> list[Encoded]:
+        """Encodes padded windows, each by its own profile. `mel_BFT`: (B, num_mels, 3000)."""
+
+    def new_decode_batch(self) -> DecodeBatch:
+        """An empty decode batch."""
+
+    def split_text(self, tokens: Sequence[int]) -> list[Piece]:
+        """The timestamped pieces of a hypothesis, in one pass. Text keeps its leading space."""

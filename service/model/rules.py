@@ -1,0 +1,83 @@
+"""Which tokens may come next: Whisper's logit rules, for rows at different steps at once.
+
+Source: `decoding.py` of openai-whisper (SuppressBlank, SuppressTokens, ApplyTimestampRules).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from service.model.tokens import Vocabulary
+
+# Rows of `Rules.banned_KV`: what is banned whatever was said before.
+_TIMED, _TIMED_FIRST, _TIMED_CLOSING, _PLAIN, _PLAIN_FIRST = range(5)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rules:
+    """A vocabulary's rules as masks on a device. `banned_KV`: (5, V) bool, a row per situation."""
+
+    banned_KV: Tensor
+    timestamp_begin: int
+    timestamp_end: int
+    last_initial_timestamp: int
+
+
+def make_rules(vocabulary: Vocabulary, device: torch.device) -> Rules:
+    """The masks of a vocabulary, made once per checkpoint."""
+    begin = vocabulary.timestamp_begin
+    end = begin + vocabulary.num_timestamps
+    banned = torch.zeros(5, vocabulary.size, dtype=torch.bool)
+    banned[:, list(vocabulary.suppress_tokens)] = True
+    for first in (_TIMED_FIRST, _PLAIN_FIRST):
+        banned[first, list(vocabulary.begin_suppress_tokens)] = True
+    banned[_TIMED : _TIMED_CLOSING + 1, vocabulary.no_timestamps] = True
+    banned[_TIMED_FIRST, :begin] = True
+    banned[_TIMED_CLOSING, : vocabulary.eot] = True
+    banned[_PLAIN:, begin:] = True
+    limit = vocabulary.max_initial_timestamp_index
+    last_initial = end - 1 if limit is None else min(begin + limit, end - 1)
+    return Rules(banned.to(device), begin, end, last_initial)
+
+
+def apply(
+    rules: Rules,
+    logits_BV: Tensor,
+    histories: Sequence[Sequence[int]],
+    timestamps: Sequence[bool],
+) -> Tensor:
+    """Logits (B, V) with -inf where a token may not come next; `logits_BV` is left as it was.
+
+    `histories`: each row's own tokens so far, without the prompt. With `timestamps` a row obeys
+    the timestamp rules: they come first and in pairs, never decrease, no segment is empty, and
+    one is due once all of them together are likelier than any other token. Without, there are none.
+    """
+    rows = [_situation(rules, *row) for row in zip(histories, timestamps, strict=True)]
+    state_3B = torch.tensor(rows, device=logits_BV.device).T
+    situations_B, first_B1, last_B1 = state_3B[0], state_3B[1, :, None], state_3B[2, :, None]
+    logits_BV = logits_BV.masked_fill(rules.banned_KV[situations_B], -torch.inf)
+    text, times = logits_BV[:, : rules.timestamp_begin], logits_BV[:, rules.timestamp_begin :]
+    ids = torch.arange(rules.timestamp_begin, logits_BV.shape[1], device=logits_BV.device)
+    times.masked_fill_((ids < first_B1) | (ids > last_B1), -torch.inf)
+    due_B = times.float().logsumexp(dim=1) > text.amax(dim=1)
+    text.masked_fill_(due_B[:, None], -torch.inf)
+    return logits_BV
+
+
+def _situation(rules: Rules, history: Sequence[int], timed: bool) -> tuple[int, int, int]:
+    """The row of `banned_KV`, and the first and last timestamp allowed (first > last: none)."""
+    begin, last = rules.timestamp_begin, rules.timestamp_end - 1
+    if not timed:
+        return (_PLAIN if history else _PLAIN_FIRST), begin, last
+    if not history:
+        return _TIMED_FIRST, begin, rules.last_initial_timestamp
+    latest = next((token for token in reversed(history) if token >= begin), begin - 1)
+    if history[-1] < begin:
+        return _TIMED, latest + 1, last
+    if len(history) < 2 or history[-2] >= begin:
+        return _TIMED, last + 1, last
+    return _TIMED_CLOSING, latest, last

@@ -1,0 +1,81 @@
+"""Which frames to keep: pure functions from scores to positions.
+
+Early Attentive Sparsification (arXiv 2506.15912) scores a frame by the attention it receives;
+the other scores here are the equal-k baselines that any claim must beat.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def attend_and_score(
+    query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, aggregation: str
+) -> tuple[Tensor, Tensor]:
+    """Explicit attention, and the importance of each frame by it.
+
+    `I[t]` = aggregate over heads of the mean over queries of `softmax(QK^T / sqrt(d))[h, q, t]`.
+    Returns the context (B, H, T, K) and float32 scores (B, T). One window at a time, because the
+    attention matrix of all of them is what would not fit.
+    """
+    scale = 1 / math.sqrt(query_BHTK.shape[-1])
+    contexts, scores = [], []
+    for query_HTK, key_HTK, value_HTK in zip(query_BHTK, key_BHTK, value_BHTK, strict=True):
+        weights_HTT = torch.softmax(
+            (query_HTK * scale) @ key_HTK.transpose(-1, -2), dim=-1, dtype=torch.float32
+        )
+        contexts.append(weights_HTT.to(value_HTK.dtype) @ value_HTK)
+        scores.append(aggregate_heads(weights_HTT.mean(dim=1), aggregation))
+    return torch.stack(contexts), torch.stack(scores)
+
+
+def aggregate_heads(received_HT: Tensor, aggregation: str) -> Tensor:
+    """(H, T) attention received per head -> (T,). `mean`, `max`, `min` or `median`."""
+    match aggregation:
+        case "mean":
+            return received_HT.mean(dim=0)
+        case "max":
+            return received_HT.amax(dim=0)
+        case "min":
+            return received_HT.amin(dim=0)
+        case "median":
+            return received_HT.median(dim=0).values
+    raise ValueError(f"unknown aggregation {aggregation!r}")
+
+
+def num_kept(num_frames: int, sparsity: float) -> int:
+    """`k = round((1 - s) * T)`, and at least one."""
+    return max(1, round((1 - sparsity) * num_frames))
+
+
+def keep_positions(scores_BT: Tensor, sparsity: float) -> Tensor:
+    """The `k = round((1 - s) * T)` highest-scored frames of each window, in time order.
+
+    Returns int64 (B, k), ascending. Of equal scores the earlier frame is kept, so the choice does
+    not depend on the device or on the batch.
+    """
+    best_BT = scores_BT.sort(dim=-1, descending=True, stable=True).indices
+    return best_BT[:, : num_kept(scores_BT.shape[-1], sparsity)].sort(dim=-1).values
+
+
+def baseline_scores(selection: str, mel_BFT: Tensor, num_frames: int, sparsity: float) -> Tensor:
+    """Scores (B, T) that make `keep_positions` choose a baseline's frames.
+
+    `stride`: evenly spaced; `energy`: mean log-mel of the frame; `random`: the same draw for
+    every window, so that a window's result does not depend on its batch.
+    """
+    num_windows, device = mel_BFT.shape[0], mel_BFT.device
+    if selection == "energy":
+        return mel_BFT.float().mean(dim=1).view(num_windows, num_frames, -1).mean(dim=-1)
+    if selection == "stride":
+        k = num_kept(num_frames, sparsity)
+        scores_T = torch.zeros(num_frames)
+        scores_T[torch.arange(k) * num_frames // k] = 1
+    elif selection == "random":
+        scores_T = torch.rand(num_frames, generator=torch.Generator().manual_seed(0))
+    else:
+        raise ValueError(f"unknown selection {selection!r}")
+    return scores_T.to(device).expand(num_windows, -1)

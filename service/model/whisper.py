@@ -1,0 +1,80 @@
+"""A loaded Whisper checkpoint as the engine sees it: encode windows, decode them together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from service.model import encoder
+from service.model.checkpoint import Checkpoint
+from service.model.decoding import WindowDecoder
+from service.model.protocol import ModelInfo
+from service.model.rules import make_rules
+from service.profiles import Profile
+from service.types import Encoded, Piece
+
+
+class Whisper:
+    """`protocol.SpeechModel` over a checkpoint. Holds weights only, no state of any request."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.rules = make_rules(checkpoint.vocabulary, checkpoint.device)
+        dims, vocabulary = checkpoint.weights.dims, checkpoint.vocabulary
+        self.info = ModelInfo(
+            name=checkpoint.name,
+            num_mels=dims.num_mels,
+            num_frames=dims.num_frames,
+            num_encoder_layers=dims.encoder_layers,
+            num_parameters=checkpoint.num_parameters,
+            device=str(checkpoint.device),
+            dtype=str(checkpoint.dtype).removeprefix("torch."),
+            languages=vocabulary.language_names,
+            multilingual=vocabulary.multilingual,
+            limits=checkpoint.limits,
+        )
+
+    @torch.inference_mode()
+    def encode(self, mel_BFT: Tensor, profiles: Sequence[Profile]) -> list[Encoded]:
+        """Encodes padded windows (B, mels, 3000), those of one profile together."""
+        mel_BFT = mel_BFT.to(self.checkpoint.device, self.checkpoint.dtype)
+        # Profiles that differ in name only, and all dense ones, are one piece of work.
+        groups: dict[Profile, list[int]] = defaultdict(list)
+        for window, profile in enumerate(profiles):
+            groups[_what_it_does(profile)].append(window)
+        encoded: dict[int, Encoded] = {}
+        for profile, windows in groups.items():
+            states_BTD, positions_BT = encoder.encode(
+                self.checkpoint.weights.encoder, mel_BFT[windows], profile
+            )
+            for window, states_TD, positions_T in zip(
+                windows, states_BTD, positions_BT, strict=True
+            ):
+                # A view would keep the whole batch's states while one of its windows decodes.
+                if len(windows) > 1:
+                    states_TD = states_TD.clone()
+                encoded[window] = Encoded(states_TD, positions_T, self.info.num_frames)
+        return [encoded[window] for window in range(len(profiles))]
+
+    def new_decode_batch(self) -> WindowDecoder:
+        return WindowDecoder(
+            self.checkpoint.weights.decoder,
+            self.checkpoint.vocabulary,
+            self.rules,
+            self.checkpoint.weights.dims.max_tokens,
+        )
+
+    def split_text(self, tokens: Sequence[int]) -> list[Piece]:
+        return self.checkpoint.vocabulary.split_text(tokens)
+
+
+def _what_it_does(profile: Profile) -> Profile:
+    if profile.is_dense:
+        return Profile("dense")
+    if profile.selection != "attention":
+        profile = replace(profile, aggregation="mean")
+    return replace(profile, name="sparse")

@@ -1,0 +1,1 @@
+"""Timestamps, stitching and output formats."""

@@ -1,0 +1,92 @@
+"""Windows' hypotheses -> the segments and the text of the whole recording."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.text.guard import is_silent
+from service.text.languages import WRITTEN_WITHOUT_SPACES
+from service.text.timestamps import TimedPiece, compression_ratio, settle
+from service.types import Hypothesis, Piece, Segment, Window
+
+
+@dataclass(frozen=True, slots=True)
+class WindowText:
+    """One window, the hypothesis it ended with, and that hypothesis as pieces of text."""
+
+    window: Window
+    hypothesis: Hypothesis
+    pieces: tuple[Piece, ...]
+
+    @property
+    def has_text(self) -> bool:
+        return not is_silent(self.hypothesis) and any(piece.text.strip() for piece in self.pieces)
+
+
+def stitch(windows: Sequence[WindowText], duration_s: float) -> tuple[Segment, ...]:
+    """Segments of a recording of `duration_s` seconds, from its windows in time order.
+
+    Ids are consecutive from 0; times are in the recording, inside it, and never overlap. A
+    silent window gives no segment. Each segment's text carries its leading space, so that the
+    texts joined are the text of the recording.
+    """
+    segments: list[Segment] = []
+    for one in windows:
+        if is_silent(one.hypothesis):
+            continue
+        timed = settle(one.pieces, one.window.duration_s)
+        if not timed:
+            continue
+        ratio = compression_ratio("".join(piece.text for piece in timed).strip())
+        for number, piece in enumerate(timed):
+            previous = segments[-1] if segments else None
+            apart = number == 0 and previous is not None and _needs_space(previous, piece, one)
+            segments.append(
+                _segment(one, piece, ratio, previous, duration_s, space=" " if apart else "")
+            )
+    return tuple(segments)
+
+
+def whole_text(segments: Sequence[Segment]) -> str:
+    """The text of the recording."""
+    return "".join(segment.text for segment in segments).strip()
+
+
+def main_language(windows: Sequence[WindowText], default: str) -> str:
+    """The language of most windows that have text (of all, if none has); the earlier on a tie."""
+    heard = [one for one in windows if one.has_text] or windows
+    votes = Counter(one.hypothesis.language for one in heard)
+    return votes.most_common(1)[0][0] if votes else default
+
+
+def _needs_space(previous: Segment, piece: TimedPiece, one: WindowText) -> bool:
+    """Whether two windows' words would run together in a language that separates them."""
+    if one.hypothesis.language in WRITTEN_WITHOUT_SPACES:
+        return False
+    return not previous.text[-1].isspace() and not piece.text[0].isspace()
+
+
+def _segment(
+    one: WindowText,
+    piece: TimedPiece,
+    ratio: float,
+    previous: Segment | None,
+    duration_s: float,
+    space: str,
+) -> Segment:
+    # Windows may touch at a rounding error; the previous end keeps the order exact.
+    start = min(max(one.window.start_s + piece.start, previous.end if previous else 0), duration_s)
+    end = min(max(one.window.start_s + piece.end, start), duration_s)
+    return Segment(
+        id=previous.id + 1 if previous else 0,
+        start=start,
+        end=end,
+        text=space + piece.text,
+        tokens=piece.tokens,
+        avg_logprob=one.hypothesis.avg_logprob,
+        no_speech_prob=one.hypothesis.no_speech_prob,
+        compression_ratio=ratio,
+        temperature=one.hypothesis.temperature,
+    )

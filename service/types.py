@@ -1,0 +1,211 @@
+"""The frozen values that cross rooms. Seconds and 16 kHz samples throughout."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+    from service.profiles import Profile
+
+SAMPLE_RATE = 16_000
+WINDOW_S = 30.0
+WINDOW_SAMPLES = 480_000
+
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """A whole recording: float32 mono at 16 kHz in [-1, 1]."""
+
+    samples: Samples
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Up to 30 s of a recording, the unit of scheduling: `samples` begin `start_s` into it."""
+
+    index: int
+    start_s: float
+    samples: Samples
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """What a request asks of the decoder.
+
+    `language` is a code of the checkpoint or None (detect it); `task` is `transcribe` or
+    `translate`; `temperature` 0 is greedy, above it samples with `seed`.
+    """
+
+    language: str | None = None
+    task: str = "transcribe"
+    temperature: float = 0.0
+    timestamps: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """What the decoder made of one window.
+
+    `tokens` holds text and timestamp ids without the prompt and end-of-text;
+    `ended` is False where the token limit cut it off; `kept_frames` of `total_frames`
+    encoder positions were seen by the decoder.
+    """
+
+    tokens: tuple[int, ...]
+    avg_logprob: float
+    no_speech_prob: float
+    temperature: float
+    language: str
+    ended: bool
+    kept_frames: int
+    total_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a hypothesis' text, with the tokens that say it, timestamps included.
+
+    Times are seconds from the window's start, None where the model gave none.
+    """
+
+    start_s: float | None
+    end_s: float | None
+    text: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time went, in seconds.
+
+    `queue` is the longest wait of any window; `mel`, `encode` and `decode` are this request's
+    share of the device time of the batches it shared; `total` is wall clock.
+    """
+
+    decode_audio: float = 0.0
+    queue: float = 0.0
+    mel: float = 0.0
+    encode: float = 0.0
+    decode: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """A window that was decoded again: from `profile` to `retry`, because of `reason`."""
+
+    window: int
+    reason: str
+    profile: str
+    retry: str
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResult:
+    """The engine's reply to one job: the hypothesis it stands by, and what it cost."""
+
+    hypothesis: Hypothesis
+    timings: Timings
+    fallbacks: tuple[Fallback, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One window to transcribe, with its own reply, which is resolved exactly once.
+
+    `deadline` and `submitted` are readings of `time.monotonic()`. `reply.cancel()` asks for the
+    work to be dropped. `request_id` is what fair turns are taken by.
+    """
+
+    request_id: str
+    window: Window
+    profile: Profile
+    options: DecodeOptions
+    deadline: float
+    submitted: float = field(default_factory=time.monotonic)
+    reply: Future[WindowResult] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The jobs that are encoded together next, in the order their turns came."""
+
+    jobs: tuple[Job, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """One window as the decoder sees it.
+
+    `states_TD`: kept encoder states; `positions_T`: their original frame indices (20 ms each),
+    ascending int64; `total_frames`: how many there were before the drop.
+    """
+
+    states_TD: torch.Tensor
+    positions_T: torch.Tensor
+    total_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of text with its times in the whole recording."""
+
+    id: int
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word with its times in the whole recording."""
+
+    start: float
+    end: float
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The answer to one request."""
+
+    text: str
+    language: str
+    duration: float
+    model: str
+    profile: str
+    segments: tuple[Segment, ...]
+    total_frames: int
+    kept_frames: int
+    timings: Timings
+    fallbacks: tuple[Fallback, ...] = ()
+
+    @property
+    def real_time_factor(self) -> float:
+        """Wall-clock seconds of processing per second of audio."""
+        return self.timings.total / self.duration if self.duration else 0.0

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from service.config import ServerConfig
+from service.engine.engine import Engine
+from service.metrics import Metrics
+from service.model.protocol import SpeechModel
+from service.profiles import BUILT_IN
+
+from .jobs import WAIT_S
+
+Start = Callable[..., Engine]
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def start(metrics: Metrics) -> Iterator[Start]:
+    """Starts engines, waits until they are ready, and stops them after the test."""
+    engines: list[Engine] = []
+
+    def starter(
+        model: SpeechModel,
+        profiles: Sequence[str] = ("dense",),
+        clock: Callable[[], float] = time.monotonic,
+        **settings: int,
+    ) -> Engine:
+        engine = Engine(
+            lambda: model,
+            ServerConfig(**settings),  # type: ignore[arg-type]
+            metrics,
+            warm_up=[BUILT_IN[name] for name in profiles],
+            recovery_s=0.01,
+            clock=clock,
+        )
+        engines.append(engine)
+        engine.start()
+        engine.wait_ready(WAIT_S)
+        return engine
+
+    yield starter
+    for engine in engines:
+        engine.stop()

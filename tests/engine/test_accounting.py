@@ -1,0 +1,76 @@
+"""What the engine says of itself: where time went, how fast windows leave, which model it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from service.config import ServerConfig
+from service.engine.batcher import Load, next_batch
+from service.engine.intake import Intake
+from service.errors import QueueFull
+from service.metrics import Metrics
+from service.model.fake import FakeDecodeBatch, FakeModel
+from service.types import DecodeOptions, Encoded
+
+from .conftest import Start
+from .jobs import WAIT_S, make_job, make_jobs, tone
+
+JOIN_S = 0.2
+
+
+class SlowJoinModel(FakeModel):
+    def new_decode_batch(self) -> FakeDecodeBatch:
+        return _SlowJoinBatch()
+
+
+class _SlowJoinBatch(FakeDecodeBatch):
+    def join(
+        self, keys: Sequence[int], encoded: Sequence[Encoded], options: Sequence[DecodeOptions]
+    ) -> None:
+        time.sleep(JOIN_S)
+        super().join(keys, encoded, options)
+
+
+def test_decode_time_includes_the_join(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[Load] = []
+
+    def watched(queue: Any, load: Load, *arguments: Any) -> Any:
+        loads.append(load)
+        return next_batch(queue, load, *arguments)
+
+    monkeypatch.setattr("service.engine.intake.next_batch", watched)
+    engine = start(SlowJoinModel(), batch_wait_ms=10_000, max_batch_windows=2)
+    jobs = [make_job(f"r{i}", tone(300.0)) for i in range(2)]
+    engine.submit(jobs)
+    shares = [job.reply.result(WAIT_S).timings.decode for job in jobs]
+    assert min(shares) >= JOIN_S / 2
+    assert sum(shares) < 2 * JOIN_S  # each pays its share, not the whole
+    assert max(load.decode_s for load in loads) >= JOIN_S
+
+
+def test_a_rest_is_not_taken_for_slowness() -> None:
+    now = [0.0]
+    intake = Intake(ServerConfig(max_queue_windows=64), Metrics(), lambda: now[0])
+    intake.open()
+    early = make_job("early")
+    intake.submit([early])
+    reply: Future[Any] = early.reply
+    now[0] = 10.0
+    reply.set_result(None)
+    now[0] = 60.0
+    intake.submit(make_jobs("late", 64))
+    now[0] = 62.0
+    with pytest.raises(QueueFull) as refused:
+        intake.submit(make_jobs("more", 20))
+    assert refused.value.retry_after_s == pytest.approx(40.0)
+
+
+def test_the_metrics_name_the_model(start: Start, metrics: Metrics) -> None:
+    start(FakeModel(name="parrot"))
+    labels = {"name": "parrot", "device": "cpu", "dtype": "float32", "parameters": "0"}
+    assert metrics.registry.get_sample_value("winnow_model_info", labels) == 1

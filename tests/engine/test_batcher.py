@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from service.config import ServerConfig
+from service.engine.batcher import Load, Wait, next_batch
+from service.engine.queue import FairQueue
+from service.types import Batch, Job
+
+from .jobs import make_job, make_jobs
+
+CONFIG = ServerConfig(max_batch_windows=8, max_decode_windows=32, batch_wait_ms=5)
+IDLE = Load({})
+
+
+def waiting(*requests: list[Job]) -> FairQueue:
+    queue = FairQueue(1000)
+    for jobs in requests:
+        queue.put(jobs, now=0)
+    return queue
+
+
+def counts(decision: Batch | Wait) -> Counter[str]:
+    assert isinstance(decision, Batch)
+    return Counter(job.request_id for job in decision.jobs)
+
+
+def test_nothing_to_do() -> None:
+    assert next_batch(FairQueue(9), IDLE, 0.0, CONFIG) == Wait(None)
+
+
+def test_idle_it_waits_for_company_from_the_oldest_submission_on() -> None:
+    queue = waiting(make_jobs("a", 1, submitted=10.0), make_jobs("b", 1, submitted=10.004))
+    decision = next_batch(queue, IDLE, 10.004, CONFIG)
+    assert isinstance(decision, Wait)
+    assert decision.seconds == pytest.approx(0.001)
+    assert len(queue) == 2
+    assert counts(next_batch(queue, IDLE, 10.0051, CONFIG)) == {"a": 1, "b": 1}
+
+
+def test_a_full_batch_does_not_wait() -> None:
+    queue = waiting(*(make_jobs(str(r), 1, submitted=10.0) for r in range(8)))
+    assert counts(next_batch(queue, IDLE, 10.0, CONFIG)).total() == 8
+
+
+def test_it_never_waits_while_decoding() -> None:
+    queue = waiting(make_jobs("a", 1, submitted=10.0))
+    assert counts(next_batch(queue, Load({"b": 1}), 10.0, CONFIG)) == {"a": 1}
+
+
+def test_profiles_share_a_batch() -> None:
+    queue = waiting([make_job("a", profile="fast")], [make_job("b", profile="balanced")])
+    decision = next_batch(queue, IDLE, 1.0, CONFIG)
+    assert isinstance(decision, Batch)
+    assert [job.profile.name for job in decision.jobs] == ["fast", "balanced"]
+
+
+def test_a_batch_holds_no_more_than_the_free_slots() -> None:
+    queue = waiting(*(make_jobs(str(r), 1) for r in range(8)))
+    held = {"x": 15, "y": 14}
+    assert counts(next_batch(queue, Load(held), 1.0, CONFIG)).total() == 3
+    full = {"x": 16, "y": 16}
+    assert next_batch(queue, Load(full), 1.0, CONFIG) == Wait(None)
+
+
+def test_a_batch_holds_no_more_than_its_limit() -> None:
+    queue = waiting(*(make_jobs(str(r), 1) for r in range(20)))
+    assert counts(next_batch(queue, IDLE, 1.0, CONFIG)).total() == 8
+
+
+def test_one_request_gives_a_quarter_of_a_batch() -> None:
+    queue = waiting(make_jobs("file", 40))
+    assert counts(next_batch(queue, IDLE, 1.0, CONFIG)) == {"file": 2}
+    assert counts(next_batch(queue, Load({"file": 2}), 1.0, CONFIG)) == {"file": 2}
+
+
+def test_one_request_holds_half_of_the_slots() -> None:
+    queue = waiting(make_jobs("file", 40))
+    assert counts(next_batch(queue, Load({"file": 15}), 1.0, CONFIG)) == {"file": 1}
+    assert next_batch(queue, Load({"file": 16}), 1.0, CONFIG) == Wait(None)
+
+
+def test_a_newcomer_is_encoded_without_the_file() -> None:
+    queue = waiting(make_jobs("file", 40), make_jobs("clip", 1))
+    assert counts(next_batch(queue, Load({"file": 4}), 1.0, CONFIG)) == {"clip": 1}
+
+
+def test_while_requests_share_decode_it_gets_twice_the_time_of_encode() -> None:
+    queue = waiting(make_jobs("file", 40))
+    shared = {"file": 4, "clip": 1}
+    due = Load(shared, encode_s=1.0, decode_s=1.9)
+    assert next_batch(queue, due, 1.0, CONFIG) == Wait(None)
+    had = Load(shared, encode_s=1.0, decode_s=2.0)
+    assert counts(next_batch(queue, had, 1.0, CONFIG)) == {"file": 2}
+    alone = Load({"file": 4}, encode_s=1.0, decode_s=0.0)
+    assert counts(next_batch(queue, alone, 1.0, CONFIG)) == {"file": 2}
+
+
+def test_a_newcomer_does_not_wait_for_decode_to_have_its_time() -> None:
+    queue = waiting(make_jobs("late", 1))
+    due = Load({"file": 4, "clip": 1}, encode_s=1.0, decode_s=0.0)
+    assert counts(next_batch(queue, due, 1.0, CONFIG)) == {"late": 1}
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+@pytest.mark.parametrize("windows", [1, 2, 3])
+def test_the_smallest_limits_still_serve(slots: int, windows: int) -> None:
+    config = ServerConfig(max_batch_windows=windows, max_decode_windows=slots)
+    queue = waiting(make_jobs("file", 4))
+    assert counts(next_batch(queue, IDLE, 1.0, config)) == {"file": 1}

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import WhisperFeatureExtractor
+
+from service.lab.dataset import IGNORE, Recipe, Speech, log_mel_of, to_characters
+from service.types import WINDOW_SAMPLES
+
+LONG = 5_000  # a step of the last phase, where whole windows are drawn
+
+
+@pytest.fixture
+def recipe(speech: Speech, tokenizer: Tokenizer) -> Recipe:
+    return Recipe(speech, tokenizer, num_steps=10_000, seconds=6, seed=3)
+
+
+@pytest.mark.parametrize("step", [0, 1, 1000, LONG])
+def test_a_batch_is_the_same_however_often_it_is_asked_for(recipe: Recipe, step: int) -> None:
+    once, again = recipe[step], recipe[step]
+    assert torch.equal(once.mel_BFT, again.mel_BFT)
+    assert torch.equal(once.characters, again.characters)
+    assert not torch.equal(once.mel_BFT[0, :, :40], recipe[step + 1].mel_BFT[0, :, :40])
+
+
+def test_targets_are_the_inputs_one_step_on(recipe: Recipe) -> None:
+    batch = recipe[0]
+    for inputs, targets in zip(batch.inputs_BN, batch.targets_BN, strict=True):
+        spoken = int((targets != IGNORE).sum())
+        assert inputs[0] == recipe.tokens.start
+        assert targets[spoken - 1] == recipe.tokens.end
+        assert torch.equal(inputs[2:spoken], targets[1 : spoken - 1])
+        assert targets[0] in (recipe.tokens.language, recipe.tokens.no_speech)
+
+
+def test_noise_alone_is_no_speech_and_has_no_characters(recipe: Recipe) -> None:
+    seen = set()
+    for step in range(60):
+        batch = recipe[step]
+        for targets, characters in zip(batch.targets_BN, batch.character_lengths_B, strict=True):
+            silent = targets[0] == recipe.tokens.no_speech
+            assert silent == (characters == 0)
+            seen.add(bool(silent))
+    assert seen == {True, False}
+
+
+def test_the_last_phase_has_whole_windows_with_times_inside_them(recipe: Recipe) -> None:
+    batches = (recipe[step] for step in range(LONG, LONG + 60))
+    batch = next(b for b in batches if b.mel_BFT.shape[-1] == WINDOW_SAMPLES // 160)
+    times = batch.targets_BN[batch.targets_BN >= recipe.tokens.zero] - recipe.tokens.zero
+    assert len(times)
+    assert times.max() <= 1500
+
+
+def test_every_timed_word_is_a_segment_and_its_span_is_told(recipe: Recipe) -> None:
+    zero, end = recipe.tokens.zero, recipe.tokens.end
+    batches = [recipe[step] for step in range(20)]
+    timed = 0
+    for batch in batches:
+        for targets, spans in zip(batch.targets_BN, batch.spans_BN2, strict=True):
+            for at in range(2, len(targets) - 1):
+                if 0 <= targets[at] < end or not (spans[at] >= 0).all():
+                    continue
+                assert targets[at] < zero, "a span belongs to a word"
+            for at in range(1, len(targets) - 1):
+                if targets[at - 1] >= zero and 0 <= targets[at] < zero and targets[at] != end:
+                    begin, stop = (targets[[at - 1, at + 1]] - zero) * 0.02
+                    assert torch.allclose(spans[at], torch.stack([begin, stop]), atol=0.011)
+                    timed += 1
+    assert timed > 20
+
+
+def test_log_mel_is_the_feature_extractors() -> None:
+    sound = np.random.default_rng(0).standard_normal(32_000).astype(np.float32) * 0.1
+    extract = WhisperFeatureExtractor()
+    expected = extract(sound, sampling_rate=16_000, padding=False, return_tensors="np")
+    actual = log_mel_of(torch.from_numpy(sound)[None])
+    np.testing.assert_allclose(actual[0], expected["input_features"][0], atol=1e-4)
+
+
+def test_characters_leave_out_what_has_no_label() -> None:
+    assert to_characters("A 1-b") == [1, 28, 2]

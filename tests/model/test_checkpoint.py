@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+from transformers import WhisperForConditionalGeneration
+
+from service.errors import CheckpointError, ConfigError
+from service.model import checkpoint as loading
+from service.model import decoder
+from service.model.checkpoint import Checkpoint, load_checkpoint
+from service.model.fake import FakeModel
+from service.model.load import load_model
+from service.model.whisper import Whisper
+from tests.checkpoints import write_checkpoint
+
+
+@pytest.fixture
+def copy(mini_folder: Path, tmp_path: Path) -> Path:
+    """A folder to be broken."""
+    return Path(shutil.copytree(mini_folder, tmp_path / "copy"))
+
+
+def logits(checkpoint: Checkpoint) -> torch.Tensor:
+    """The decoder's of six tokens and five states, both made up."""
+    dims = checkpoint.weights.dims
+    states = torch.linspace(-1, 1, 5 * dims.d_model).view(1, 5, -1)
+    return decoder.forward(checkpoint.weights.decoder, TOKENS, states)
+
+
+def logits_of_hub(folder: Path) -> torch.Tensor:
+    model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    states = torch.linspace(-1, 1, 5 * model.config.d_model).view(1, 5, -1)
+    found: torch.Tensor = model(encoder_outputs=(states,), decoder_input_ids=TOKENS).logits
+    return found
+
+
+TOKENS = torch.tensor([[50258, 11, 7000, 24000, 50257, 3]])
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "float16": {"dtype": torch.float16},
+    "sharded": {"max_shard_size": "8MB"},
+    "english-only": {"multilingual": False},
+    "like-large-v3": {"num_mels": 128},
+    "like-turbo": {"num_mels": 128, "layers": (6, 4)},
+    "like-distil": {"layers": (6, 2)},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.inference_mode()
+def test_the_family_loads(tmp_path: Path, variant: str) -> None:
+    choices = VARIANTS[variant]
+    folder = write_checkpoint(tmp_path / variant, shape="mini", **choices)
+    loaded = load_checkpoint(str(folder), device="cpu")
+    dims = loaded.weights.dims
+    assert loaded.name == variant
+    assert loaded.dtype == loaded.weights.decoder.embedding_VD.dtype == torch.float32
+    assert (dims.encoder_layers, dims.decoder_layers) == choices.get("layers", (2, 2))
+    assert dims.num_mels == choices.get("num_mels", 80)
+    assert loaded.vocabulary.multilingual == choices.get("multilingual", True)
+    assert len(loaded.vocabulary.language_names) == {128: 100, 80: 99}[dims.num_mels] or (
+        variant == "english-only"
+    )
+    assert (folder / "model.safetensors.index.json").exists() == (variant == "sharded")
+    hub = WhisperForConditionalGeneration.from_pretrained(folder)
+    assert loaded.num_parameters == hub.num_parameters()
+    assert_close(logits(loaded), logits_of_hub(folder), atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_a_folder_with_only_a_pickle_loads(copy: Path, mini_folder: Path) -> None:
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    assert torch.equal(
+        logits(load_checkpoint(str(copy), device="cpu")),
+        logits(load_checkpoint(str(mini_folder), device="cpu")),
+    )
+
+
+@torch.inference_mode()
+def test_names_without_the_model_prefix_load(copy: Path, mini_folder: Path) -> None:
+    state = load_file(copy / "model.safetensors")
+    bare = {key.removeprefix("model."): value for key, value in state.items()}
+    save_file(bare, copy / "model.safetensors")
+    assert torch.equal(
+        logits(load_checkpoint(str(copy), device="cpu")),
+        logits(load_checkpoint(str(mini_folder), device="cpu")),
+    )
+
+
+def test_the_type_asked_for_is_the_type_loaded(mini_folder: Path) -> None:
+    loaded = load_checkpoint(str(mini_folder), device="cpu", dtype="bfloat16")
+    assert loaded.weights.encoder.layers[1].mlp.up.weight.dtype == torch.bfloat16
+
+
+def test_weights_outlive_the_file(copy: Path) -> None:
+    """A training run may rewrite a checkpoint that is being served."""
+    loaded = load_checkpoint(str(copy), device="cpu")
+    before = loaded.weights.encoder.conv1.weight.clone()
+    path = copy / "model.safetensors"
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(path.stat().st_size // 2))
+        file.seek(2_000)
+        file.write(bytes(path.stat().st_size // 2))
+    assert torch.equal(loaded.weights.encoder.conv1.weight, before)
+
+
+def test_a_card_gives_name_and_limits(copy: Path) -> None:
+    card = {"name": "winnow-nano", "limits": "It reads digits."}
+    (copy / "winnow.json").write_text(json.dumps(card))
+    model = load_model(str(copy), device="cpu")
+    assert (model.info.name, model.info.limits) == ("winnow-nano", "It reads digits.")
+
+
+def test_fake_is_the_fake_model_and_a_folder_is_whisper(mini_folder: Path) -> None:
+    assert isinstance(load_model("fake"), FakeModel)
+    model = load_model(str(mini_folder), device="cpu")
+    assert isinstance(model, Whisper)
+    assert (model.info.num_encoder_layers, model.info.num_frames) == (2, 1500)
+
+
+def edit(**changes: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def remove(*names: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return change
+
+
+def truncate(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    return change
+
+
+def reshape(key: str, change_tensor: Callable[[torch.Tensor], torch.Tensor] | None) -> Any:
+    def change(folder: Path) -> None:
+        state = load_file(folder / "model.safetensors")
+        tensor = state.pop(key)
+        if change_tensor is not None:
+            state[key] = change_tensor(tensor)
+        save_file(state, folder / "model.safetensors")
+
+    return change
+
+
+def pickle_code(folder: Path) -> None:
+    torch.save({"model.evil": Path}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def shard_is_missing(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"model.encoder.conv1.weight": "model-00001-of-00001.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+FC1 = "model.encoder.layers.1.fc1.weight"
+
+
+@pytest.mark.parametrize(
+    ("breaks", "message"),
+    [
+        (remove("config.json"), "config.json"),
+        (truncate("config.json"), "cannot read"),
+        (edit(model_type="wav2vec2"), "'wav2vec2'; only 'whisper'"),
+        (edit(encoder_layers="two"), "encoder_layers"),
+        (edit(activation_function="relu"), "activation_function must be 'gelu'"),
+        (edit(scale_embedding=True), "scale_embedding must be False"),
+        (edit(tie_word_embeddings=False), "tie_word_embeddings must be True"),
+        (edit(encoder_layers=1), "1 encoder layers, the weights have more"),
+        (edit(decoder_layers=3), r"parameter 'model\.decoder\.layers\.2.* is missing"),
+        (edit(num_mel_bins=128), "config.json says"),
+        (edit(max_source_positions=750), "config.json says"),
+        (remove("model.safetensors"), "has no model.safetensors"),
+        (truncate("model.safetensors"), "cannot be read"),
+        (shard_is_missing, "cannot be read"),
+        (pickle_code, "cannot be read"),
+        (reshape(FC1, None), "is missing"),
+        (reshape(FC1, lambda tensor: tensor.to(torch.int8)), "quantised"),
+        (remove("tokenizer.json", "vocab.json"), "vocab.json"),
+        (truncate("tokenizer.json"), "cannot read"),
+        (truncate("generation_config.json"), "cannot read"),
+    ],
+)
+def test_a_bad_folder_is_refused(copy: Path, breaks: Any, message: str) -> None:
+    breaks(copy)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(str(copy), device="cpu")
+
+
+def test_a_config_class_need_not_have_every_setting(
+    mini_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = json.loads((mini_folder / "config.json").read_text())
+    settings.pop("tie_word_embeddings", None)
+    bare = SimpleNamespace(from_dict=lambda _: SimpleNamespace(**settings))
+    monkeypatch.setattr(loading, "WhisperConfig", bare)
+    load_checkpoint(str(mini_folder), device="cpu")
+
+
+@pytest.mark.parametrize(("dtype", "rounds"), [("float32", False), ("float16", True)])
+def test_float32_on_cuda_rounds_nothing(
+    mini_folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, rounds: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(loading, "_device", torch.device)
+    monkeypatch.setattr(loading, "_place", lambda key, tensor, device, dtype: tensor.clone())
+    load_checkpoint(str(mini_folder), device="cuda", dtype=dtype)
+    assert torch.backends.cudnn.allow_tf32 is rounds
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "nowhere"])
+def test_a_folder_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        load_checkpoint(name, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "error", [LocalEntryNotFoundError("offline"), RuntimeError("client is closed")]
+)
+def test_a_hub_that_does_not_answer_is_an_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(hub_id: str, **_: object) -> str:
+        raise error
+
+    monkeypatch.setattr(loading, "snapshot_download", refuse)
+    with pytest.raises(CheckpointError, match=f"nobody/nothing.*{error}"):
+        load_checkpoint("nobody/nothing", device="cpu")
+
+
+def test_a_hub_id_fetches_what_is_needed_and_no_more(
+    mini_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def fetch(hub_id: str, *, allow_patterns: list[str]) -> str:
+        asked.extend([hub_id, *allow_patterns])
+        return str(mini_folder)
+
+    monkeypatch.setattr(loading, "snapshot_download", fetch)
+    assert load_checkpoint("openai/whisper-mini", device="cpu").name == "openai/whisper-mini"
+    assert asked[0] == "openai/whisper-mini"
+    assert {"config.json", "tokenizer.json", "model.safetensors"} < set(asked)
+    assert "pytorch_model.bin" not in asked
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "message"),
+    [("cuda:99", "auto", "CUDA"), ("abacus", "auto", "auto, cpu"), ("cpu", "int3", "float16")],
+)
+def test_a_device_or_type_that_is_not_there_is_refused(
+    mini_folder: Path, device: str, dtype: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_checkpoint(str(mini_folder), device=device, dtype=dtype)

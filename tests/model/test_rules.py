@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.generation.logits_process import (
+    SuppressTokensAtBeginLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+    WhisperTimeStampLogitsProcessor,
+)
+from whisper.decoding import ApplyTimestampRules
+
+from service.model.rules import apply, make_rules
+from service.model.tokens import Vocabulary
+
+VOCABULARY = Vocabulary(
+    size=60,
+    sot=21,
+    eot=20,
+    no_timestamps=29,
+    timestamp_begin=30,
+    num_timestamps=30,
+    precision_s=0.02,
+    text_bytes=(b"x",) * 20,
+    multilingual=False,
+    languages={},
+    suppress_tokens=(3, 21, 25),
+    begin_suppress_tokens=(7, 20),
+    max_initial_timestamp_index=5,
+)
+CPU = torch.device("cpu")
+RULES = make_rules(VOCABULARY, CPU)
+TIMESTAMPS = range(30, 60)
+
+histories = st.lists(st.integers(0, 59), max_size=6)
+rows = st.lists(st.tuples(histories, st.booleans()), min_size=1, max_size=5)
+
+
+def logits_for(num_rows: int, seed: int, lift: float = 0.0) -> Tensor:
+    """Random logits, the timestamps' raised by `lift`."""
+    logits_BV = torch.randn(num_rows, 60, generator=torch.Generator().manual_seed(seed)) * 2
+    logits_BV[:, 30:] += lift
+    return logits_BV
+
+
+def by_transformers(logits_V: Tensor, history: list[int], timed: bool) -> Tensor:
+    """One row through transformers' processors; ids below are history without a prompt."""
+    never = [*VOCABULARY.suppress_tokens, *(() if timed else TIMESTAMPS)]
+    processors = [
+        SuppressTokensAtBeginLogitsProcessor(list(VOCABULARY.begin_suppress_tokens), 1),
+        SuppressTokensLogitsProcessor(never),
+    ]
+    if timed:
+        config = GenerationConfig(
+            no_timestamps_token_id=29, eos_token_id=20, max_initial_timestamp_index=5
+        )
+        processors.append(WhisperTimeStampLogitsProcessor(config, begin_index=1))
+    scores = logits_V[None]
+    for processor in processors:
+        scores = processor(torch.tensor([[VOCABULARY.sot, *history]]), scores)
+    return scores[0]
+
+
+@given(rows, st.integers(0, 2**31), st.sampled_from([-4.0, 0.0, 4.0]))
+def test_mixed_rows_obey_the_same_rules_as_transformers(
+    rows: list[tuple[list[int], bool]], seed: int, lift: float
+) -> None:
+    logits_BV = logits_for(len(rows), seed, lift)
+    ruled = apply(RULES, logits_BV, [h for h, _ in rows], [t for _, t in rows])
+    expected = [
+        by_transformers(logits_V, *row) for logits_V, row in zip(logits_BV, rows, strict=True)
+    ]
+    assert torch.equal(ruled, torch.stack(expected))
+
+
+@given(histories, st.integers(0, 2**31), st.sampled_from([-4.0, 0.0, 4.0]))
+def test_the_timestamp_rules_are_those_of_openai_whisper(
+    history: list[int], seed: int, lift: float
+) -> None:
+    logits_BV = logits_for(1, seed, lift)
+    ids = SimpleNamespace(no_timestamps=29, timestamp_begin=30, eot=20)
+    expected = logits_BV.clone()
+    banned = [*VOCABULARY.suppress_tokens, *(() if history else (7, 20))]
+    expected[:, banned] = -torch.inf
+    ApplyTimestampRules(ids, 0, 5).apply(expected, torch.tensor([history], dtype=torch.long))
+    assert torch.equal(apply(RULES, logits_BV, [history], [True]), expected)
+
+
+def test_a_timestamp_comes_first_and_not_too_late() -> None:
+    allowed = apply(RULES, torch.zeros(1, 60), [[]], [True])[0].isfinite().nonzero().flatten()
+    assert allowed.tolist() == [30, 31, 32, 33, 34, 35]
+
+
+def test_a_pair_is_closed_by_a_timestamp_that_does_not_go_back() -> None:
+    text_likelier = logits_for(1, 0, lift=-50.0)
+    ruled = apply(RULES, text_likelier, [[30, 5, 40]], [True])[0]
+    assert not ruled[:20].isfinite().any()
+    assert ruled[20].isfinite()
+    assert ruled[30:].isfinite().nonzero().flatten().tolist() == list(range(10, 30))
+
+
+def test_without_timestamps_there_are_none() -> None:
+    ruled = apply(RULES, logits_for(2, 0, lift=9.0), [[], [5]], [False, False])
+    assert not ruled[:, 30:].isfinite().any()
+    assert ruled[:, 5].isfinite().all()
+
+
+def test_the_blank_and_the_end_are_banned_only_at_first() -> None:
+    ruled = apply(RULES, torch.zeros(2, 60), [[], [5]], [False, False])
+    assert ruled[:, [7, 20]].isfinite().tolist() == [[False, False], [True, True]]
+
+
+def test_the_logits_given_are_left_as_they_were() -> None:
+    logits_BV = logits_for(1, 0)
+    before = logits_BV.clone()
+    apply(RULES, logits_BV, [[]], [True])
+    assert torch.equal(logits_BV, before)
+
+
+def test_ids_that_pad_the_vocabulary_are_never_allowed() -> None:
+    padded = Vocabulary(
+        size=64,
+        sot=21,
+        eot=20,
+        no_timestamps=29,
+        timestamp_begin=30,
+        num_timestamps=30,
+        precision_s=0.02,
+        text_bytes=(b"x",) * 20,
+        multilingual=False,
+        languages={},
+    )
+    rules = make_rules(padded, CPU)
+    ruled = apply(rules, torch.zeros(3, 64), [[], [30], [5]], [True, True, False])
+    assert not ruled[:, 60:].isfinite().any()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_cuda_gives_what_the_cpu_gives() -> None:
+    logits_BV = logits_for(3, 1)
+    wanted = ([[], [30, 5], [30, 5, 40]], [True, True, False])
+    on_cuda = apply(make_rules(VOCABULARY, torch.device("cuda")), logits_BV.cuda(), *wanted)
+    assert torch.equal(on_cuda.cpu(), apply(RULES, logits_BV, *wanted))

@@ -1,0 +1,292 @@
+"""The command line, on the drill model: in-process, and as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from service import __version__
+from service.cli import FAILED, INTERRUPTED, OK, PIPE_CLOSED, USAGE, main
+from service.types import SAMPLE_RATE
+
+ROOT = Path(__file__).parents[1]
+PROCESS_S = 300.0  # a busy machine imports torch slowly
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of whoever runs the tests are none of the tests'."""
+    for name in [name for name in os.environ if name.startswith("WINNOW_")]:
+        monkeypatch.delenv(name)
+
+
+def record(path: Path, hertz: float = 300.0, seconds: float = 2.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times_s = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * hertz * times_s), SAMPLE_RATE)
+    return path
+
+
+def transcribe(*arguments: str | Path) -> int:
+    # Tones are no speech, so the whole file is transcribed.
+    return main(["transcribe", "--model", "fake", "--no-vad", *map(str, arguments)])
+
+
+def exit_status(*arguments: str) -> int | str | None:
+    with pytest.raises(SystemExit) as exited:
+        main(arguments)
+    return exited.value.code
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status("--version") == OK
+    assert capsys.readouterr().out == f"winnow {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["serve", "transcribe", "train", "evaluate"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(command, "--help") == OK
+    assert f"usage: winnow {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["transcribe"],
+        ["transcribe", "a.wav", "--format", "srt"],
+        ["transcribe", "a.wav", "--resume"],
+        ["serve", "--port", "many"],
+    ],
+)
+def test_bad_usage_is_status_2(arguments: list[str]) -> None:
+    assert exit_status(*arguments) == USAGE
+
+
+# To standard output
+
+
+def test_one_file_prints_its_text_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert transcribe(record(tmp_path / "a.wav")) == OK
+    words = capsys.readouterr().out.split()
+    assert len(words) == 2
+    assert words[0] == words[1]
+
+
+def test_several_files_are_named_and_printed_in_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The first is the last to be done.
+    lengths = {"c.wav": 50.0, "a.wav": 1.0, "b.wav": 2.0}
+    files = [record(tmp_path / name, seconds=seconds) for name, seconds in lengths.items()]
+    assert transcribe(*files) == OK
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [str(file) for file in files]
+
+
+def test_json_is_the_answer_of_the_api(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = record(tmp_path / "a.wav")
+    assert transcribe("--format", "json", "--profile", "fast", "--language", "German", file) == OK
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["model"], answer["profile"], answer["language"]) == ("fake", "fast", "de")
+    assert answer["frames"] == {"total": 1500, "kept": 600}
+
+
+def test_json_of_several_files_is_one_line_each_with_the_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [record(tmp_path / "a.wav"), record(tmp_path / "b.wav")]
+    assert transcribe("--format", "json", *files) == OK
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["file"] for answer in answers] == [str(file) for file in files]
+
+
+def test_a_translation_is_not_a_transcription(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = record(tmp_path / "a.wav")
+    assert transcribe(file) == OK
+    text = capsys.readouterr().out
+    assert transcribe("--task", "translate", file) == OK
+    assert capsys.readouterr().out == text.upper()
+
+
+# To a folder
+
+
+def test_a_folder_is_transcribed_into_its_own_shape(tmp_path: Path) -> None:
+    record(tmp_path / "in/a.wav")
+    record(tmp_path / "in/deep/er/b.flac")
+    (tmp_path / "in/notes.txt").write_text("not audio")
+    assert transcribe(tmp_path / "in", "--out", tmp_path / "out") == OK
+    written = sorted(str(p.relative_to(tmp_path / "out")) for p in files_in(tmp_path / "out"))
+    assert written == ["a.wav.txt", "deep/er/b.flac.txt"]
+    assert len((tmp_path / "out/a.wav.txt").read_text().split()) == 2
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_what_is_there_is_skipped_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(tmp_path / "in/a.wav")
+    record(tmp_path / "in/b.wav")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.wav.txt").write_text("from before")
+    assert transcribe(tmp_path / "in", "--out", out) == OK
+    assert "skipped 1 of 2" in capsys.readouterr().err
+    assert (out / "a.wav.txt").read_text() == "from before"
+    assert (out / "b.wav.txt").exists()
+
+
+def test_overwrite_does_it_again(tmp_path: Path) -> None:
+    file, out = record(tmp_path / "a.wav"), tmp_path / "out"
+    out.mkdir()
+    (out / "a.wav.txt").write_text("from before")
+    assert transcribe(file, "--out", out, "--overwrite") == OK
+    assert "from before" not in (out / "a.wav.txt").read_text()
+
+
+def test_a_file_named_twice_is_done_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = record(tmp_path / "in/a.wav")
+    assert transcribe(file, tmp_path / "in") == OK
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_two_recordings_for_one_output_are_bad_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [record(tmp_path / "x/a.wav"), record(tmp_path / "y/a.wav")]
+    assert transcribe(*files, "--out", tmp_path / "out") == USAGE
+    assert "both be written to" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+# What goes wrong
+
+
+def test_a_bad_file_fails_and_the_others_are_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = record(tmp_path / "in/a.wav")
+    bad = tmp_path / "in/broken.mp3"
+    bad.write_bytes(b"this is no sound" * 50)
+    absent = tmp_path / "absent.wav"
+    out = tmp_path / "out"
+    assert transcribe(tmp_path / "in", absent, "--out", out) == FAILED
+    said = capsys.readouterr().err
+    assert str(bad) in said
+    assert str(absent) in said
+    assert str(good) not in said
+    assert [path.name for path in files_in(out)] == ["a.wav.txt"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".txt"])
+def test_a_named_file_is_tried_whatever_its_suffix(tmp_path: Path, suffix: str) -> None:
+    odd = tmp_path / f"recording{suffix}"
+    odd.write_bytes(record(tmp_path / "a.wav").read_bytes())
+    assert transcribe(odd) == OK
+
+
+def test_a_folder_without_audio_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert transcribe(tmp_path) == FAILED
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--profile", "turbo", "dense, balanced, fast"),
+        ("--language", "klingon", "en, de, fr"),
+        ("--device", "toaster", "auto, cpu, cuda"),
+        ("--profiles", "absent.toml", "absent.toml"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, said: str
+) -> None:
+    assert transcribe(record(tmp_path / "a.wav"), option, value) == USAGE
+    lines = capsys.readouterr().err.splitlines()
+    assert said in lines[-1]
+    assert lines[-1].startswith("winnow: ")
+
+
+def test_a_queue_smaller_than_the_work_only_takes_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WINNOW_MAX_QUEUE_WINDOWS", "2")
+    files = [record(tmp_path / f"{number}.wav", seconds=45) for number in range(4)]
+    assert transcribe(*files) == OK
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+# As a process
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    code = "import sys; from service.cli import main; sys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_model_that_is_not_there_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    file = record(tmp_path / "a.wav")
+    with start("transcribe", "--model", tmp_path / "absent", file) as process:
+        out, err = process.communicate(timeout=PROCESS_S)
+    assert process.returncode == FAILED
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert str(tmp_path / "absent") in err
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["at the end", "on the way"])
+def test_a_reader_who_has_enough_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbuffered: str
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    files = [record(tmp_path / f"{number}.wav") for number in range(4)]
+    with start("transcribe", "--model", "fake", "--no-vad", *files) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait(PROCESS_S)
+        assert process.stderr is not None
+        err = process.stderr.read()
+    assert process.returncode == PIPE_CLOSED
+    assert "Traceback" not in err
+    assert "Broken" not in err
+
+
+def test_an_interrupted_run_keeps_what_is_done(tmp_path: Path) -> None:
+    first, out = record(tmp_path / "in/0.wav", seconds=30), tmp_path / "out"
+    for number in range(1, 600):
+        os.link(first, tmp_path / f"in/{number}.wav")
+    arguments = ("transcribe", "--model", "fake", "--no-vad", tmp_path / "in", "--out", out)
+    with start(*arguments) as process:
+        while not files_in(out) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PROCESS_S)
+    assert process.returncode == INTERRUPTED
+    assert "Traceback" not in err
+    done = files_in(out)
+    assert 0 < len(done) < 600
+    assert all(len(path.read_text().split()) == 30 for path in done)

@@ -1,0 +1,78 @@
+"""Golden files: a change of an answer's shape has to be seen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai.types.audio import TranscriptionVerbose
+from whisper.tokenizer import LANGUAGES
+
+from service.text import languages
+from service.text.formats import to_json, to_openai_json, to_openai_verbose, to_text
+from service.types import Fallback, Segment, Timings, Transcript
+
+GOLDEN = Path(__file__).parent / "golden"
+
+TRANSCRIPT = Transcript(
+    text="one twö three",
+    language="de",
+    duration=61.23456789,
+    model="fake",
+    profile="fast",
+    segments=(
+        Segment(0, 0.0, 1.23456, " one twö", (50364, 7, 8, 50426), -0.123456789, 0.01, 1.125, 0.0),
+        Segment(1, 30.0004, 61.23456789, " three", (9,), -0.5, 0.25, 0.625, 0.2),
+    ),
+    total_frames=4500,
+    kept_frames=1800,
+    timings=Timings(0.1, 0.02, 0.0030000004, 1.5, 2.25, 4.0),
+    fallbacks=(Fallback(1, "repetition", "fast", "dense"),),
+)
+
+
+def test_text_matches_the_golden_file() -> None:
+    assert to_text(TRANSCRIPT) == (GOLDEN / "transcript.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("transcript.json", to_json(TRANSCRIPT)),
+        ("openai.json", to_openai_json(TRANSCRIPT)),
+        ("openai_verbose.json", to_openai_verbose(TRANSCRIPT, "transcribe")),
+    ],
+)
+def test_json_matches_the_golden_file(name: str, answer: dict[str, Any]) -> None:
+    written = json.dumps(answer, ensure_ascii=False, indent=2) + "\n"
+    # As text, so that the order of the keys counts too.
+    assert written == (GOLDEN / name).read_text(encoding="utf-8")
+
+
+def test_silence_is_a_valid_answer() -> None:
+    silent = replace(
+        TRANSCRIPT, text="", segments=(), total_frames=0, kept_frames=0, fallbacks=(), duration=0.0
+    )
+    answer = to_json(silent)
+    assert (answer["text"], answer["segments"], answer["real_time_factor"]) == ("", [], 0.0)
+    assert answer["frames"] == {"total": 0, "kept": 0}
+
+
+def test_openais_client_reads_the_verbose_answer() -> None:
+    parsed = TranscriptionVerbose.model_validate(to_openai_verbose(TRANSCRIPT, "transcribe"))
+    assert parsed.segments is not None
+    assert [segment.tokens for segment in parsed.segments] == [[50364, 7, 8, 50426], [9]]
+    assert parsed.usage is not None
+    assert parsed.usage.seconds == 62
+
+
+def test_the_languages_are_openai_whispers() -> None:
+    assert dict(languages.NAMES) == LANGUAGES
+    assert set(LANGUAGES) > languages.WRITTEN_WITHOUT_SPACES
+
+
+def test_a_code_without_a_name_names_itself() -> None:
+    assert languages.english_name("tlh") == "tlh"
