@@ -19,9 +19,9 @@ from service.engine.engine import Engine
 from service.errors import ConfigError, QueueFull, WinnowError
 from service.metrics import Metrics
 from service.model.protocol import SpeechModel
-from service.pipeline import Pipeline, TranscribeRequest
+from service.pipeline import Pipeline
 from service.text.formats import to_json, to_text
-from service.types import DecodeOptions, Transcript
+from service.types import DecodeOptions, TranscribeRequest, Transcript
 
 # What is looked for in a folder. A file that is named is tried whatever its suffix.
 AUDIO_SUFFIXES = (

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from service.audio.decode import decode
@@ -25,22 +23,19 @@ from service.errors import (
     NotReady,
     QueueFull,
 )
+from service.gather import Done, WindowWork
 from service.metrics import Metrics
-from service.profiles import BUILT_IN, Profile, check_depth, load_profiles
-from service.text.guard import retry_reason
-from service.text.stitch import WindowText, main_language, stitch, whole_text
+from service.profiles import Profile, check_depth, load_profiles
+from service.text.stitch import main_language, stitch, whole_text
 from service.types import (
-    DecodeOptions,
-    Fallback,
-    Job,
     Timings,
+    TranscribeRequest,
     Transcript,
     Window,
-    WindowResult,
 )
 
 if TYPE_CHECKING:
-    from service.model.protocol import ModelInfo, SpeechModel
+    from service.model.protocol import ModelInfo
 
 TASKS = ("transcribe", "translate")
 NUM_LISTED = 12  # languages that an error message lists before it only counts the rest
@@ -49,25 +44,6 @@ MAX_RETRY_WAIT_S = 1.0
 # holds its upload meanwhile.
 READS_PER_THREAD, READS_IN_A_BURST = 8, 24
 RETRY_READ_S = 2.0  # a short recording takes tens of milliseconds, a long one seconds
-
-
-@dataclass(frozen=True, slots=True)
-class TranscribeRequest:
-    """What is asked of one recording. `timeout_s` counts from the call, decoding included."""
-
-    profile: Profile
-    options: DecodeOptions
-    vad: bool = True
-    timeout_s: float = 900.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """A window with the result it ended with, and every reply it cost."""
-
-    text: WindowText
-    replies: tuple[WindowResult, ...]
-    fallbacks: tuple[Fallback, ...]
 
 
 class Pipeline:
@@ -128,7 +104,7 @@ class Pipeline:
             # Said before the audio is decoded; `submit` would say it only after.
             raise NotReady(f"not ready: {self._engine.reason}", RETRY_AFTER_S)
         _check_task(request.options.task, model.info)
-        work = _Work(self._engine, model, request, deadline=began + request.timeout_s)
+        work = WindowWork(self._engine, model, request, deadline=began + request.timeout_s)
         try:
             async with asyncio.timeout(request.timeout_s) as limit:
                 duration_s, windows, decode_s = await self._read(source, request.vad)
@@ -185,94 +161,9 @@ class Pipeline:
             self._metrics.fallbacks.labels(profile=t.profile, reason=fallback.reason).inc()
 
 
-class _Work:
-    """One request's windows in the engine."""
-
-    def __init__(
-        self, engine: Engine, model: SpeechModel, request: TranscribeRequest, deadline: float
-    ) -> None:
-        self._engine = engine
-        self._model = model
-        self._request = request
-        self._deadline = deadline
-        # What turns are taken by. Not the request's id: a gateway may send one for all its users.
-        self._id = uuid.uuid4().hex
-        self._jobs: list[Job] = []
-
-    async def run(self, windows: Sequence[Window]) -> list[_Done]:
-        """Every window's result, in the windows' order. One failure cancels the others."""
-        jobs = [self._job(window, self._request.profile) for window in windows]
-        # It was accepted while ready, before its audio was decoded: a drain may have begun since.
-        self._submit(jobs)
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._finish(job)) for job in jobs]
-        except BaseExceptionGroup as failed:
-            raise _first_of(failed) from None
-        return [task.result() for task in tasks]
-
-    def withdraw(self) -> None:
-        """Takes back whatever is still waiting or running."""
-        # A cancelled reply is one that a cancelled task let go of: the engine may still hold it.
-        held = [job for job in self._jobs if job.reply.cancelled() or not job.reply.done()]
-        if held:
-            self._engine.withdraw(held)
-
-    async def _finish(self, job: Job) -> _Done:
-        first = await _reply(job)
-        done = self._done(job.window, (first,), first.fallbacks)
-        if job.profile.is_dense:
-            return done
-        reason = retry_reason(first.hypothesis, "".join(piece.text for piece in done.text.pieces))
-        if reason is None:
-            return done
-        dense = BUILT_IN["dense"]
-        second = await _reply(await self._resubmit(job.window, dense))
-        retried = Fallback(job.window.index, reason, job.profile.name, dense.name)
-        return self._done(
-            job.window, (first, second), (*first.fallbacks, retried, *second.fallbacks)
-        )
-
-    async def _resubmit(self, window: Window, profile: Profile) -> Job:
-        """Puts a window of an admitted request in again: it waits for room instead of failing."""
-        while True:
-            job = self._job(window, profile)
-            try:
-                self._submit([job])
-            except QueueFull as full:
-                await asyncio.sleep(min(full.retry_after_s, MAX_RETRY_WAIT_S))
-            else:
-                return job
-
-    def _job(self, window: Window, profile: Profile) -> Job:
-        return Job(self._id, window, profile, self._request.options, self._deadline)
-
-    def _submit(self, jobs: list[Job]) -> None:
-        if jobs:
-            self._engine.submit(jobs, admitted=True)
-            self._jobs += jobs
-
-    def _done(
-        self, window: Window, replies: tuple[WindowResult, ...], fallbacks: tuple[Fallback, ...]
-    ) -> _Done:
-        hypothesis = replies[-1].hypothesis
-        pieces = tuple(self._model.split_text(hypothesis.tokens))
-        return _Done(WindowText(window, hypothesis, pieces), replies, fallbacks)
-
-
-async def _reply(job: Job) -> WindowResult:
-    try:
-        return await asyncio.wrap_future(job.reply)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise Cancelled("the engine dropped the work before it was done") from None
-
-
 def _assemble(
     duration_s: float,
-    done: Sequence[_Done],
+    done: Sequence[Done],
     request: TranscribeRequest,
     info: ModelInfo,
     began: float,
@@ -294,7 +185,7 @@ def _assemble(
     )
 
 
-def _timings(done: Sequence[_Done], decode_s: float, total_s: float) -> Timings:
+def _timings(done: Sequence[Done], decode_s: float, total_s: float) -> Timings:
     costs = [reply.timings for one in done for reply in one.replies]
     return Timings(
         decode_audio=decode_s,
@@ -304,11 +195,6 @@ def _timings(done: Sequence[_Done], decode_s: float, total_s: float) -> Timings:
         decode=sum(cost.decode for cost in costs),
         total=total_s,
     )
-
-
-def _first_of(failed: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = failed.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _check_task(task: str, info: ModelInfo) -> None:

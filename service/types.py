@@ -51,14 +51,47 @@ class DecodeOptions:
     """What a request asks of the decoder.
 
     `language` is a code of the checkpoint or None (detect it); `task` is `transcribe` or
-    `translate`; `temperature` 0 is greedy, above it samples with `seed`.
+    `translate`; `language_only` detects the language and decodes no text. `temperature` 0 is
+    greedy, or a beam search where `beam_size` is more than 1; above 0 it samples with `seed`.
+    `length_penalty` None divides by the length. `prompt`: tokens of what was said before;
+    `prefix`: tokens that the text has to begin with; `suppress`: tokens never to be said, None
+    for the checkpoint's own.
     """
 
     language: str | None = None
     task: str = "transcribe"
+    language_only: bool = False
     temperature: float = 0.0
-    timestamps: bool = True
     seed: int = 0
+    beam_size: int = 1
+    patience: float = 1.0
+    length_penalty: float | None = None
+    prompt: tuple[int, ...] = ()
+    prefix: tuple[int, ...] = ()
+    suppress: tuple[int, ...] | None = None
+    timestamps: bool = True
+    word_times: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TranscribeRequest:
+    """What is asked of one recording. `timeout_s` counts from the call, decoding included."""
+
+    profile: Profile
+    options: DecodeOptions
+    vad: bool = True
+    timeout_s: float = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word with its times: in a hypothesis from the window's start, in a segment from the
+    recording's. `text` keeps its leading space; `probability` is the mean of its tokens'."""
+
+    start: float
+    end: float
+    text: str
+    probability: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +99,10 @@ class Hypothesis:
     """What the decoder made of one window.
 
     `tokens` holds text and timestamp ids without the prompt and end-of-text;
-    `ended` is False where the token limit cut it off; `kept_frames` of `total_frames`
-    encoder positions were seen by the decoder.
+    `ended` is False where the token limit or the guard cut it off; `kept_frames` of
+    `total_frames` encoder positions were seen by the decoder. `language_probs`: each language's
+    probability, likeliest first, where the language was detected. `words`: with times from the
+    window's start, where they were asked for.
     """
 
     tokens: tuple[int, ...]
@@ -78,6 +113,8 @@ class Hypothesis:
     ended: bool
     kept_frames: int
     total_frames: int
+    language_probs: tuple[tuple[str, float], ...] = ()
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +204,10 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of text with its times in the whole recording."""
+    """A stretch of text with its times in the whole recording, `words` where asked for.
+
+    `channel`: the one it was said on, where the channels of a recording are kept apart.
+    """
 
     id: int
     start: float
@@ -178,16 +218,8 @@ class Segment:
     no_speech_prob: float
     compression_ratio: float
     temperature: float
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """A word with its times in the whole recording."""
-
-    start: float
-    end: float
-    text: str
-    probability: float
+    words: tuple[Word, ...] = ()
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

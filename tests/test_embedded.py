@@ -14,13 +14,13 @@ from service.audio.decode import decode
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.lab import corpus, synthesis
-from service.lab.evaluate import connected_digits, score, transcribe, word_errors, words_of
+from service.lab.evaluate import connected_digits, score, transcribe
 from service.metrics import Metrics
 from service.model.load import load_model
 from service.model.protocol import SpeechModel
-from service.pipeline import Pipeline, TranscribeRequest
+from service.pipeline import Pipeline
 from service.profiles import BUILT_IN
-from service.types import SAMPLE_RATE, DecodeOptions, Samples, Transcript
+from service.types import SAMPLE_RATE, DecodeOptions, Samples, TranscribeRequest, Transcript
 
 pytestmark = pytest.mark.model
 

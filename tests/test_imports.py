@@ -14,7 +14,7 @@ RANKS = (
     ("config", "profiles", "metrics"),
     ("audio", "model", "text"),
     ("engine",),
-    ("pipeline",),
+    ("gather", "pipeline"),
     ("api", "files", "lab"),
     ("cli",),
     ("__main__",),

@@ -34,9 +34,17 @@ from service.errors import (
 from service.metrics import Metrics
 from service.model.fake import FakeModel
 from service.model.protocol import ModelInfo
-from service.pipeline import Pipeline, TranscribeRequest
+from service.pipeline import Pipeline
 from service.profiles import BUILT_IN
-from service.types import SAMPLE_RATE, Audio, DecodeOptions, Job, Samples, Transcript
+from service.types import (
+    SAMPLE_RATE,
+    Audio,
+    DecodeOptions,
+    Job,
+    Samples,
+    TranscribeRequest,
+    Transcript,
+)
 
 READY_S = 30.0
 LOW_HZ, HIGH_HZ = 300.0, 4000.0

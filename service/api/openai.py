@@ -13,10 +13,9 @@ from service.api.params import choice, collect, flag, number, one
 from service.api.services import Services, services_of, transcribe_while_connected
 from service.api.uploads import read_upload
 from service.errors import InvalidRequest
-from service.pipeline import TranscribeRequest
 from service.profiles import Profile
 from service.text.formats import to_openai_json, to_openai_verbose, to_text
-from service.types import DecodeOptions, Transcript
+from service.types import DecodeOptions, TranscribeRequest, Transcript
 
 ALIAS = "whisper-1"  # what OpenAI calls its hosted Whisper: stands for the loaded model
 GRANULARITIES = ("timestamp_granularities[]", "timestamp_granularities")

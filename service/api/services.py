@@ -14,8 +14,8 @@ from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
 from service.errors import NotReady
 from service.metrics import Metrics
-from service.pipeline import Pipeline, TranscribeRequest
-from service.types import Transcript
+from service.pipeline import Pipeline
+from service.types import TranscribeRequest, Transcript
 
 
 @dataclass(frozen=True, slots=True, eq=False)

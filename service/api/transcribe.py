@@ -10,9 +10,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from service.api.params import choice, collect, flag, number, one
 from service.api.services import Services, services_of, transcribe_while_connected
 from service.api.uploads import read_upload
-from service.pipeline import TASKS, TranscribeRequest
+from service.pipeline import TASKS
 from service.text.formats import to_json, to_text
-from service.types import DecodeOptions
+from service.types import DecodeOptions, TranscribeRequest
 
 PARAMETERS = (
     "profile",

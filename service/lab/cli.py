@@ -27,7 +27,9 @@ def add_commands(subparsers: Any) -> None:
         "--text", type=Path, required=True, help="folder of *.txt, a line a sentence"
     )
     train.add_argument("--out", type=Path, default=Path("runs/nano"), help="default: %(default)s")
-    train.add_argument("--steps", type=int, default=NUM_STEPS, help="optimiser steps")
+    train.add_argument("--steps", type=int, default=NUM_STEPS, help="the step to train to")
+    train.add_argument("--start", type=Path, help="a checkpoint of winnow-nano to go on from")
+    train.add_argument("--first-step", type=int, default=0, help="steps that --start was trained")
     train.add_argument("--synthetic", type=int, default=22_000, help="strings to synthesise")
     train.add_argument("--threads", type=int, default=0, help="torch threads (default: torch's)")
     train.add_argument("--workers", type=int, default=1, help="processes that make batches")
@@ -70,6 +72,8 @@ def _train(args: argparse.Namespace) -> int:
         synthetic=args.synthetic,
         workers=args.workers,
         seed=args.seed,
+        start=args.start,
+        first_step=args.first_step,
     )
     print(recipe.run(plan))
     return 0

@@ -134,7 +134,7 @@ class Recipe(Dataset[TrainingBatch]):
         return self._batch(examples, longest, rng, mix.perturbed)
 
     def _short(self, rng: np.random.Generator, least: int, most: int, perturbed: float) -> Example:
-        if rng.random() < 0.04:
+        if rng.random() < 0.06:
             return Example(self._background(rng, int(rng.uniform(1, 4) * SAMPLE_RATE)))
         samples, words, spans = self._string(rng, least, most)
         lead, tail = (rng.uniform(0, 0.8, 2) * SAMPLE_RATE).astype(int)
@@ -171,7 +171,7 @@ class Recipe(Dataset[TrainingBatch]):
         if draw < 0.35 and most > 1 and self.spans is not None:
             fitting = self.connected[: int(np.searchsorted(self.connected_sizes, most, "right"))]
             index = int(rng.choice(fitting))
-            factor = rng.uniform(0.88, 1.14)
+            factor = rng.uniform(0.85, 1.18)
             samples = augment.change_speed(self.speech.synthetic.get(index), factor)
             at = tuple((a / factor, b / factor) for a, b in self.spans[index])
             return samples, tuple(self.speech.synthetic.texts[index].split()), at
@@ -181,7 +181,7 @@ class Recipe(Dataset[TrainingBatch]):
         clips = voices[int(rng.integers(len(voices)))]
         chosen = rng.choice(clips, int(rng.integers(least, most + 1)))
         pause_s = rng.choice([0.03, 0.1, 0.25])
-        speed = rng.uniform(0.86, 1.18) if real else rng.uniform(0.88, 1.14)
+        speed = rng.uniform(0.8, 1.24) if real else rng.uniform(0.85, 1.18)
         pieces: list[Samples] = []
         for index in chosen:
             clip = source.get(int(index)) * np.float32(10 ** (rng.uniform(-3, 3) / 20))
@@ -217,7 +217,7 @@ class Recipe(Dataset[TrainingBatch]):
             start = int(rng.integers(max(1, self.speech.noises.lengths[clip] - length)))
             background = np.resize(self.speech.noises.get(clip)[start : start + length], length)
         rms = np.sqrt(np.mean(background**2)) + 1e-9
-        return background * np.float32(10 ** (rng.uniform(-70, -15) / 20) / rms)
+        return background * np.float32(10 ** (rng.uniform(-95, -15) / 20) / rms)
 
     def _batch(
         self,
@@ -231,7 +231,7 @@ class Recipe(Dataset[TrainingBatch]):
         mel_BFT = log_mel_of(torch.from_numpy(sound)).numpy()
         for row in range(len(mel_BFT)):
             if rng.random() < 0.5 * perturbed:
-                mel_BFT[row] = augment.warp_mel(mel_BFT[row], rng.uniform(0.93, 1.08))
+                mel_BFT[row] = augment.warp_mel(mel_BFT[row], rng.uniform(0.9, 1.12))
         characters = [to_characters(" ".join(e.words)) for e in examples]
         inputs, targets, spans = self.tokens.pad([self.tokens.of(e, rng) for e in examples])
         return TrainingBatch(

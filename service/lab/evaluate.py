@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
-from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from service.audio.mel import log_mel
 from service.lab.synthesis import SpeechSet
+from service.lab.wer import word_errors, words_of
 from service.model.protocol import SpeechModel
 from service.profiles import Profile
 from service.text.guard import is_silent
 from service.types import SAMPLE_RATE, DecodeOptions, Hypothesis, Samples
-
-_normalise = EnglishTextNormalizer({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +36,6 @@ class Score:
     @property
     def wer(self) -> float:
         return self.errors / self.words if self.words else float(self.errors > 0)
-
-
-def words_of(text: str) -> list[str]:
-    """A text's words after Whisper's normaliser.
-
-    The normaliser writes "four two" as "42"; each digit is then a word again, or a string of
-    ten digits would count as one.
-    """
-    return re.sub(r"(\d)(?=\d)", r"\1 ", _normalise(text)).split()
-
-
-def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
-    """Insertions, deletions and substitutions of the cheapest alignment."""
-    row = list(range(len(hypothesis) + 1))
-    for i, expected in enumerate(reference, start=1):
-        previous, row[0] = row[0], i
-        for j, said in enumerate(hypothesis, start=1):
-            cost = min(row[j] + 1, row[j - 1] + 1, previous + (expected != said))
-            previous, row[j] = row[j], cost
-    return row[-1]
 
 
 def score(

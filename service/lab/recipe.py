@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from service.errors import ConfigError
@@ -17,17 +19,22 @@ from service.lab.align import align, load_spans
 from service.lab.corpus import Row
 from service.lab.dataset import Recipe, Span, Speech
 from service.lab.export import export
-from service.lab.train import Schedule, train
+from service.lab.train import Params, Schedule, fit_ctc_head, new_params, train
 from service.lab.vocabulary import train_vocabulary
 from service.model.weights import Dims
 
 NUM_TEXT_TOKENS = 1000
 ALIGN_AT = 2500  # steps after which the CTC branch is good enough to say where words are
+HEAD_STEPS = 400
+RESTART_RATE = 7e-4
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to train from, where, and for how long. `synthetic`: strings to synthesise."""
+    """What to train from, where, and to which step. `synthetic`: strings to synthesise.
+
+    `start`: a checkpoint in hub format to go on from, which was trained for `first_step` steps.
+    """
 
     corpus: Path
     text: Path
@@ -37,6 +44,8 @@ class Plan:
     batch_seconds: float = 60.0
     workers: int = 1
     seed: int = 1
+    start: Path | None = None
+    first_step: int = 0
 
 
 def run(plan: Plan) -> Path:
@@ -48,16 +57,38 @@ def run(plan: Plan) -> Path:
     speech = prepare(plan)
     dims = nano_dims(tokenizer)
     run_folder, spans = plan.folder / "run", plan.folder / "data" / "synthetic-spans.npy"
-    schedule = Schedule(plan.num_steps)
+    start, schedule = None, Schedule(plan.num_steps)
+    if plan.start is not None:
+        start = _started(plan, speech, tokenizer, dims)
+        schedule = Schedule(plan.num_steps, plan.first_step, RESTART_RATE)
     if not spans.exists():
-        first = _recipe(plan, speech, tokenizer, min(ALIGN_AT, plan.num_steps))
-        params = train(first, dims, schedule, run_folder, workers=plan.workers)
+        params = start
+        if params is None:
+            first = _recipe(plan, speech, tokenizer, min(ALIGN_AT, plan.num_steps))
+            params = train(first, dims, schedule, run_folder, workers=plan.workers)
         align(params, dims, speech.synthetic, spans)
     whole = _recipe(plan, speech, tokenizer, plan.num_steps, load_spans(spans, speech.synthetic))
-    averaged = train(whole, dims, schedule, run_folder, workers=plan.workers)
+    averaged = train(whole, dims, schedule, run_folder, workers=plan.workers, start=start)
     target = plan.folder / "winnow-nano"
     export(averaged, tokenizer, dims, target)
     return target
+
+
+def _started(plan: Plan, speech: Speech, tokenizer: Tokenizer, dims: Dims) -> Params:
+    """The parameters of the checkpoint to go on from, with a CTC head fitted to them."""
+    assert plan.start is not None
+    path = plan.folder / "start.safetensors"
+    params = new_params(dims, plan.seed)
+    if path.exists():
+        return load_file(path)
+    with torch.no_grad():
+        for name, value in load_file(plan.start / "model.safetensors").items():
+            params[name].copy_(value)
+    recipe = _recipe(plan, speech, tokenizer, HEAD_STEPS)
+    fit_ctc_head(recipe, params, dims, steps=HEAD_STEPS, workers=plan.workers)
+    params = {name: value.detach() for name, value in params.items()}
+    save_file(params, path)
+    return params
 
 
 def _recipe(
@@ -104,7 +135,7 @@ def nano_dims(tokenizer: Tokenizer) -> Dims:
 
 
 def _vocabulary(plan: Plan) -> Tokenizer:
-    path = plan.folder / "tokenizer.json"
+    path = (plan.start or plan.folder) / "tokenizer.json"
     if path.exists():
         return Tokenizer.from_file(str(path))
     books = sorted(plan.text.glob("*.txt"))

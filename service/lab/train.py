@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,9 +31,13 @@ ALIGNMENT_HEAD = 0  # of every decoder layer
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast. `mask_from`: the step from which SpecAugment masks the log-mel."""
+    """How long and how fast. `mask_from`: the step from which SpecAugment masks the log-mel.
+
+    `first_step`: what a run counts from that goes on from another run's averaged parameters.
+    """
 
     num_steps: int
+    first_step: int = 0
     peak_rate: float = 1e-3
     warm_up: int = 200
     mask_from: int = 1200
@@ -44,9 +49,10 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine down to 2%."""
-        if step < self.warm_up:
-            return self.peak_rate * (step + 1) / self.warm_up
-        done = (step - self.warm_up) / max(1, self.num_steps - self.warm_up)
+        warm = self.first_step + self.warm_up
+        if step < warm:
+            return self.peak_rate * (step - self.first_step + 1) / self.warm_up
+        done = (step - warm) / max(1, self.num_steps - warm)
         return self.peak_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
@@ -149,16 +155,7 @@ def loss_of(
 ) -> tuple[Tensor, float, float]:
     """The weighted loss, and two of its parts: per character (CTC) and per token (attention)."""
     states, _ = encoder.encode(weights.encoder, batch.mel_BFT, BUILT_IN["dense"])
-    logits_BTV = F.linear(states, params["ctc.weight"], params["ctc.bias"]).float()
-    frames_B = torch.full((len(states),), states.shape[1])
-    ctc = F.ctc_loss(
-        logits_BTV.log_softmax(-1).transpose(0, 1),
-        batch.characters,
-        frames_B,
-        batch.character_lengths_B,
-        reduction="sum",
-        zero_infinity=True,
-    ) / max(1, int(batch.character_lengths_B.sum()))
+    ctc = ctc_loss(params, states, batch)
     loss = schedule.ctc_weight * ctc
     heads = [(layer, ALIGNMENT_HEAD) for layer in range(len(weights.decoder.layers))]
     logits_BNV, attention_BNT = decoder.forward_watched(
@@ -169,6 +166,37 @@ def loss_of(
     loss = loss + (1 - schedule.ctc_weight) * attention
     loss = loss + schedule.alignment_weight * alignment / len(heads)
     return loss, float(ctc.detach()), float(attention.detach())
+
+
+def ctc_loss(params: Params, states_BTD: Tensor, batch: TrainingBatch) -> Tensor:
+    """CTC loss per character; where hardly anything is said, not the more for that."""
+    logits_BTV = F.linear(states_BTD, params["ctc.weight"], params["ctc.bias"]).float()
+    frames_B = torch.full((len(states_BTD),), states_BTD.shape[1])
+    whole = F.ctc_loss(
+        logits_BTV.log_softmax(-1).transpose(0, 1),
+        batch.characters,
+        frames_B,
+        batch.character_lengths_B,
+        reduction="sum",
+        zero_infinity=True,
+    )
+    return whole / max(int(batch.character_lengths_B.sum()), int(frames_B.sum()) // 100)
+
+
+def fit_ctc_head(recipe: Recipe, params: Params, dims: Dims, *, steps: int, workers: int) -> None:
+    """Gives a checkpoint, which comes without one, a CTC head; the encoder stays as it is."""
+    encoder_weights = from_state_dict(params, dims).encoder
+    head = [params["ctc.weight"], params["ctc.bias"]]
+    optimiser = torch.optim.AdamW(head, lr=5e-3)
+    batches = tqdm(_batches(recipe, 0, workers), desc="CTC head", unit="step", total=steps)
+    for batch in itertools.islice(batches, steps):
+        with torch.no_grad():
+            states_BTD, _ = encoder.encode(encoder_weights, batch.mel_BFT, BUILT_IN["dense"])
+        loss = ctc_loss(params, states_BTD, batch)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        batches.set_postfix(ctc=f"{float(loss.detach()):.3f}")
 
 
 def token_loss(logits_BNV: Tensor, targets_BN: Tensor, timestamp_weight: float) -> Tensor:
@@ -219,12 +247,21 @@ def mask(mel_BFT: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(hidden, mean, mel_BFT)
 
 
-def train(recipe: Recipe, dims: Dims, schedule: Schedule, folder: Path, *, workers: int) -> Params:
+def train(
+    recipe: Recipe,
+    dims: Dims,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    workers: int,
+    start: Params | None = None,
+) -> Params:
     """Trains to `schedule.num_steps`, from `folder`'s checkpoint if there is one.
 
-    Returns the averaged parameters. Losses go to `folder/curve.tsv`.
+    Otherwise from `start`, or from random parameters. Returns the averaged parameters. Losses go
+    to `folder/curve.tsv`.
     """
-    run = _start(dims, schedule, folder, recipe.seed)
+    run = _start(dims, schedule, folder, recipe.seed, start)
     weights = from_state_dict(run.params, dims)
     generator = torch.Generator()
     began, audio_seconds = time.monotonic(), 0.0
@@ -232,7 +269,7 @@ def train(recipe: Recipe, dims: Dims, schedule: Schedule, folder: Path, *, worke
         for batch in _batches(recipe, run.step, workers):
             generator.manual_seed(recipe.seed + run.step)
             if run.step >= schedule.mask_from:
-                batch = _masked(batch, generator)
+                batch = replace(batch, mel_BFT=mask(batch.mel_BFT, generator))
             for group in run.optimiser.param_groups:
                 group["lr"] = schedule.rate(run.step)
             loss, ctc, attention = loss_of(weights, run.params, batch, schedule)
@@ -241,7 +278,8 @@ def train(recipe: Recipe, dims: Dims, schedule: Schedule, folder: Path, *, worke
             torch.nn.utils.clip_grad_norm_(_learned(run.params), 1.0)
             run.optimiser.step()
             run.step += 1
-            _average(run, min(schedule.average, run.step / (run.step + 50)))
+            taken = run.step - schedule.first_step
+            _average(run, min(schedule.average, taken / (taken + 50)))
             audio_seconds += batch.seconds
             bar.update()
             bar.set_postfix(ctc=f"{ctc:.3f}", attention=f"{attention:.3f}")
@@ -263,36 +301,31 @@ def _batches(recipe: Recipe, first: int, workers: int) -> Iterator[TrainingBatch
     yield from loader
 
 
-def _masked(batch: TrainingBatch, generator: torch.Generator) -> TrainingBatch:
-    return TrainingBatch(
-        mask(batch.mel_BFT, generator),
-        batch.inputs_BN,
-        batch.targets_BN,
-        batch.spans_BN2,
-        batch.characters,
-        batch.character_lengths_B,
-        batch.seconds,
-    )
-
-
-def _start(dims: Dims, schedule: Schedule, folder: Path, seed: int) -> Run:
+def _start(dims: Dims, schedule: Schedule, folder: Path, seed: int, start: Params | None) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     params = new_params(dims, seed)
+    if start is not None:
+        _copy(start, params)
     groups = [
         {"params": [p for p in _learned(params) if p.dim() > 1], "weight_decay": 0.02},
         {"params": [p for p in _learned(params) if p.dim() <= 1], "weight_decay": 0.0},
     ]
     optimiser = torch.optim.AdamW(groups, lr=schedule.peak_rate, betas=(0.9, 0.98))
-    run = Run(0, params, {n: p.detach().clone() for n, p in params.items()}, optimiser)
+    averaged = {name: p.detach().clone() for name, p in params.items()}
+    run = Run(schedule.first_step, params, averaged, optimiser)
     path = folder / "last.pt"
     if path.exists():
         saved = torch.load(path, weights_only=True)
-        with torch.no_grad():
-            for name, value in saved["params"].items():
-                run.params[name].copy_(value)
+        _copy(saved["params"], run.params)
         run.averaged, run.step = saved["averaged"], saved["step"]
         optimiser.load_state_dict(saved["optimiser"])
     return run
+
+
+@torch.no_grad()
+def _copy(source: Params, target: Params) -> None:
+    for name, value in source.items():
+        target[name].copy_(value)
 
 
 def _save(run: Run, folder: Path) -> None:
