@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from service.lab.dataset import FRAME_S, Span, log_mel_of, to_characters
+from service.lab.dataset import FRAME_S, log_mel_of, to_characters
+from service.lab.sources import Span
 from service.lab.synthesis import SpeechSet
 from service.model import encoder
 from service.model.weights import Dims, from_state_dict

@@ -27,10 +27,14 @@ def add_commands(subparsers: Any) -> None:
         "--text", type=Path, required=True, help="folder of *.txt, a line a sentence"
     )
     train.add_argument("--out", type=Path, default=Path("runs/nano"), help="default: %(default)s")
+    train.add_argument("--domain", choices=("digits", "english"), default="digits")
     train.add_argument("--steps", type=int, default=NUM_STEPS, help="the step to train to")
     train.add_argument("--start", type=Path, help="a checkpoint of winnow-nano to go on from")
     train.add_argument("--first-step", type=int, default=0, help="steps that --start was trained")
     train.add_argument("--synthetic", type=int, default=22_000, help="strings to synthesise")
+    train.add_argument("--sentences", type=int, default=60_000, help="sentences to synthesise")
+    train.add_argument("--batch-seconds", type=float, default=60.0, help="of audio, for one step")
+    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     train.add_argument("--threads", type=int, default=0, help="torch threads (default: torch's)")
     train.add_argument("--workers", type=int, default=1, help="processes that make batches")
     train.add_argument("--seed", type=int, default=1)
@@ -69,7 +73,11 @@ def _train(args: argparse.Namespace) -> int:
         text=args.text,
         folder=args.out,
         num_steps=args.steps,
+        domain=args.domain,
         synthetic=args.synthetic,
+        sentences=args.sentences,
+        batch_seconds=args.batch_seconds,
+        device=args.device,
         workers=args.workers,
         seed=args.seed,
         start=args.start,

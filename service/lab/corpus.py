@@ -31,8 +31,16 @@ def read_manifest(corpus: Path) -> list[Row]:
         return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def prepare(corpus: Path, folder: Path, wanted: Callable[[Row], bool]) -> None:
-    """Decodes the manifest's wanted rows into a set, unless `folder` holds it already."""
+def prepare(
+    corpus: Path,
+    folder: Path,
+    wanted: Callable[[Row], bool],
+    written: Callable[[str], str] = str,
+) -> None:
+    """Decodes the manifest's wanted rows into a set, unless `folder` holds it already.
+
+    `written` brings a transcript to the form that the set is to have.
+    """
     if (folder / "index.tsv").exists():
         return
     rows = [row for row in read_manifest(corpus) if wanted(row)]
@@ -47,7 +55,9 @@ def prepare(corpus: Path, folder: Path, wanted: Callable[[Row], bool]) -> None:
             pcm = np.clip(np.rint(samples * 32767), -32768, 32767).astype(np.int16)
             out.write(pcm.tobytes())
             kind = row["path"].split("/")[0]
-            lines.append([offset, len(pcm), kind, row["speaker"], row["transcript"].strip('"')])
+            lines.append(
+                [offset, len(pcm), kind, row["speaker"], written(row["transcript"].strip('"'))]
+            )
             offset += len(pcm)
     partial = folder / "index.tsv.part"
     with partial.open("w", newline="") as file:

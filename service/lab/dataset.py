@@ -1,13 +1,13 @@
 """Training windows, made on the fly: batch n of a recipe is the same however often it is asked for.
 
-A window holds strings of digits by one or several voices with pauses between them, padded with
-silence and perturbed; or noise alone.
+A window holds utterances by one or several voices with pauses between them, padded with silence
+and perturbed; or noise alone.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -19,36 +19,17 @@ from torch.utils.data import Dataset
 from transformers.audio_utils import mel_filter_bank
 
 from service.lab import augment
+from service.lab.sources import NOWHERE, Phrase, Source, Span, Utterance
 from service.lab.synthesis import SpeechSet
-from service.lab.vocabulary import token_id
+from service.lab.vocabulary import TIMESTAMPS, token_id
 from service.types import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Span = tuple[float, float]
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz' "
 IGNORE = -100
 FRAME_S = 0.02
-NOWHERE = (-1.0, -1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Speech:
-    """Where training windows take their sound from."""
-
-    digits: SpeechSet
-    synthetic: SpeechSet
-    noises: SpeechSet
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One window: its sound, its words, and where in it each of them is, in seconds."""
-
-    samples: Samples
-    words: tuple[str, ...] = ()
-    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,133 +47,126 @@ class TrainingBatch:
     character_lengths_B: Tensor
     seconds: float
 
+    def to(self, device: str) -> TrainingBatch:
+        """The same on a device; the CTC loss wants its lengths where they are."""
+        if device == "cpu":
+            return self
+        return TrainingBatch(
+            self.mel_BFT.to(device),
+            self.inputs_BN.to(device),
+            self.targets_BN.to(device),
+            self.spans_BN2.to(device),
+            self.characters.to(device),
+            self.character_lengths_B,
+            self.seconds,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """What a batch is drawn from, by how far training has come."""
+    """What a batch is drawn from until step `until`: `long_share` of the batches are whole 30 s
+    windows, the others short ones of at most `most_words` words an utterance."""
 
+    until: float
     long_share: float
-    most_digits: int
+    most_words: int
     perturbed: float
     batch_share: float = 1.0
 
 
-def mix_at(step: int) -> Mix:
-    """Short, little perturbed strings until attention aligns; then everything, and 30 s windows."""
-    if step < 1200:
-        return Mix(0.0, most_digits=3, perturbed=0.3, batch_share=0.5)
-    if step < 2250:
-        return Mix(0.03, most_digits=10, perturbed=0.7)
-    if step < 4000:
-        return Mix(0.2, most_digits=10, perturbed=0.9)
-    return Mix(0.45, most_digits=10, perturbed=0.8)
+Curriculum = tuple[Mix, ...]
+
+# Short, little perturbed strings until attention aligns; then everything, and 30 s windows.
+DIGITS_FIRST: Curriculum = (
+    Mix(1200, 0.0, most_words=3, perturbed=0.3, batch_share=0.5),
+    Mix(2250, 0.03, most_words=10, perturbed=0.7),
+    Mix(4000, 0.2, most_words=10, perturbed=0.9),
+    Mix(math.inf, 0.45, most_words=10, perturbed=0.8),
+)
+ENGLISH: Curriculum = (
+    Mix(1500, 0.0, most_words=8, perturbed=0.2),
+    Mix(4000, 0.05, most_words=32, perturbed=0.5),
+    Mix(math.inf, 0.3, most_words=32, perturbed=0.7),
+)
+
+
+def mix_at(curriculum: Curriculum, step: int) -> Mix:
+    """The mix of a step."""
+    return next(mix for mix in curriculum if step < mix.until)
 
 
 class Recipe(Dataset[TrainingBatch]):
-    """Batch `step` of a run, of about `seconds` of audio.
-
-    `spans`: where the words of every synthetic string are. Until that is known, strings are put
-    together from single digits.
-    """
+    """Batch `step` of a run, of about `seconds` of audio, from sources by their shares."""
 
     def __init__(
         self,
-        speech: Speech,
+        sources: Sequence[tuple[float, Source]],
+        noises: SpeechSet,
         tokenizer: Tokenizer,
+        curriculum: Curriculum,
         *,
         num_steps: int,
         seconds: float,
         seed: int,
-        spans: list[list[Span]] | None = None,
     ) -> None:
-        self.speech, self.num_steps, self.seconds, self.seed = speech, num_steps, seconds, seed
-        self.spans = spans
+        self.sources = [source for _, source in sources]
+        self.shares = np.array([share for share, _ in sources])
+        self.noises, self.curriculum = noises, curriculum
+        self.num_steps, self.seconds, self.seed = num_steps, seconds, seed
         self.tokens = TargetTokens(tokenizer)
-        self.by_voice = _isolated_by_voice(speech.digits)
-        self.synthetic_by_voice = _isolated_by_voice(speech.synthetic)
-        sizes = np.array([len(text.split()) for text in speech.synthetic.texts])
-        by_size = np.argsort(sizes, kind="stable")
-        self.connected = by_size[sizes[by_size] > 1]
-        self.connected_sizes = sizes[self.connected]
 
     def __len__(self) -> int:
         return self.num_steps
 
     def __getitem__(self, step: int) -> TrainingBatch:
         rng = np.random.default_rng([self.seed, step])
-        mix = mix_at(step)
+        mix = mix_at(self.curriculum, step)
         draw = rng.random()
         if draw < mix.long_share:
             examples = [self._long(rng, mix) for _ in range(max(1, round(self.seconds / 30)))]
             return self._batch(examples, WINDOW_SAMPLES, rng, mix.perturbed)
-        most = int(rng.integers(1, mix.most_digits + 1))
+        # Utterances of about the same number of words are about as long, and little is padding.
+        most = int(rng.integers(1, mix.most_words + 1))
+        least = max(1, most - 2 - most // 8)
         examples, longest = [], 0
         enough = self.seconds * mix.batch_share * SAMPLE_RATE
         while len(examples) * longest < enough:
-            examples.append(self._short(rng, max(1, most - 2), most, mix.perturbed))
+            examples.append(self._short(rng, least, most, mix.perturbed))
             longest = max(longest, len(examples[-1].samples))
         return self._batch(examples, longest, rng, mix.perturbed)
 
-    def _short(self, rng: np.random.Generator, least: int, most: int, perturbed: float) -> Example:
+    def _short(
+        self, rng: np.random.Generator, least: int, most: int, perturbed: float
+    ) -> Utterance:
         if rng.random() < 0.06:
-            return Example(self._background(rng, int(rng.uniform(1, 4) * SAMPLE_RATE)))
-        samples, words, spans = self._string(rng, least, most)
+            return Utterance(self._background(rng, int(rng.uniform(1, 4) * SAMPLE_RATE)), ())
+        said = self._draw(rng, least, most)
         lead, tail = (rng.uniform(0, 0.8, 2) * SAMPLE_RATE).astype(int)
-        placed = np.pad(samples, (lead, tail))
-        return Example(
-            self._perturb(placed, rng, perturbed), words, _shifted(spans, lead / SAMPLE_RATE)
-        )
+        placed = np.pad(said.samples, (lead, tail))[:WINDOW_SAMPLES]
+        phrases = tuple(phrase.shifted(lead / SAMPLE_RATE) for phrase in said.phrases)
+        return Utterance(self._perturb(placed, rng, perturbed), phrases)
 
-    def _long(self, rng: np.random.Generator, mix: Mix) -> Example:
+    def _long(self, rng: np.random.Generator, mix: Mix) -> Utterance:
         window = np.zeros(WINDOW_SAMPLES, np.float32)
         if rng.random() < 0.1:
-            return Example(self._background(rng, WINDOW_SAMPLES))
+            return Utterance(self._background(rng, WINDOW_SAMPLES), ())
         end = int(rng.uniform(0, 1) * SAMPLE_RATE)
-        words: list[str] = []
-        spans: list[Span] = []
+        phrases: list[Phrase] = []
         # Most windows that a service sees hold one utterance and a lot of padding.
         for _ in range(1 if rng.random() < 0.5 else int(rng.integers(2, 8))):
-            samples, said, at = self._string(rng, 1, mix.most_digits)
-            if end + len(samples) > WINDOW_SAMPLES:
+            said = self._draw(rng, 1, mix.most_words)
+            if end + len(said.samples) > WINDOW_SAMPLES:
                 break
-            window[end : end + len(samples)] = samples
-            words += said
-            spans += _shifted(at, end / SAMPLE_RATE)
-            end += len(samples) + int(rng.uniform(0.6, 3) * SAMPLE_RATE)
+            window[end : end + len(said.samples)] = said.samples
+            phrases += [phrase.shifted(end / SAMPLE_RATE) for phrase in said.phrases]
+            end += len(said.samples) + int(rng.uniform(0.6, 3) * SAMPLE_RATE)
         used = min(end, WINDOW_SAMPLES)
         window[:used] = self._perturb(window[:used], rng, mix.perturbed)
-        return Example(window, tuple(words), tuple(spans))
+        return Utterance(window, tuple(phrases))
 
-    def _string(
-        self, rng: np.random.Generator, least: int, most: int
-    ) -> tuple[Samples, tuple[str, ...], tuple[Span, ...]]:
-        """A string of digits by one voice: real, or synthetic in one breath or digit by digit."""
-        draw = rng.random()
-        if draw < 0.35 and most > 1 and self.spans is not None:
-            fitting = self.connected[: int(np.searchsorted(self.connected_sizes, most, "right"))]
-            index = int(rng.choice(fitting))
-            factor = rng.uniform(0.85, 1.18)
-            samples = augment.change_speed(self.speech.synthetic.get(index), factor)
-            at = tuple((a / factor, b / factor) for a, b in self.spans[index])
-            return samples, tuple(self.speech.synthetic.texts[index].split()), at
-        real = draw < 0.72
-        source = self.speech.digits if real else self.speech.synthetic
-        voices = self.by_voice if real else self.synthetic_by_voice
-        clips = voices[int(rng.integers(len(voices)))]
-        chosen = rng.choice(clips, int(rng.integers(least, most + 1)))
-        pause_s = rng.choice([0.03, 0.1, 0.25])
-        speed = rng.uniform(0.8, 1.24) if real else rng.uniform(0.85, 1.18)
-        pieces: list[Samples] = []
-        for index in chosen:
-            clip = source.get(int(index)) * np.float32(10 ** (rng.uniform(-3, 3) / 20))
-            factor = speed * rng.uniform(0.96, 1.04)
-            gap = min(rng.exponential(pause_s), 0.8)
-            pieces += [augment.change_speed(clip, factor), _silence(gap)]
-        words = tuple(source.texts[int(i)] for i in chosen)
-        ends = np.cumsum([len(piece) for piece in pieces]) / SAMPLE_RATE
-        starts = [0.0, *ends[1::2]]
-        spans = tuple((float(a), float(b)) for a, b in zip(starts, ends[::2], strict=False))
-        return np.concatenate(pieces[:-1]), words, spans
+    def _draw(self, rng: np.random.Generator, least: int, most: int) -> Utterance:
+        source = self.sources[int(rng.choice(len(self.sources), p=self.shares / self.shares.sum()))]
+        return source.draw(rng, least, most)
 
     def _perturb(self, samples: Samples, rng: np.random.Generator, share: float) -> Samples:
         if rng.random() < 0.4 * share:
@@ -213,15 +187,15 @@ class Recipe(Dataset[TrainingBatch]):
         if draw < 0.5:
             background = augment.noise(length, rng)
         else:
-            clip = int(rng.integers(len(self.speech.noises)))
-            start = int(rng.integers(max(1, self.speech.noises.lengths[clip] - length)))
-            background = np.resize(self.speech.noises.get(clip)[start : start + length], length)
+            clip = int(rng.integers(len(self.noises)))
+            start = int(rng.integers(max(1, self.noises.lengths[clip] - length)))
+            background = np.resize(self.noises.get(clip)[start : start + length], length)
         rms = np.sqrt(np.mean(background**2)) + 1e-9
         return background * np.float32(10 ** (rng.uniform(-95, -15) / 20) / rms)
 
     def _batch(
         self,
-        examples: list[Example],
+        examples: list[Utterance],
         length: int,
         rng: np.random.Generator,
         perturbed: float,
@@ -232,7 +206,8 @@ class Recipe(Dataset[TrainingBatch]):
         for row in range(len(mel_BFT)):
             if rng.random() < 0.5 * perturbed:
                 mel_BFT[row] = augment.warp_mel(mel_BFT[row], rng.uniform(0.9, 1.12))
-        characters = [to_characters(" ".join(e.words)) for e in examples]
+        said = ((word for phrase in e.phrases for word in phrase.words) for e in examples)
+        characters = [to_characters(" ".join(words)) for words in said]
         inputs, targets, spans = self.tokens.pad([self.tokens.of(e, rng) for e in examples])
         return TrainingBatch(
             torch.from_numpy(mel_BFT),
@@ -262,30 +237,38 @@ class TargetTokens:
         self.zero = token_id(tokenizer, "0.00")
 
     def of(
-        self, example: Example, rng: np.random.Generator
+        self, example: Utterance, rng: np.random.Generator
     ) -> tuple[list[int], list[int], list[Span]]:
         """Inputs, targets, and the words' spans in the places of their targets.
 
-        With timestamps every word is a segment: its time tells the decoder where it is, and no
-        string is long enough to get lost in. A window without speech is `nospeech` at the first
-        position.
+        With timestamps every phrase is a segment: for digits that is a word, whose time tells
+        the decoder where it is, and no string is long enough to get lost in. A window without
+        speech is `nospeech` at the first position.
         """
-        timed = rng.random() < 0.75
+        timed = rng.random() < 0.92
         sequence = [self.start, self.language, self.task]
         if not timed:
             sequence.append(self.plain)
-        elif not example.words:
+        elif not example.phrases:
             sequence.append(self.zero)
         spans: list[Span] = [NOWHERE] * (len(sequence) - 1)
-        for word, span in zip(example.words, example.spans, strict=True):
-            tokens = self.tokenizer.encode(" " + word).ids
-            begin, end = ([self.zero + round(at * 50)] if timed else [] for at in span)
-            sequence += [*begin, *tokens, *end]
-            spans += [NOWHERE] * len(begin) + [span] * len(tokens) + [NOWHERE] * len(end)
+        for phrase in example.phrases:
+            begin, end = ([self._time(at)] if timed else [] for at in (phrase.start, phrase.end))
+            sequence += begin
+            spans += [NOWHERE] * len(begin)
+            for word, span in zip(phrase.words, phrase.spans, strict=True):
+                tokens = self.tokenizer.encode(" " + word).ids
+                sequence += tokens
+                spans += [span] * len(tokens)
+            sequence += end
+            spans += [NOWHERE] * len(end)
         targets = [*sequence[1:], self.end]
-        if not example.words:
+        if not example.phrases:
             targets[0] = self.no_speech
         return sequence, targets, [*spans, NOWHERE]
+
+    def _time(self, seconds: float) -> int:
+        return self.zero + min(round(seconds * 50), len(TIMESTAMPS) - 1)
 
     def pad(
         self, rows: list[tuple[list[int], list[int], list[Span]]]
@@ -317,19 +300,3 @@ def _filters(num_mels: int) -> Tensor:
         201, num_mels, 0.0, 8000.0, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
     )
     return torch.from_numpy(bank.T).float()
-
-
-def _silence(seconds: float) -> Samples:
-    return np.zeros(int(seconds * SAMPLE_RATE), np.float32)
-
-
-def _shifted(spans: Iterable[Span], by_s: float) -> tuple[Span, ...]:
-    return tuple((start + by_s, end + by_s) for start, end in spans)
-
-
-def _isolated_by_voice(speech: SpeechSet) -> list[list[int]]:
-    voices: dict[str, list[int]] = defaultdict(list)
-    for index, (voice, text) in enumerate(zip(speech.voices, speech.texts, strict=True)):
-        if " " not in text:
-            voices[voice].append(index)
-    return list(voices.values())

@@ -16,14 +16,14 @@ from service.lab.vocabulary import TIMESTAMPS, token_id, write_vocabulary
 from service.model.weights import Dims
 
 NAME = "winnow-nano"
-LIMITS = (
-    "It was trained to read connected spoken English digits (zero to nine, and oh) and nothing "
-    "else: on other speech its words are wrong."
-)
 
 
-def export(params: Mapping[str, Tensor], tokenizer: Tokenizer, dims: Dims, folder: Path) -> None:
+def export(
+    params: Mapping[str, Tensor], tokenizer: Tokenizer, dims: Dims, limits: str, folder: Path
+) -> None:
     """Writes config, generation config, vocabulary, float16 weights and winnow.json to `folder`.
+
+    `limits`: a sentence on what the model is not for.
 
     The CTC head and any other parameter outside `model.` served training only and stays behind.
     """
@@ -68,7 +68,7 @@ def export(params: Mapping[str, Tensor], tokenizer: Tokenizer, dims: Dims, folde
         "return_timestamps": False,
     }
     _write_json(folder / "generation_config.json", generation)
-    _write_json(folder / "winnow.json", {"name": NAME, "limits": LIMITS})
+    _write_json(folder / "winnow.json", {"name": NAME, "limits": limits})
     state = {
         name: value.detach().to(torch.float16).contiguous()
         for name, value in params.items()

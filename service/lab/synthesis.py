@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -67,6 +67,8 @@ _SCHEME_HEAD = """
     (utt.save.wave u file 'riff)))
 """
 
+# Draws a transcript and the prompt that has it said.
+Script = Callable[[random.Random], tuple[str, str]]
 Wave = npt.NDArray[np.float32]
 Samples = npt.NDArray[np.int16]
 
@@ -109,10 +111,18 @@ class SpeechSet:
         return np.asarray(piece, np.float32) / np.float32(32768)
 
 
-def synthesise(folder: Path, split: str, count: int, seed: int, processes: int = 2) -> None:
+def synthesise(
+    folder: Path,
+    split: str,
+    count: int,
+    seed: int,
+    processes: int = 2,
+    script: Script | None = None,
+) -> None:
     """Say `count` strings and write `folder/samples.i16` and `folder/index.tsv`.
 
-    `split` is `train` or `test`, which differ in voices and in lengths of strings. The same
+    `split` is `train` or `test`, which differ in voices and in lengths of strings. `script` draws
+    what is said, digit strings where there is none. The same
     arguments and the same engine versions give the same bytes. The folder appears whole, when
     the last string is said. `processes` is how many engines run at once.
 
@@ -124,7 +134,7 @@ def synthesise(folder: Path, split: str, count: int, seed: int, processes: int =
         raise ConfigError(f"{folder} exists already; remove it or choose another folder")
     if processes < 1:
         raise ConfigError(f"processes is {processes}; it must be at least 1")
-    spoken = plan(split, count, seed)
+    spoken = plan(split, count, seed, script)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         whole = Path(scratch) / "whole"
@@ -170,7 +180,7 @@ def say(spoken: list[Spoken]) -> list[Samples]:
     return waves
 
 
-def plan(split: str, count: int, seed: int) -> list[Spoken]:
+def plan(split: str, count: int, seed: int, script: Script | None = None) -> list[Spoken]:
     """Who says what and how: a function of its arguments and of the voices installed."""
     if split not in SPLITS:
         raise ConfigError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
@@ -180,13 +190,13 @@ def plan(split: str, count: int, seed: int) -> list[Spoken]:
     espeak = espeak_voices(split)
     spoken = []
     for _ in range(count):
-        text = _digits(draw, split)
+        text, prompt = script(draw) if script else (_digits(draw, split), "")
         engine = draw.choices(_ENGINES, _ENGINE_SHARES)[0]
         pool = {"espeak-ng": espeak, "flite": _FLITE[split], "festival": _FESTIVAL[split]}[engine]
         spoken.append(
             Spoken(
                 text=text,
-                prompt=_punctuate(draw, text),
+                prompt=prompt or _punctuate(draw, text),
                 engine=engine,
                 voice=draw.choice(pool),
                 rate=round(draw.uniform(*_RATES[engine]), 3),

@@ -66,14 +66,13 @@ class Run:
     optimiser: torch.optim.AdamW
 
 
-def new_params(dims: Dims, seed: int) -> Params:
+def new_params(dims: Dims, seed: int, device: str = "cpu") -> Params:
     """Random parameters under `WhisperForConditionalGeneration`'s names, and a CTC head."""
     draw = _Draw({}, dims.d_model, torch.Generator().manual_seed(seed))
     # As loud as the positions that are added to them.
     draw.linear("model.encoder.conv1", dims.d_model, dims.num_mels, 3, scale=1.6)
     draw.linear("model.encoder.conv2", dims.d_model, dims.d_model, 3, scale=1.6)
-    positions = sinusoids(dims.num_frames, dims.d_model)
-    draw.params["model.encoder.embed_positions.weight"] = positions
+    draw.params["model.encoder.embed_positions.weight"] = sinusoids(dims.num_frames, dims.d_model)
     draw.layers("model.encoder.layers", dims.encoder_layers, "self_attn")
     draw.norm("model.encoder.layer_norm")
     for i in range(dims.encoder_layers):
@@ -87,9 +86,8 @@ def new_params(dims: Dims, seed: int) -> Params:
     draw.layers("model.decoder.layers", dims.decoder_layers, "self_attn", "encoder_attn")
     draw.norm("model.decoder.layer_norm")
     draw.linear("ctc", len(CHARACTERS) + 1, dims.d_model)
-    for value in draw.params.values():
-        value.requires_grad_(value is not positions)
-    return draw.params
+    fixed = "model.encoder.embed_positions.weight"
+    return {n: p.to(device).requires_grad_(n != fixed) for n, p in draw.params.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +178,7 @@ def ctc_loss(params: Params, states_BTD: Tensor, batch: TrainingBatch) -> Tensor
         reduction="sum",
         zero_infinity=True,
     )
-    return whole / max(int(batch.character_lengths_B.sum()), int(frames_B.sum()) // 100)
+    return whole / max(int(batch.character_lengths_B.sum()), int(frames_B.sum()) // 100, 1)
 
 
 def fit_ctc_head(recipe: Recipe, params: Params, dims: Dims, *, steps: int, workers: int) -> None:
@@ -211,7 +209,7 @@ def token_loss(logits_BNV: Tensor, targets_BN: Tensor, timestamp_weight: float) 
     timed = known & (targets_BN >= zero)
     words = known & ~timed
     loss = -logprobs_BNV[words].gather(1, targets_BN[words][:, None]).sum()
-    offsets = torch.arange(-4, 5)
+    offsets = torch.arange(-4, 5, device=logits_BNV.device)
     blur = torch.softmax(-0.5 * (offsets / 1.5) ** 2, 0)
     places = (targets_BN[timed][:, None] + offsets).clamp(zero, logits_BNV.shape[-1] - 1)
     loss = loss - timestamp_weight * (logprobs_BNV[timed].gather(1, places) * blur).sum()
@@ -224,7 +222,7 @@ def misalignment(attention_BNT: Tensor, spans_BN2: Tensor) -> Tensor:
     Where the words are is known, because we put them there: one head of each decoder layer is
     told, and attention aligns without thousands of steps of search.
     """
-    frames_T = torch.arange(attention_BNT.shape[-1]) * FRAME_S
+    frames_T = torch.arange(attention_BNT.shape[-1], device=attention_BNT.device) * FRAME_S
     starts, ends = spans_BN2[..., :1], spans_BN2[..., 1:]
     inside = (frames_T >= starts) & (frames_T < ends)
     known = inside.any(-1)
@@ -254,6 +252,7 @@ def train(
     folder: Path,
     *,
     workers: int,
+    device: str = "cpu",
     start: Params | None = None,
 ) -> Params:
     """Trains to `schedule.num_steps`, from `folder`'s checkpoint if there is one.
@@ -261,7 +260,7 @@ def train(
     Otherwise from `start`, or from random parameters. Returns the averaged parameters. Losses go
     to `folder/curve.tsv`.
     """
-    run = _start(dims, schedule, folder, recipe.seed, start)
+    run = _start(new_params(dims, recipe.seed, device), schedule, folder, start)
     weights = from_state_dict(run.params, dims)
     generator = torch.Generator()
     began, audio_seconds = time.monotonic(), 0.0
@@ -270,9 +269,12 @@ def train(
             generator.manual_seed(recipe.seed + run.step)
             if run.step >= schedule.mask_from:
                 batch = replace(batch, mel_BFT=mask(batch.mel_BFT, generator))
+            batch = batch.to(device)
             for group in run.optimiser.param_groups:
                 group["lr"] = schedule.rate(run.step)
-            loss, ctc, attention = loss_of(weights, run.params, batch, schedule)
+            # Where a CPU has no bf16 arithmetic, bf16 is many times slower than float32.
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                loss, ctc, attention = loss_of(weights, run.params, batch, schedule)
             run.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(_learned(run.params), 1.0)
@@ -301,9 +303,8 @@ def _batches(recipe: Recipe, first: int, workers: int) -> Iterator[TrainingBatch
     yield from loader
 
 
-def _start(dims: Dims, schedule: Schedule, folder: Path, seed: int, start: Params | None) -> Run:
+def _start(params: Params, schedule: Schedule, folder: Path, start: Params | None) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
-    params = new_params(dims, seed)
     if start is not None:
         _copy(start, params)
     groups = [
@@ -315,7 +316,7 @@ def _start(dims: Dims, schedule: Schedule, folder: Path, seed: int, start: Param
     run = Run(schedule.first_step, params, averaged, optimiser)
     path = folder / "last.pt"
     if path.exists():
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location=params["ctc.bias"].device)
         _copy(saved["params"], run.params)
         run.averaged, run.step = saved["averaged"], saved["step"]
         optimiser.load_state_dict(saved["optimiser"])

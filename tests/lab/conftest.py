@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from service.lab.dataset import Speech
+from service.lab.dataset import DIGITS_FIRST, Recipe
+from service.lab.recipe import Material
+from service.lab.sources import DigitStrings, Span
 from service.lab.synthesis import SpeechSet
 from service.lab.vocabulary import DIGITS, train_vocabulary
 from service.types import SAMPLE_RATE
@@ -42,10 +44,10 @@ def speech_set(folder: Path, texts: Sequence[str], voices: int = 2) -> SpeechSet
 
 
 @pytest.fixture(scope="session")
-def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Material:
     folder = tmp_path_factory.mktemp("speech")
     connected = ["one two", "three four five", "nine", "zero seven"]
-    return Speech(
+    return Material(
         digits=speech_set(folder / "digits", DIGITS),
         synthetic=speech_set(folder / "synthetic", [*connected, *DIGITS]),
         noises=speech_set(folder / "noises", ["noise " * 20]),
@@ -55,3 +57,25 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return train_vocabulary(["a line of a book", "and another one"], 300)
+
+
+def recipe_of(
+    speech: Material,
+    tokenizer: Tokenizer,
+    *,
+    num_steps: int,
+    seconds: float,
+    seed: int,
+    spans: list[list[Span]] | None = None,
+) -> Recipe:
+    """Batches of digit strings alone."""
+    strings = DigitStrings(speech.digits, speech.synthetic, spans)
+    return Recipe(
+        [(1.0, strings)],
+        speech.noises,
+        tokenizer,
+        DIGITS_FIRST,
+        num_steps=num_steps,
+        seconds=seconds,
+        seed=seed,
+    )

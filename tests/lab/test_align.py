@@ -8,9 +8,12 @@ import pytest
 from tokenizers import Tokenizer
 
 from service.lab.align import align, best_path, load_spans, word_spans
-from service.lab.dataset import CHARACTERS, Recipe, Speech, to_characters
+from service.lab.dataset import CHARACTERS, to_characters
+from service.lab.recipe import Material
 from service.lab.train import new_params
 from service.model.weights import Dims
+
+from .conftest import recipe_of
 
 
 def spoken(text: str, starts: list[int], num_frames: int) -> npt.NDArray[np.float32]:
@@ -46,7 +49,7 @@ def test_too_short_a_sound_is_shared_out() -> None:
 
 
 def test_the_spans_of_a_set_are_kept_and_used(
-    speech: Speech, tokenizer: Tokenizer, tmp_path: Path
+    speech: Material, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     dims = Dims(80, 1500, 64, 1, 1, 1, 1, tokenizer.get_vocab_size(), 448)
     align(new_params(dims, 0), dims, speech.synthetic, tmp_path / "spans.npy")
@@ -56,5 +59,5 @@ def test_the_spans_of_a_set_are_kept_and_used(
         flat = [time for span in at for time in span]
         assert flat == sorted(flat)
         assert 0 <= flat[0] <= flat[-1] <= length / 16_000 + 1e-6
-    recipe = Recipe(speech, tokenizer, num_steps=2000, seconds=6, seed=0, spans=spans)
+    recipe = recipe_of(speech, tokenizer, num_steps=2000, seconds=6, seed=0, spans=spans)
     assert recipe[1500].mel_BFT.isfinite().all()

@@ -6,15 +6,18 @@ import torch
 from tokenizers import Tokenizer
 from transformers import WhisperFeatureExtractor
 
-from service.lab.dataset import IGNORE, Recipe, Speech, log_mel_of, to_characters
+from service.lab.dataset import IGNORE, Recipe, log_mel_of, to_characters
+from service.lab.recipe import Material
 from service.types import WINDOW_SAMPLES
+
+from .conftest import recipe_of
 
 LONG = 5_000  # a step of the last phase, where whole windows are drawn
 
 
 @pytest.fixture
-def recipe(speech: Speech, tokenizer: Tokenizer) -> Recipe:
-    return Recipe(speech, tokenizer, num_steps=10_000, seconds=6, seed=3)
+def recipe(speech: Material, tokenizer: Tokenizer) -> Recipe:
+    return recipe_of(speech, tokenizer, num_steps=10_000, seconds=6, seed=3)
 
 
 @pytest.mark.parametrize("step", [0, 1, 1000, LONG])

@@ -4,16 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.lab.dataset import Speech
 from service.lab.evaluate import (
     Score,
     Utterance,
     connected_digits,
     score,
     transcribe,
-    word_errors,
-    words_of,
 )
+from service.lab.recipe import Material
+from service.lab.wer import word_errors, words_of
 from service.model.fake import FakeModel
 from service.profiles import BUILT_IN
 from service.types import SAMPLE_RATE
@@ -42,7 +41,7 @@ def test_errors_are_a_distance(a: list[str], b: list[str]) -> None:
     assert abs(len(a) - len(b)) <= errors <= max(len(a), len(b))
 
 
-def test_strings_are_of_one_seed_and_inside_a_window(speech: Speech) -> None:
+def test_strings_are_of_one_seed_and_inside_a_window(speech: Material) -> None:
     strings = connected_digits(speech.digits, 20, seed=4)
     assert [u.text for u in strings] == [
         u.text for u in connected_digits(speech.digits, 20, seed=4)
@@ -51,7 +50,7 @@ def test_strings_are_of_one_seed_and_inside_a_window(speech: Speech) -> None:
     assert all(len(u.samples) <= 30 * SAMPLE_RATE for u in strings)
 
 
-def test_a_score_counts_the_errors_of_all_utterances(speech: Speech) -> None:
+def test_a_score_counts_the_errors_of_all_utterances(speech: Material) -> None:
     model = FakeModel()
     strings = connected_digits(speech.digits, 5)
     said = list(transcribe(model, [u.samples for u in strings], BUILT_IN["dense"], batch=2))

@@ -8,13 +8,16 @@ import torch
 from tokenizers import Tokenizer
 from transformers import WhisperForConditionalGeneration, WhisperTokenizerFast
 
-from service.lab.dataset import Recipe, Speech
+from service.lab.dataset import Recipe
 from service.lab.export import export
+from service.lab.recipe import Material
 from service.lab.train import Schedule, loss_of, mask, new_params, token_loss, train
 from service.model import decoder, encoder
 from service.model.checkpoint import load_checkpoint
 from service.model.weights import Dims, from_state_dict
 from service.profiles import BUILT_IN
+
+from .conftest import recipe_of
 
 
 @pytest.fixture
@@ -22,8 +25,8 @@ def dims(tokenizer: Tokenizer) -> Dims:
     return Dims(80, 1500, 64, 1, 1, 2, 1, tokenizer.get_vocab_size(), 448)
 
 
-def short(speech: Speech, tokenizer: Tokenizer, num_steps: int) -> Recipe:
-    return Recipe(speech, tokenizer, num_steps=num_steps, seconds=4, seed=5)
+def short(speech: Material, tokenizer: Tokenizer, num_steps: int) -> Recipe:
+    return recipe_of(speech, tokenizer, num_steps=num_steps, seconds=4, seed=5)
 
 
 def schedule(num_steps: int = 4) -> Schedule:
@@ -31,7 +34,7 @@ def schedule(num_steps: int = 4) -> Schedule:
 
 
 def test_a_stopped_run_goes_on_exactly_where_it_was(
-    speech: Speech, tokenizer: Tokenizer, dims: Dims, tmp_path: Path
+    speech: Material, tokenizer: Tokenizer, dims: Dims, tmp_path: Path
 ) -> None:
     whole = train(short(speech, tokenizer, 4), dims, schedule(), tmp_path / "whole", workers=0)
     train(short(speech, tokenizer, 2), dims, schedule(), tmp_path / "halves", workers=0)
@@ -42,7 +45,7 @@ def test_a_stopped_run_goes_on_exactly_where_it_was(
 
 
 def test_training_lowers_the_loss_of_a_batch(
-    speech: Speech, tokenizer: Tokenizer, dims: Dims
+    speech: Material, tokenizer: Tokenizer, dims: Dims
 ) -> None:
     params = new_params(dims, seed=0)
     weights = from_state_dict(params, dims)
@@ -91,7 +94,7 @@ def test_masking_hides_bands_and_leaves_the_rest() -> None:
 def test_an_export_loads_here_and_in_transformers_with_the_same_logits(
     tokenizer: Tokenizer, dims: Dims, tmp_path: Path
 ) -> None:
-    export(new_params(dims, seed=1), tokenizer, dims, tmp_path)
+    export(new_params(dims, seed=1), tokenizer, dims, "Digits only.", tmp_path)
     checkpoint = load_checkpoint(str(tmp_path), device="cpu", dtype="float32")
     reference = WhisperForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32)
     mel = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(2))
@@ -106,10 +109,10 @@ def test_an_export_loads_here_and_in_transformers_with_the_same_logits(
 def test_an_export_states_its_name_limits_and_vocabulary(
     tokenizer: Tokenizer, dims: Dims, tmp_path: Path
 ) -> None:
-    export(new_params(dims, seed=1), tokenizer, dims, tmp_path)
+    export(new_params(dims, seed=1), tokenizer, dims, "Digits only.", tmp_path)
     checkpoint = load_checkpoint(str(tmp_path), device="cpu")
     assert checkpoint.name == "winnow-nano"
-    assert "digits" in checkpoint.limits
+    assert checkpoint.limits == "Digits only."
     assert list(checkpoint.vocabulary.languages) == ["en"]
     assert checkpoint.vocabulary.num_timestamps == 1501
     ids = tokenizer.encode(" one two").ids
