@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from service.lab.evaluate import Utterance
+    from collections.abc import Sequence
+
+    from service.lab.evaluate import Score
+    from service.profiles import Profile
+
+    Rows = dict[str, dict[str, Score]]
 
 # torch takes seconds to import and help should not: each command imports what it runs.
 NUM_STEPS = 6250
+GRID_LAYERS = (1, 2, 3, 4)
+GRID_SPARSITIES = (0, 0.2, 0.4, 0.5, 0.6, 0.8)
 
 
 def add_commands(subparsers: Any) -> None:
@@ -52,9 +59,21 @@ def add_commands(subparsers: Any) -> None:
     )
     evaluate.add_argument("--model", default="embedded", help="default: %(default)s")
     evaluate.add_argument("--corpus", type=Path, required=True, help="folder with manifest.tsv")
+    evaluate.add_argument("--text", type=Path, help="folder of books, for the domain sentences")
+    evaluate.add_argument(
+        "--domains",
+        default="digits,synthetic,noise",
+        help="of digits, synthetic, sentences, librispeech, noise (default: %(default)s)",
+    )
     evaluate.add_argument("--data", type=Path, default=Path("runs/evaluate"), help="cache folder")
     evaluate.add_argument("--profiles", default="dense,balanced,fast", help="default: %(default)s")
     evaluate.add_argument("--profiles-file", type=Path, help="a TOML file of further profiles")
+    evaluate.add_argument(
+        "--grid", action="store_true", help="every layer and sparsity instead of profiles"
+    )
+    evaluate.add_argument(
+        "--selection", default="attention", help="what the grid keeps frames by (%(default)s)"
+    )
     evaluate.add_argument("--strings", type=int, default=200, help="digit strings per domain")
     evaluate.add_argument("--threads", type=int, default=0, help="torch threads (default: torch's)")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -98,46 +117,57 @@ def _evaluate(args: argparse.Namespace) -> int:
     import torch
 
     from service.errors import ConfigError
-    from service.lab.evaluate import score
+    from service.lab.domains import DOMAINS, Places
+    from service.lab.evaluate import grid, score
     from service.model.load import load_model
-    from service.profiles import check_depth, load_profiles
+    from service.profiles import Profile, check_depth, load_profiles
 
     if args.threads:
         torch.set_num_threads(args.threads)
+    names = args.domains.split(",")
+    if unknown := [name for name in names if name not in DOMAINS]:
+        raise ConfigError(f"unknown domain {unknown[0]!r}; use {', '.join(DOMAINS)}")
     model = load_model(args.model)
     profiles = load_profiles(args.profiles_file)
+    if args.grid:
+        profiles = {p.name: p for p in grid(GRID_LAYERS, GRID_SPARSITIES, args.selection)}
+        args.profiles = ",".join(profiles)
     check_depth(profiles, model.info.num_encoder_layers)
     if unknown := [name for name in args.profiles.split(",") if name not in profiles]:
         raise ConfigError(f"unknown profile {unknown[0]!r}; use {', '.join(profiles)}")
     chosen = [profiles[name] for name in args.profiles.split(",")]
-    rows = {
-        name: {p.name: score(model, utterances, p) for p in chosen}
-        for name, utterances in _domains(args).items()
-    }
+    places = Places(args.corpus, args.data, args.strings, args.text)
+    rows: Rows = {}
+    for name in names:
+        utterances = DOMAINS[name].utterances(places)
+        scores: dict[Profile, Score] = {}
+        for profile in chosen:
+            # Dense is dense whatever its layer: a grid measures it once.
+            does = Profile("dense") if profile.is_dense else profile
+            scores[does] = scores.get(does) or score(model, utterances, does)
+            rows.setdefault(DOMAINS[name].title, {})[profile.name] = scores[does]
     if args.json:
         print(json.dumps({n: {p: s.wer for p, s in row.items()} for n, row in rows.items()}))
-        return 0
-    print(f"{'domain':<42}{'words':>7}" + "".join(f"{p.name:>10}" for p in chosen))
-    for name, row in rows.items():
-        words = next(iter(row.values())).words
-        print(f"{name:<42}{words:>7}" + "".join(f"{s.wer:>10.1%}" for s in row.values()))
+    elif args.grid:
+        _print_grid(rows, chosen)
+    else:
+        _print_table(rows)
     return 0
 
 
-def _domains(args: argparse.Namespace) -> dict[str, list[Utterance]]:
-    from service.lab import corpus, synthesis
-    from service.lab.evaluate import connected_digits, whole
+def _print_table(rows: Rows) -> None:
+    profiles = list(next(iter(rows.values())))
+    print(f"{'domain':<46}{'words':>7}" + "".join(f"{name:>12}" for name in profiles))
+    for title, row in rows.items():
+        words = next(iter(row.values())).words
+        print(f"{title:<46}{words:>7}" + "".join(f"{score!s:>12}" for score in row.values()))
 
-    corpus.prepare(
-        args.corpus,
-        args.data / "digits",
-        lambda row: row["split"] == "test" and row["path"].startswith("digits/"),
-    )
-    digits = synthesis.load(args.data / "digits")
-    domains = {"connected digits, unseen real speaker": connected_digits(digits, args.strings)}
-    if not (args.data / "synthetic").exists() and not synthesis.missing_engines():
-        synthesis.synthesise(args.data / "synthetic", "test", args.strings, seed=2)
-    if (args.data / "synthetic").exists():
-        unseen = synthesis.load(args.data / "synthetic")
-        domains["connected digits, unseen synthetic voices"] = whole(unseen)
-    return domains
+
+def _print_grid(rows: Rows, profiles: Sequence[Profile]) -> None:
+    """A table for each domain: layers down, sparsities across."""
+    for title, row in rows.items():
+        print(f"\n| {title}: layer \\ sparsity | " + " | ".join(f"{s:g}" for s in GRID_SPARSITIES))
+        print("|---" * (len(GRID_SPARSITIES) + 1) + "|")
+        for layer in GRID_LAYERS:
+            scores = [str(row[p.name]) for p in profiles if p.layer == layer]
+            print(f"| {layer} | {' | '.join(scores)} |")

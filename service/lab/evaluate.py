@@ -14,7 +14,7 @@ from service.lab.wer import word_errors, words_of
 from service.model.protocol import SpeechModel
 from service.profiles import Profile
 from service.text.guard import is_silent
-from service.types import SAMPLE_RATE, DecodeOptions, Hypothesis, Samples
+from service.types import SAMPLE_RATE, WINDOW_SAMPLES, DecodeOptions, Hypothesis, Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +27,36 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Corpus word errors: `errors` over `words` of reference, in `utterances`."""
+    """Corpus word errors: `errors` over `words` of reference, in `utterances`.
+
+    `invented`: utterances in which nothing is said and the model wrote something.
+    """
 
     errors: int
     words: int
     utterances: int
+    invented: int = 0
 
     @property
     def wer(self) -> float:
         return self.errors / self.words if self.words else float(self.errors > 0)
+
+    def __str__(self) -> str:
+        return f"{self.wer:.1%}" if self.words else f"{self.invented} of {self.utterances}"
 
 
 def score(
     model: SpeechModel, utterances: Sequence[Utterance], profile: Profile, *, batch: int = 16
 ) -> Score:
     """Transcribes every utterance as one window, greedily, and counts the errors."""
-    errors = words = 0
+    errors = words = invented = 0
     texts = transcribe(model, [u.samples for u in utterances], profile, batch=batch)
     for utterance, text in zip(utterances, texts, strict=True):
-        reference = words_of(utterance.text)
-        errors += word_errors(reference, words_of(text))
+        reference, said = words_of(utterance.text), words_of(text)
+        errors += word_errors(reference, said)
         words += len(reference)
-    return Score(errors, words, len(utterances))
+        invented += bool(said and not reference)
+    return Score(errors, words, len(utterances), invented)
 
 
 def transcribe(
@@ -94,3 +102,22 @@ def connected_digits(speech: SpeechSet, count: int, seed: int = 0) -> list[Utter
 def whole(speech: SpeechSet) -> list[Utterance]:
     """Every recording of a set as it is."""
     return [Utterance(speech.get(i), text) for i, text in enumerate(speech.texts)]
+
+
+def in_windows(speech: SpeechSet) -> list[Utterance]:
+    """Every recording of a set cut every 30 s, with nothing said in it."""
+    utterances = []
+    for i in range(len(speech)):
+        samples = speech.get(i)
+        for start in range(0, len(samples), WINDOW_SAMPLES):
+            utterances.append(Utterance(samples[start : start + WINDOW_SAMPLES], ""))
+    return utterances
+
+
+def grid(layers: Sequence[int], sparsities: Sequence[float], selection: str) -> list[Profile]:
+    """A profile for every layer and sparsity."""
+    return [
+        Profile(f"{selection}-{layer}-{sparsity:g}", layer, sparsity, selection=selection)
+        for layer in layers
+        for sparsity in sparsities
+    ]

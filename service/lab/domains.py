@@ -1,0 +1,93 @@
+"""What a model is measured on, by domain. Sets are made once and kept under names that say from
+what: another corpus, other texts or another number of strings make another set."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from service.errors import ConfigError
+from service.lab import corpus, synthesis
+from service.lab.corpus import Row
+from service.lab.evaluate import Utterance, connected_digits, in_windows, whole
+from service.lab.sentences import draw_sentence, plain, read_books
+from service.lab.synthesis import SpeechSet
+from service.types import WINDOW_SAMPLES
+
+SEED = 2  # of what the unseen voices say
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where recordings and books are, where sets are kept, and how many strings they have."""
+
+    corpus: Path
+    data: Path
+    strings: int
+    text: Path | None = None
+
+
+def _digits(places: Places) -> list[Utterance]:
+    return connected_digits(_recorded(places, "digits", "test"), places.strings)
+
+
+def _synthetic_digits(places: Places) -> list[Utterance]:
+    return whole(_spoken(places, "synthetic"))
+
+
+def _sentences(places: Places) -> list[Utterance]:
+    if places.text is None:
+        raise ConfigError("the domain sentences needs --text, a folder of books")
+    script = partial(draw_sentence, sentences=read_books(places.text, "test"))
+    return whole(_spoken(places, "sentences", script))
+
+
+def _librispeech(places: Places) -> list[Utterance]:
+    read = whole(_recorded(places, "librispeech", "test", plain))
+    return [u for u in read if len(u.samples) <= WINDOW_SAMPLES]
+
+
+def _noise(places: Places) -> list[Utterance]:
+    return in_windows(_recorded(places, "noise", None))
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A kind of sound: what it is, and how it is had."""
+
+    title: str
+    utterances: Callable[[Places], list[Utterance]]
+
+
+DOMAINS = {
+    "digits": Domain("connected digits, unseen real speaker", _digits),
+    "synthetic": Domain("connected digits, unseen synthetic voices", _synthetic_digits),
+    "sentences": Domain("sentences, unseen synthetic voices and book", _sentences),
+    "librispeech": Domain("LibriSpeech, unseen speakers", _librispeech),
+    "noise": Domain("noise, windows with text", _noise),
+}
+
+
+def _recorded(
+    places: Places, kind: str, split: str | None, written: Callable[[str], str] = str
+) -> SpeechSet:
+    """The corpus' recordings of a kind, of one split or of all."""
+
+    def wanted(row: Row) -> bool:
+        return row["path"].startswith(f"{kind}/") and split in (None, row["split"])
+
+    manifest = places.corpus / "manifest.tsv"
+    made_from = zlib.crc32(manifest.read_bytes()) if manifest.is_file() else 0
+    folder = places.data / f"{kind}-{made_from:08x}"
+    corpus.prepare(places.corpus, folder, wanted, written)
+    return synthesis.load(folder)
+
+
+def _spoken(places: Places, kind: str, script: synthesis.Script | None = None) -> SpeechSet:
+    folder = places.data / f"{kind}-{places.strings}"
+    if not folder.exists():
+        synthesis.synthesise(folder, "test", places.strings, SEED, script=script)
+    return synthesis.load(folder)
