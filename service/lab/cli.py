@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from service.lab.evaluate import Utterance
+    from service.model.protocol import SpeechModel
+    from service.profiles import Profile
 
 # torch takes seconds to import and help should not: each command imports what it runs.
 NUM_STEPS = 6250
@@ -53,6 +58,9 @@ def add_commands(subparsers: Any) -> None:
     evaluate.add_argument("--profiles-file", type=Path, help="a TOML file of further profiles")
     evaluate.add_argument("--strings", type=int, default=200, help="digit strings per domain")
     evaluate.add_argument("--threads", type=int, default=0, help="torch threads (default: torch's)")
+    evaluate.add_argument(
+        "--times", action="store_true", help="errors of word times instead of words"
+    )
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
     evaluate.set_defaults(run=_evaluate)
 
@@ -102,6 +110,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     if unknown := [name for name in args.profiles.split(",") if name not in profiles]:
         raise ConfigError(f"unknown profile {unknown[0]!r}; use {', '.join(profiles)}")
     chosen = [profiles[name] for name in args.profiles.split(",")]
+    if args.times:
+        return _times(args, model, chosen)
     rows = {
         name: {p.name: score(model, utterances, p) for p in chosen}
         for name, utterances in _domains(args).items()
@@ -116,15 +126,38 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _domains(args: argparse.Namespace) -> dict[str, list[Utterance]]:
-    from service.lab import corpus, synthesis
-    from service.lab.evaluate import connected_digits, whole
+def _times(args: argparse.Namespace, model: SpeechModel, profiles: Sequence[Profile]) -> int:
+    from service.lab import synthesis
+    from service.lab.times import measure, timed_digits
+
+    _prepare_digits(args)
+    strings = timed_digits(synthesis.load(args.data / "digits"), args.strings)
+    rows = {p.name: measure(model, strings, p).summary() for p in profiles}
+    if args.json:
+        print(json.dumps(rows))
+        return 0
+    print(f"{'seconds':<18}" + "".join(f"{name:>12}" for name in rows))
+    for figure in next(iter(rows.values())):
+        shown = (f"{row.get(figure, math.nan):>12.4g}" for row in rows.values())
+        print(f"{figure:<18}" + "".join(shown))
+    return 0
+
+
+def _prepare_digits(args: argparse.Namespace) -> None:
+    from service.lab import corpus
 
     corpus.prepare(
         args.corpus,
         args.data / "digits",
         lambda row: row["split"] == "test" and row["path"].startswith("digits/"),
     )
+
+
+def _domains(args: argparse.Namespace) -> dict[str, list[Utterance]]:
+    from service.lab import synthesis
+    from service.lab.evaluate import connected_digits, whole
+
+    _prepare_digits(args)
     digits = synthesis.load(args.data / "digits")
     domains = {"connected digits, unseen real speaker": connected_digits(digits, args.strings)}
     if not (args.data / "synthetic").exists() and not synthesis.missing_engines():

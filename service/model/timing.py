@@ -113,9 +113,8 @@ def warp(cost_NT: Floats) -> tuple[Ints, Ints]:
 def _trace(total: Floats) -> tuple[Ints, Ints]:
     """The path back from the last corner; where ways cost the same, along the row."""
     diagonal, up, left = total[:-1, :-1], total[:-1, 1:], total[1:, :-1]
-    steps = np.full(diagonal.shape, 2, np.int8)
-    steps[(up < diagonal) & (up < left)] = 1
-    steps[(diagonal < up) & (diagonal < left)] = 0
+    steps = np.where(diagonal <= up, 0, 1)
+    steps[left <= np.minimum(diagonal, up)] = 2
     row, column = diagonal.shape[0] - 1, diagonal.shape[1] - 1
     path = [(row, column)]
     while row or column:
