@@ -1,8 +1,9 @@
 """A long recording of digits at known places, through the pipeline: do times drift, is any lost?
 
-    python -m bench.long_file --corpus CORPUS --minutes 60 --profile dense
+    python -m bench.long_file --corpus CORPUS --minutes 60 --profile dense --pause 13
 
-Strings of 3 to 8 digits of unseen speakers stand 0.6 to 4 s apart over the whole recording. Words
+Strings of 3 to 8 digits of an unseen speaker stand `--pause` to 1.5 times that apart over the whole
+recording. From 12 s on each has a window of its own; with less, windows are full of them. Words
 that were read are matched to words that were said by time alone, within half a second, so that
 reading wrong is not mistaken for timing wrong; lost and doubled words are counted over the
 recording and at the seams of windows, where a window ends or begins within a second.
@@ -61,6 +62,7 @@ def main() -> None:
     )
     parser.add_argument("--corpus", type=Path, required=True, help="folder with manifest.tsv")
     parser.add_argument("--minutes", type=float, default=60, help="(%(default)s)")
+    parser.add_argument("--pause", type=float, default=13, help="seconds (%(default)s)")
     parser.add_argument("--profile", default="dense", help="(%(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="torch threads (torch's choice)")
     args = parser.parse_args()
@@ -72,10 +74,13 @@ def main() -> None:
             Path(folder) / "digits",
             lambda row: row["split"] == "test" and row["path"].startswith("digits/"),
         )
-        made = recording(synthesis.load(Path(folder) / "digits"), args.minutes * 60)
+        made = recording(synthesis.load(Path(folder) / "digits"), args.minutes * 60, args.pause)
     began = time.perf_counter()
     transcript = transcribe(made.samples, args.profile)
-    print(f"{args.minutes:g} minutes, {args.profile}: {time.perf_counter() - began:.0f} s")
+    print(
+        f"{args.minutes:g} minutes, pauses from {args.pause:g} s, {args.profile}: "
+        f"{time.perf_counter() - began:.0f} s"
+    )
     starts = [window.start_s for window in split(Audio(made.samples))]
     for name, found in (
         ("segments", [(s.start, s.end) for s in transcript.segments]),
@@ -84,7 +89,9 @@ def main() -> None:
         report(name, made, found, starts[1:])
 
 
-def recording(speech: synthesis.SpeechSet, seconds: float, seed: int = 0) -> Recording:
+def recording(
+    speech: synthesis.SpeechSet, seconds: float, pause: float, seed: int = 0
+) -> Recording:
     """Digits in random order until `seconds` are full; known spans lack the clips' silence."""
     rng = np.random.default_rng(seed)
     samples = np.zeros(int(seconds * SAMPLE_RATE), np.float32)
@@ -99,7 +106,7 @@ def recording(speech: synthesis.SpeechSet, seconds: float, seed: int = 0) -> Rec
             begin, end = sounding(clip)
             spans.append(((at + begin) / SAMPLE_RATE, (at + end) / SAMPLE_RATE))
             at += len(clip) + int(rng.uniform(0, 0.3) * SAMPLE_RATE)
-        at += int(rng.uniform(0.6, 4) * SAMPLE_RATE)
+        at += int(rng.uniform(pause, 1.5 * pause) * SAMPLE_RATE)
 
 
 def transcribe(samples: Samples, profile: str) -> Transcript:

@@ -43,7 +43,7 @@ def test_words_are_near_where_they_were_said(digits: synthesis.SpeechSet, profil
 
 @needs_corpus
 def test_times_hold_over_several_windows(digits: synthesis.SpeechSet) -> None:
-    made: Recording = recording(digits, 150)
+    made: Recording = recording(digits, 150, pause=13)
     transcript = transcribe(made.samples, "dense")
     words = [word for segment in transcript.segments for word in segment.words]
     for segment in transcript.segments:
