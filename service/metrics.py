@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from functools import partial
+
+import torch
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+)
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 RTF = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
@@ -15,6 +25,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         on = self.registry
+        ProcessCollector(registry=on)  # process_resident_memory_bytes and its like; Linux only
         self.requests = Counter(
             "winnow_requests_total",
             "Requests answered, by HTTP status.",
@@ -69,3 +80,21 @@ class Metrics:
         )
         self.ready = Gauge("winnow_ready", "1 while the engine accepts work.", registry=on)
         self.model_info = Info("winnow_model", "The model that is served.", registry=on)
+        self.device_memory = Gauge(
+            "winnow_device_memory_bytes",
+            "Memory of the CUDA device that torch holds: in tensors, and set aside.",
+            ["kind"],
+            registry=on,
+        )
+
+    def watch_device_memory(self, device: str) -> None:
+        """Has every scrape ask torch what it holds of `device`, if that is a CUDA device.
+
+        The memory of the CPU is the process's, and counted already.
+        """
+        if device.startswith("cuda"):
+            for kind, ask in (
+                ("allocated", torch.cuda.memory_allocated),
+                ("reserved", torch.cuda.memory_reserved),
+            ):
+                self.device_memory.labels(kind).set_function(partial(ask, device))

@@ -194,12 +194,14 @@ class Encoded:
     """One window as the decoder sees it.
 
     `states_TD`: kept encoder states; `positions_T`: their original frame indices (20 ms each),
-    ascending int64; `total_frames`: how many there were before the drop.
+    ascending int64; `total_frames`: how many there were before the drop; `audio_frames`: how many
+    of those hold the recording, the rest being padding; None where nobody said.
     """
 
     states_TD: torch.Tensor
     positions_T: torch.Tensor
     total_frames: int
+    audio_frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

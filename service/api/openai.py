@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from service.api.errors import ModelNotFound
-from service.api.params import choice, collect, flag, number, one
+from service.api.params import GRANULARITIES, choice, collect, flag, granularities, number, one
 from service.api.services import Services, services_of, transcribe_while_connected
 from service.api.uploads import read_upload
 from service.errors import InvalidRequest
@@ -18,7 +18,6 @@ from service.text.formats import to_openai_json, to_openai_verbose, to_text
 from service.types import DecodeOptions, TranscribeRequest, Transcript
 
 ALIAS = "whisper-1"  # what OpenAI calls its hosted Whisper: stands for the loaded model
-GRANULARITIES = ("timestamp_granularities[]", "timestamp_granularities")
 PARAMETERS = (
     "model",
     "language",
@@ -49,7 +48,7 @@ OPENAPI = {
                         "temperature": {"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE},
                         "timestamp_granularities[]": {
                             "type": "array",
-                            "items": {"type": "string", "enum": ["segment"]},
+                            "items": {"type": "string", "enum": ["segment", "word"]},
                         },
                     },
                 }
@@ -74,7 +73,7 @@ async def transcriptions(request: Request) -> Response:
         given = collect([*query, *upload.fields], PARAMETERS, GRANULARITIES)
         _refuse_unsupported(given)
         response_format = choice("response_format", one(given, "response_format"), FORMATS)
-        _check_granularities(given, response_format)
+        times = _granularities(given, response_format)
         profile = _resolve_model(services, one(given, "model"))
         request.state.profile = profile.name
         asked = TranscribeRequest(
@@ -82,11 +81,12 @@ async def transcriptions(request: Request) -> Response:
             options=DecodeOptions(
                 language=services.pipeline.resolve_language(one(given, "language")),
                 temperature=number("temperature", one(given, "temperature"), 0.0, MAX_TEMPERATURE),
+                word_times="word" in times,
             ),
             timeout_s=float(services.config.deadline_seconds),
         )
         transcript = await transcribe_while_connected(request, upload.audio, asked)
-    return _formatted(transcript, response_format)
+    return _formatted(transcript, response_format, times)
 
 
 @router.get("/models", summary="The loaded model, plain and with each profile")
@@ -140,27 +140,22 @@ def _refuse_unsupported(given: Mapping[str, tuple[str, ...]]) -> None:
         )
 
 
-def _check_granularities(given: Mapping[str, tuple[str, ...]], response_format: str) -> None:
-    values = [value for name in GRANULARITIES for value in given.get(name, ())]
-    if not values:
-        return
-    for value in values:
-        if value == "word":
-            raise InvalidRequest(
-                "Word timestamps are not supported yet. Valid timestamp_granularities: segment.",
-                "timestamp_granularities",
-            )
-        choice("timestamp_granularities", value, ("segment",))
+def _granularities(given: Mapping[str, tuple[str, ...]], response_format: str) -> tuple[str, ...]:
+    """The lists that verbose_json is to hold: segments, where nothing is said, as OpenAI has it."""
+    asked = granularities(given)
+    if not asked:
+        return ("segment",)
     if response_format != "verbose_json":
         raise InvalidRequest(
             "timestamp_granularities needs response_format=verbose_json.",
             "timestamp_granularities",
         )
+    return asked
 
 
-def _formatted(transcript: Transcript, response_format: str) -> Response:
+def _formatted(transcript: Transcript, response_format: str, times: tuple[str, ...]) -> Response:
     if response_format == "text":
         return PlainTextResponse(to_text(transcript))
     if response_format == "verbose_json":
-        return JSONResponse(to_openai_verbose(transcript, "transcribe"))
+        return JSONResponse(to_openai_verbose(transcript, "transcribe", times))
     return JSONResponse(to_openai_json(transcript))

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from service.errors import InvalidRequest
 
+# With OpenAI's brackets, as its clients send a list, and without.
+GRANULARITIES = ("timestamp_granularities[]", "timestamp_granularities")
 TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off")
 
@@ -70,3 +72,9 @@ def flag(name: str, value: str | None, default: bool) -> bool:
     if value.lower() not in TRUE + FALSE:
         raise InvalidRequest(f"{name} '{value}' is not one of: {', '.join(TRUE + FALSE)}.", name)
     return value.lower() in TRUE
+
+
+def granularities(given: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """What times are asked for: `segment`, `word`, both, or nothing said."""
+    values = [value for name in GRANULARITIES for value in given.get(name, ())]
+    return tuple(choice(GRANULARITIES[1], value, ("segment", "word")) for value in values)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from service.api.params import choice, collect, flag, number, one
+from service.api.params import GRANULARITIES, choice, collect, flag, granularities, number, one
 from service.api.services import Services, services_of, transcribe_while_connected
 from service.api.uploads import read_upload
 from service.pipeline import TASKS
@@ -20,6 +20,8 @@ PARAMETERS = (
     "task",
     "temperature",
     "vad",
+    "word_timestamps",
+    *GRANULARITIES,
     "response_format",
     "timeout",
 )
@@ -32,6 +34,16 @@ _PROPERTIES = {
     "task": {"type": "string", "enum": list(TASKS)},
     "temperature": {"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE, "default": 0},
     "vad": {"type": "boolean", "default": True, "description": "Cut at silence, and skip it."},
+    "word_timestamps": {
+        "type": "boolean",
+        "default": False,
+        "description": "Put `words` with their times and probabilities into each segment.",
+    },
+    "timestamp_granularities[]": {
+        "type": "array",
+        "items": {"type": "string", "enum": ["segment", "word"]},
+        "description": "OpenAI's way to say it: `word` is word_timestamps=true.",
+    },
     "response_format": {"type": "string", "enum": list(FORMATS)},
     "timeout": {"type": "number", "description": "Seconds after which the work is cancelled."},
 }
@@ -67,9 +79,9 @@ async def transcribe(request: Request) -> Response:
     services = services_of(request)
     services.check_ready()
     query = request.query_params.multi_items()
-    collect(query, PARAMETERS)  # a wrong name is refused before the upload
+    collect(query, PARAMETERS, GRANULARITIES)  # a wrong name is refused before the upload
     async with read_upload(request, services.config) as upload:
-        given = collect([*query, *upload.fields], PARAMETERS)
+        given = collect([*query, *upload.fields], PARAMETERS, GRANULARITIES)
         response_format = choice("response_format", one(given, "response_format"), FORMATS)
         asked = _asked(given, services)
         request.state.profile = asked.profile.name
@@ -87,6 +99,8 @@ def _asked(given: Mapping[str, tuple[str, ...]], services: Services) -> Transcri
             language=services.pipeline.resolve_language(one(given, "language")),
             task=choice("task", one(given, "task"), TASKS),
             temperature=number("temperature", one(given, "temperature"), 0.0, MAX_TEMPERATURE),
+            word_times=flag("word_timestamps", one(given, "word_timestamps"), False)
+            or "word" in granularities(given),
         ),
         vad=flag("vad", one(given, "vad"), True),
         timeout_s=number("timeout", one(given, "timeout"), longest_s, longest_s, positive=True),

@@ -158,6 +158,7 @@ class Engine:
                 "parameters": str(info.num_parameters),
             }
         )
+        self._metrics.watch_device_memory(info.device)
         runner = self._runner = Runner(
             model, self._intake, self._metrics, self._recovery_s, self._clock
         )

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -26,7 +26,7 @@ from service.errors import DeadlineExceeded, EngineError
 from service.metrics import Metrics
 from service.model.protocol import DecodeBatch, SpeechModel
 from service.profiles import BUILT_IN
-from service.types import Encoded, Hypothesis, Job, Timings, WindowResult
+from service.types import WINDOW_SAMPLES, Encoded, Hypothesis, Job, Timings, WindowResult
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class Runner:
         self._encode_s, self._decode_s = encode_s, 0.0
         mel_each, encode_each = (mel_end - begin) / len(jobs), encode_s / len(jobs)
         slots = [
-            _Slot(job, window, started - job.submitted, mel_each, encode_each)
+            _Slot(job, _with_audio(window, job), started - job.submitted, mel_each, encode_each)
             for job, window in zip(jobs, encoded, strict=True)
         ]
         self._metrics.batch_windows.observe(len(jobs))
@@ -276,6 +276,12 @@ class Runner:
         log.warning("the device works again")
         self._lost = False
         self._intake.open()
+
+
+def _with_audio(window: Encoded, job: Job) -> Encoded:
+    """Says which frames hold the recording: the padding after it is no word's time."""
+    audio_frames = len(job.window.samples) * window.total_frames // WINDOW_SAMPLES
+    return replace(window, audio_frames=audio_frames)
 
 
 def _engine_failed() -> EngineError:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from service.lab.domains import Places
     from service.lab.evaluate import Score
+    from service.model.protocol import SpeechModel
     from service.profiles import Profile
 
     Rows = dict[str, dict[str, Score]]
@@ -76,6 +79,9 @@ def add_commands(subparsers: Any) -> None:
     )
     evaluate.add_argument("--strings", type=int, default=200, help="digit strings per domain")
     evaluate.add_argument("--threads", type=int, default=0, help="torch threads (default: torch's)")
+    evaluate.add_argument(
+        "--times", action="store_true", help="errors of word times instead of words"
+    )
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
     evaluate.set_defaults(run=_evaluate)
 
@@ -137,6 +143,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise ConfigError(f"unknown profile {unknown[0]!r}; use {', '.join(profiles)}")
     chosen = [profiles[name] for name in args.profiles.split(",")]
     places = Places(args.corpus, args.data, args.strings, args.text)
+    if args.times:
+        return _times(places, model, chosen, as_json=args.json)
     rows: Rows = {}
     for name in names:
         utterances = DOMAINS[name].utterances(places)
@@ -171,3 +179,21 @@ def _print_grid(rows: Rows, profiles: Sequence[Profile]) -> None:
         for layer in GRID_LAYERS:
             scores = [str(row[p.name]) for p in profiles if p.layer == layer]
             print(f"| {layer} | {' | '.join(scores)} |")
+
+
+def _times(
+    places: Places, model: SpeechModel, profiles: Sequence[Profile], *, as_json: bool
+) -> int:
+    from service.lab.domains import recorded_digits
+    from service.lab.times import measure, timed_digits
+
+    strings = timed_digits(recorded_digits(places), places.strings)
+    rows = {p.name: measure(model, strings, p).summary() for p in profiles}
+    if as_json:
+        print(json.dumps(rows))
+        return 0
+    print(f"{'seconds':<18}" + "".join(f"{name:>12}" for name in rows))
+    for figure in next(iter(rows.values())):
+        shown = (f"{row.get(figure, math.nan):>12.4g}" for row in rows.values())
+        print(f"{figure:<18}" + "".join(shown))
+    return 0

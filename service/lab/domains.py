@@ -30,8 +30,13 @@ class Places:
     text: Path | None = None
 
 
+def recorded_digits(places: Places) -> SpeechSet:
+    """Single digits of the speaker that nobody trains on."""
+    return _recorded(places, "digits", "test")
+
+
 def _digits(places: Places) -> list[Utterance]:
-    return connected_digits(_recorded(places, "digits", "test"), places.strings)
+    return connected_digits(recorded_digits(places), places.strings)
 
 
 def _synthetic_digits(places: Places) -> list[Utterance]:

@@ -66,6 +66,10 @@ def export(
         "max_initial_timestamp_index": len(TIMESTAMPS) - 1,
         "suppress_tokens": sorted(suppressed),
         "return_timestamps": False,
+        # The heads that training told to look at the word being said, and in this way: with its
+        # times around it.
+        "alignment_heads": [[layer, 0] for layer in range(dims.decoder_layers)],
+        "alignment_timed": True,
     }
     _write_json(folder / "generation_config.json", generation)
     _write_json(folder / "winnow.json", {"name": NAME, "limits": limits})

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import WhisperConfig
 
 from service.errors import CheckpointError, ConfigError
+from service.model.alignment import Alignment, read_alignment
 from service.model.tokens import Vocabulary, read_json, read_vocabulary
 from service.model.weights import Dims, Weights, from_state_dict, num_parameters
 
@@ -44,6 +45,7 @@ class Checkpoint:
     device: torch.device
     dtype: torch.dtype
     num_parameters: int
+    alignment: Alignment
     limits: str = ""
 
 
@@ -63,7 +65,10 @@ def load_checkpoint(name: str, device: str = "auto", dtype: str = "auto") -> Che
     config, settings = _read_config(folder)
     dims = _dims(config)
     vocabulary = read_vocabulary(folder, settings, dims.vocab_size, dims.num_frames)
-    card = read_json(folder / "winnow.json") if (folder / "winnow.json").exists() else {}
+    card, generation = (
+        read_json(folder / name) if (folder / name).exists() else {}
+        for name in ("winnow.json", "generation_config.json")
+    )
     state = {key: _place(key, tensor, place, kind) for key, tensor in _tensors(folder)}
     _check_shapes(state, dims, folder)
     try:
@@ -77,6 +82,7 @@ def load_checkpoint(name: str, device: str = "auto", dtype: str = "auto") -> Che
         device=place,
         dtype=kind,
         num_parameters=num_parameters(state),
+        alignment=read_alignment(generation, dims),
         limits=str(card.get("limits") or ""),
     )
 

@@ -11,16 +11,21 @@ import torch
 from torch import Tensor
 
 from service.model import decoder, rules
+from service.model.alignment import Alignment
 from service.model.cache import empty_cache
 from service.model.rules import Rules
 from service.model.tokens import Vocabulary
 from service.model.weights import DecoderWeights
-from service.types import DecodeOptions, Encoded, Hypothesis
+from service.model.words import find_words
+from service.types import DecodeOptions, Encoded, Hypothesis, Word
 
 
 @dataclass(slots=True)
 class Row:
-    """A window being decoded: what it has said so far. `draws` samples its tokens, if any."""
+    """A window being decoded: what it has said so far. `draws` samples its tokens, if any.
+
+    `encoded` is kept where its words' times will be asked for.
+    """
 
     key: int
     options: DecodeOptions
@@ -28,6 +33,7 @@ class Row:
     kept_frames: int
     total_frames: int
     draws: torch.Generator | None
+    encoded: Encoded | None = None
     no_speech_prob: float = 0.0
     sum_logprob: float = 0.0
     tokens: list[int] = field(default_factory=list)
@@ -37,9 +43,15 @@ class WindowDecoder:
     """`protocol.DecodeBatch` over a checkpoint's decoder. All state of its windows is here."""
 
     def __init__(
-        self, weights: DecoderWeights, vocabulary: Vocabulary, token_rules: Rules, max_tokens: int
+        self,
+        weights: DecoderWeights,
+        vocabulary: Vocabulary,
+        token_rules: Rules,
+        max_tokens: int,
+        alignment: Alignment,
     ) -> None:
         self.weights, self.vocabulary, self.rules = weights, vocabulary, token_rules
+        self.alignment = alignment
         self.cache = empty_cache(weights, max_tokens)
         # Half the context, as openai-whisper has it: the other half is for a previous text.
         self.token_limit = max_tokens // 2
@@ -121,7 +133,8 @@ class WindowDecoder:
         device = self.weights.embedding_VD.device
         draws = torch.Generator(device).manual_seed(wish.seed) if wish.temperature else None
         prompt, kept = self.vocabulary.prompt(wish), len(window.states_TD)
-        return Row(key, wish, prompt, kept, window.total_frames, draws)
+        watched = window if wish.word_times else None
+        return Row(key, wish, prompt, kept, window.total_frames, draws, watched)
 
     def _note_silence(self, start_BV: Tensor, first_row: int) -> None:
         if self.vocabulary.no_speech is None:
@@ -182,6 +195,14 @@ class WindowDecoder:
             ended=ended,
             kept_frames=row.kept_frames,
             total_frames=row.total_frames,
+            words=self._words(row, tokens),
+        )
+
+    def _words(self, row: Row, tokens: Sequence[int]) -> tuple[Word, ...]:
+        if row.encoded is None:
+            return ()
+        return find_words(
+            self.weights, self.vocabulary, self.alignment, row.encoded, row.options, tokens
         )
 
     def _latest_tokens(self) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 
 from service.model.protocol import ModelInfo
 from service.profiles import Profile
-from service.types import WINDOW_S, DecodeOptions, Encoded, Hypothesis, Piece
+from service.types import WINDOW_S, DecodeOptions, Encoded, Hypothesis, Piece, Word
 
 NUM_FRAMES = 1500
 FRAME_S = WINDOW_S / NUM_FRAMES
@@ -147,6 +147,7 @@ class _Window:
             ended=True,
             kept_frames=len(self.encoded.positions_T),
             total_frames=self.encoded.total_frames,
+            words=_words(self.encoded, self.options) if self.options.word_times else (),
         )
 
 
@@ -195,6 +196,26 @@ class _Run(NamedTuple):
 
 def _script(encoded: Encoded, options: DecodeOptions) -> tuple[int, ...]:
     """The tokens of a window: each run of sound between its timestamps, if they are wanted."""
+    runs = _runs(encoded, options)
+    if not options.timestamps:
+        return tuple(word for run in runs for word in run.words)
+    return tuple(
+        token
+        for first, words in runs
+        for token in (_time(first), *words, _time(first + len(words)))
+    )
+
+
+def _words(encoded: Encoded, options: DecodeOptions) -> tuple[Word, ...]:
+    """A word lasts the second that it names."""
+    return tuple(
+        Word(float(second), second + 1.0, _word(word), 0.9)
+        for first, words in _runs(encoded, options)
+        for second, word in enumerate(words, start=first)
+    )
+
+
+def _runs(encoded: Encoded, options: DecodeOptions) -> list[_Run]:
     heard = {
         int(position) // FRAMES_PER_WORD: state
         for position, state in zip(
@@ -209,13 +230,7 @@ def _script(encoded: Encoded, options: DecodeOptions) -> tuple[int, ...]:
         if not runs or runs[-1].first + len(runs[-1].words) != second:
             runs.append(_Run(second, []))
         runs[-1].words.append(first_id + int(state))
-    if not options.timestamps:
-        return tuple(word for run in runs for word in run.words)
-    return tuple(
-        token
-        for first, words in runs
-        for token in (_time(first), *words, _time(first + len(words)))
-    )
+    return runs
 
 
 def _time(second: int) -> int:

@@ -66,6 +66,7 @@ class Whisper:
             self.checkpoint.vocabulary,
             self.rules,
             self.checkpoint.weights.dims.max_tokens,
+            self.checkpoint.alignment,
         )
 
     def split_text(self, tokens: Sequence[int]) -> list[Piece]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
 from service.text.languages import english_name
-from service.types import Segment, Transcript
+from service.types import Segment, Transcript, Word
 
 TIME_DECIMALS = 3
 FINE_DECIMALS = 6
@@ -41,14 +42,22 @@ def to_openai_json(t: Transcript) -> dict[str, Any]:
     return {"text": t.text, "usage": _usage(t)}
 
 
-def to_openai_verbose(t: Transcript, task: str) -> dict[str, Any]:
-    """OpenAI's `response_format=verbose_json`; `task` is `transcribe` or `translate`."""
+def to_openai_verbose(
+    t: Transcript, task: str, granularities: Collection[str] = ("segment",)
+) -> dict[str, Any]:
+    """OpenAI's `response_format=verbose_json`; `task` is `transcribe` or `translate`.
+
+    `granularities`: `segment`, `word` or both, whichever lists the answer is to hold.
+    """
+    words = {"words": [_openai_word(word) for s in t.segments for word in s.words]}
+    segments = {"segments": [_openai_segment(segment) for segment in t.segments]}
     return {
         "task": task,
         "language": english_name(t.language),
         "duration": round(t.duration, TIME_DECIMALS),
         "text": t.text,
-        "segments": [_openai_segment(segment) for segment in t.segments],
+        **(words if "word" in granularities else {}),
+        **(segments if "segment" in granularities else {}),
         "usage": _usage(t),
     }
 
@@ -63,7 +72,23 @@ def _segment(segment: Segment) -> dict[str, Any]:
         "no_speech_prob": round(segment.no_speech_prob, FINE_DECIMALS),
         "compression_ratio": round(segment.compression_ratio, FINE_DECIMALS),
         "temperature": segment.temperature,
+        **({"words": [_word(word) for word in segment.words]} if segment.words else {}),
     }
+
+
+def _word(word: Word) -> dict[str, Any]:
+    """As openai-whisper has it: the leading space belongs to the word."""
+    return {
+        "word": word.text,
+        "start": round(word.start, TIME_DECIMALS),
+        "end": round(word.end, TIME_DECIMALS),
+        "probability": round(word.probability, FINE_DECIMALS),
+    }
+
+
+def _openai_word(word: Word) -> dict[str, Any]:
+    own = _word(word)
+    return {"word": word.text.strip(), "start": own["start"], "end": own["end"]}
 
 
 def _openai_segment(segment: Segment) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.text.guard import is_silent
 from service.text.languages import WRITTEN_WITHOUT_SPACES
 from service.text.timestamps import TimedPiece, compression_ratio, settle
+from service.text.words import by_piece, place
 from service.types import Hypothesis, Piece, Segment, Window
 
 
@@ -39,13 +40,15 @@ def stitch(windows: Sequence[WindowText], duration_s: float) -> tuple[Segment, .
         timed = settle(one.pieces, one.window.duration_s)
         if not timed:
             continue
+        words = by_piece(one.hypothesis.words, one.pieces)
         ratio = compression_ratio("".join(piece.text for piece in timed).strip())
         for number, piece in enumerate(timed):
             previous = segments[-1] if segments else None
             apart = number == 0 and previous is not None and _needs_space(previous, piece, one)
-            segments.append(
-                _segment(one, piece, ratio, previous, duration_s, space=" " if apart else "")
-            )
+            space = " " if apart else ""
+            segment = _segment(one, piece, ratio, previous, duration_s, space)
+            own = place(words[number], one.window.start_s, segment.start, segment.end, space)
+            segments.append(replace(segment, words=own))
     return tuple(segments)
 
 

@@ -54,6 +54,23 @@ def test_verbose_json(client: OpenAI, speech: tuple[str, bytes]) -> None:
     assert "".join(segment.text for segment in answer.segments).strip() == answer.text
 
 
+@pytest.mark.parametrize("granularities", [["word"], ["word", "segment"], ["segment"]])
+def test_words_with_their_times(
+    client: OpenAI, speech: tuple[str, bytes], granularities: list[Any]
+) -> None:
+    answer = client.audio.transcriptions.create(
+        model="fake",
+        file=speech,
+        response_format="verbose_json",
+        timestamp_granularities=granularities,
+    )
+    assert (answer.segments is not None) == ("segment" in granularities)
+    assert (answer.words is not None) == ("word" in granularities)
+    if answer.words is not None:
+        assert " ".join(word.word for word in answer.words) == answer.text != ""
+        assert [(word.start, word.end) for word in answer.words] == [(0, 1), (1, 2), (2, 3)]
+
+
 def test_silence_is_an_empty_text(client: OpenAI) -> None:
     answer = client.audio.transcriptions.create(model="fake", file=("a.wav", silence(1)))
     assert answer.text == ""
@@ -101,7 +118,8 @@ def test_an_unknown_profile_of_a_served_model_is_refused(
         ("stream", True, "not supported yet"),
         ("prompt", "Winnow", "not supported yet"),
         ("response_format", "srt", "json, text, verbose_json"),
-        ("timestamp_granularities", ["word"], "Word timestamps are not supported yet"),
+        ("timestamp_granularities", ["word"], "response_format=verbose_json"),
+        ("timestamp_granularities", ["phrase"], "segment, word"),
         ("timestamp_granularities", ["segment"], "response_format=verbose_json"),
         ("temperature", 1.5, "from 0 to 1"),
         ("language", "xx", "en, de, fr"),

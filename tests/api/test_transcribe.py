@@ -50,6 +50,19 @@ def test_parameters_of_a_form_may_stand_in_the_query(shared: Running) -> None:
     assert (answer.json()["profile"], answer.json()["language"]) == ("fast", "fr")
 
 
+@pytest.mark.parametrize(
+    "asked", [{"word_timestamps": "true"}, {"timestamp_granularities[]": "word"}]
+)
+def test_words_in_each_segment(shared: Running, asked: dict[str, str]) -> None:
+    segments = shared.transcribe(voice(3), **asked).json()["segments"]
+    assert segments
+    for segment in segments:
+        assert "".join(word["word"] for word in segment["words"]) == segment["text"]
+        assert all(set(w) == {"word", "start", "end", "probability"} for w in segment["words"])
+        assert segment["words"][0]["start"] == segment["start"]
+        assert segment["words"][-1]["end"] == segment["end"]
+
+
 def test_text_alone(shared: Running) -> None:
     answer = shared.transcribe(voice(1), response_format="text")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
@@ -85,7 +98,7 @@ def test_a_blank_form_field_is_not_given(shared: Running) -> None:
         ("timeout", "0", "more than 0 to 900"),
         ("timeout", "901", "more than 0 to 900"),
         ("timeout", "inf", "more than 0 to 900"),
-        ("profil", "fast", "profile, language, task, temperature, vad, response_format, timeout"),
+        ("profil", "fast", "profile, language, task, temperature, vad, word_timestamps, "),
     ],
 )
 @pytest.mark.parametrize("where", ["form", "query"])

@@ -65,7 +65,9 @@ def encoded(model: Whisper, mel: Tensor) -> list[Encoded]:
 def new_batch(model: Whisper) -> WindowDecoder:
     """At most 24 tokens a window."""
     checkpoint = model.checkpoint
-    return WindowDecoder(checkpoint.weights.decoder, checkpoint.vocabulary, model.rules, 48)
+    return WindowDecoder(
+        checkpoint.weights.decoder, checkpoint.vocabulary, model.rules, 48, checkpoint.alignment
+    )
 
 
 @pytest.fixture(scope="module")

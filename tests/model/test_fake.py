@@ -76,6 +76,17 @@ def test_without_timestamps_there_are_none() -> None:
     assert model.split_text(hypothesis.tokens) == [Piece(None, None, spoken, hypothesis.tokens)]
 
 
+@pytest.mark.parametrize("timestamps", [True, False])
+def test_a_word_lasts_the_second_that_it_names(timestamps: bool) -> None:
+    model = FakeModel()
+    asked = DecodeOptions(timestamps=timestamps, word_times=True)
+    (hypothesis,) = run(model, window(None, 3, 4, None, 5), options=asked)
+    assert [(w.start, w.end) for w in hypothesis.words] == [(1, 2), (2, 3), (4, 5)]
+    assert "".join(w.text for w in hypothesis.words) == text(model, hypothesis)
+    (unasked,) = run(model, window(None, 3, 4, None, 5))
+    assert unasked.words == ()
+
+
 def test_options_are_followed() -> None:
     model = FakeModel()
     mel_FT = window(3, 4)

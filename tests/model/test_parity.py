@@ -158,7 +158,11 @@ def hypotheses(
     options = [DecodeOptions(language, timestamps=timestamps) for language in languages]
     rules = make_rules(checkpoint.vocabulary, checkpoint.device)
     batch = WindowDecoder(
-        checkpoint.weights.decoder, checkpoint.vocabulary, rules, max_tokens=2 * NUM_TOKENS
+        checkpoint.weights.decoder,
+        checkpoint.vocabulary,
+        rules,
+        max_tokens=2 * NUM_TOKENS,
+        alignment=checkpoint.alignment,
     )
     batch.join(range(len(encoded)), encoded, options)
     return finish(batch, len(encoded))

@@ -13,7 +13,7 @@ from whisper.tokenizer import LANGUAGES
 
 from service.text import languages
 from service.text.formats import to_json, to_openai_json, to_openai_verbose, to_text
-from service.types import Fallback, Segment, Timings, Transcript
+from service.types import Fallback, Segment, Timings, Transcript, Word
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -34,6 +34,17 @@ TRANSCRIPT = Transcript(
 )
 
 
+WITH_WORDS = replace(
+    TRANSCRIPT,
+    segments=(
+        replace(
+            TRANSCRIPT.segments[0],
+            words=(Word(0.0, 0.6, " one", 0.5), Word(0.61239, 1.23456, " twö", 0.987654321)),
+        ),
+    ),
+)
+
+
 def test_text_matches_the_golden_file() -> None:
     assert to_text(TRANSCRIPT) == (GOLDEN / "transcript.txt").read_text(encoding="utf-8")
 
@@ -44,6 +55,8 @@ def test_text_matches_the_golden_file() -> None:
         ("transcript.json", to_json(TRANSCRIPT)),
         ("openai.json", to_openai_json(TRANSCRIPT)),
         ("openai_verbose.json", to_openai_verbose(TRANSCRIPT, "transcribe")),
+        ("words.json", to_json(WITH_WORDS)),
+        ("openai_words.json", to_openai_verbose(WITH_WORDS, "transcribe", ["word"])),
     ],
 )
 def test_json_matches_the_golden_file(name: str, answer: dict[str, Any]) -> None:

@@ -1,0 +1,263 @@
+"""Word times against openai-whisper and transformers on the same weights; splitting; bounds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiktoken
+import torch
+from transformers import WhisperForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
+from whisper.model import Whisper as OpenAIWhisper
+from whisper.timing import WordTiming, add_word_timestamps, find_alignment
+from whisper.tokenizer import Tokenizer
+
+from service.errors import CheckpointError
+from service.model import decoder
+from service.model.alignment import Alignment, read_alignment
+from service.model.checkpoint import EMBEDDED, Checkpoint, load_checkpoint
+from service.model.splitting import split_words
+from service.model.timing import token_times
+from service.model.whisper import Whisper
+from service.model.words import find_words
+from service.profiles import BUILT_IN
+from service.types import DecodeOptions, Encoded, Word
+from tests.checkpoints import openai_tokenizer, to_openai_whisper
+from tests.model.windows import finish, noise
+
+DENSE = BUILT_IN["dense"]
+FRAME_S = 0.02
+SENTENCES = {
+    "en": ' He said, "wait ... (until 5 o\'clock)!" And then - nothing. Was that all? It was.',
+    "de": " Größe, Übermut und Äpfel: „süß“, sagte sie.",
+    "zh": "今天天气很好，我们去公园吧！",  # noqa: RUF001 - as Chinese is written
+    "ja": "東京タワーは高いですね。",
+    "th": "สวัสดีครับ ยินดีต้อนรับ",
+    "ru": " Привет, как дела? Хорошо.",
+    "fr": " Ça va 🙂👍🏽 très bien — merci !",
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One checkpoint as ours and as openai-whisper's, with a window of noise."""
+
+    folder: Path
+    ours: Checkpoint
+    openai: OpenAIWhisper
+    mel: torch.Tensor
+    encoded: Encoded
+
+
+def load_pair(folder: Path) -> Pair:
+    ours = load_checkpoint(str(folder), device="cpu", dtype="float32")
+    openai = to_openai_whisper(folder)
+    mask = torch.zeros(openai.dims.n_text_layer, openai.dims.n_text_head, dtype=torch.bool)
+    for layer, head in ours.alignment.heads:
+        mask[layer, head] = True
+    openai.register_buffer("alignment_heads", mask.to_sparse(), persistent=False)
+    mel = noise(1, openai.dims.n_mels)
+    return Pair(folder, ours, openai, mel, Whisper(ours).encode(mel, [DENSE])[0])
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_folder: Path) -> Pair:
+    return load_pair(tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def nano() -> Pair:
+    return load_pair(EMBEDDED)
+
+
+def tokenizer_of(language: str) -> Tokenizer:
+    base = openai_tokenizer(multilingual=True)
+    return Tokenizer(base.encoding, base.num_languages, language=language, task="transcribe")
+
+
+def nano_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The embedded vocabulary as openai-whisper's own class."""
+    ids = json.loads((EMBEDDED / "tokenizer.json").read_text())["added_tokens"]
+    encoding = tiktoken.Encoding(
+        name="nano",
+        pat_str=r"\S+|\s+",
+        mergeable_ranks={b: i for i, b in enumerate(checkpoint.vocabulary.text_bytes)},
+        special_tokens={entry["content"]: entry["id"] for entry in ids},
+    )
+    return Tokenizer(encoding, 1, language="en", task="transcribe")
+
+
+def ours(pair: Pair, tokens: list[int], language: str, audio_frames: int) -> tuple[Word, ...]:
+    return find_words(
+        pair.ours.weights.decoder,
+        pair.ours.vocabulary,
+        pair.ours.alignment,
+        replace(pair.encoded, audio_frames=audio_frames),
+        DecodeOptions(language, timestamps=False, word_times=True),
+        tokens,
+    )
+
+
+def assert_same(words: tuple[Word, ...], theirs: list[dict[str, Any]]) -> None:
+    assert [word.text for word in words] == [word["word"] for word in theirs]
+    for word, their in zip(words, theirs, strict=True):
+        assert word.start == pytest.approx(their["start"], abs=FRAME_S)
+        assert word.end == pytest.approx(their["end"], abs=FRAME_S)
+        assert word.probability == pytest.approx(their["probability"], rel=1e-2, abs=1e-6)
+    assert len({word.start for word in words}) > 2  # else equality proves little
+
+
+def by_openai(
+    pair: Pair, tokenizer: Tokenizer, tokens: list[int], audio_frames: int
+) -> list[dict[str, Any]]:
+    # Speech that ended long ago switches off what moves words to a segment's bounds.
+    segments: list[dict[str, Any]] = [{"seek": 0, "start": 0.0, "end": 30.0, "tokens": tokens}]
+    add_word_timestamps(
+        segments=segments,
+        model=pair.openai,
+        tokenizer=tokenizer,
+        mel=pair.mel[0],
+        num_frames=2 * audio_frames,
+        last_speech_timestamp=1e9,
+    )
+    words: list[dict[str, Any]] = segments[0]["words"]
+    return words
+
+
+@pytest.mark.parametrize("audio_frames", [1500, 617])
+@pytest.mark.parametrize("language", list(SENTENCES))
+def test_words_are_those_of_openai_whisper(tiny: Pair, language: str, audio_frames: int) -> None:
+    tokenizer = tokenizer_of(language)
+    tokens = tokenizer.encode(SENTENCES[language])
+    words = ours(tiny, tokens, language, audio_frames)
+    assert_same(words, by_openai(tiny, tokenizer, tokens, audio_frames))
+    assert max(word.end for word in words) <= audio_frames * FRAME_S
+
+
+@pytest.mark.parametrize("audio_frames", [1500, 300])
+def test_words_of_the_embedded_model_are_those_of_openai_whisper(
+    nano: Pair, audio_frames: int
+) -> None:
+    tokenizer = nano_tokenizer(nano.ours)
+    table = nano.ours.vocabulary.text_bytes
+    said = [" four", " two", " two", " nine", " zero", " one"]
+    tokens = [table.index(digit.encode()) for digit in said]
+    words = ours(nano, tokens, "en", audio_frames)
+    assert [word.text for word in words] == said
+    alignment: list[WordTiming] = find_alignment(
+        nano.openai, tokenizer, tokens, nano.mel[0], 2 * audio_frames
+    )
+    assert_same(words, [vars(timing) for timing in alignment])
+
+
+def test_token_times_are_those_of_transformers(tiny: Pair) -> None:
+    hub = WhisperForConditionalGeneration.from_pretrained(tiny.folder).eval()
+    hub.generation_config.alignment_heads = [list(head) for head in tiny.ours.alignment.heads]
+    answer = hub.generate(
+        encoder_outputs=BaseModelOutput(tiny.encoded.states_TD[None].clone()),
+        language="en",
+        task="transcribe",
+        return_timestamps=False,
+        return_token_timestamps=True,
+        return_dict_in_generate=True,
+        max_new_tokens=24,
+        force_unique_generate_call=True,
+        suppress_tokens=list(range(tiny.ours.vocabulary.eot, tiny.ours.vocabulary.size)),
+    )
+    sequence, theirs = answer["sequences"][0].tolist(), answer["token_timestamps"][0].tolist()
+    prompt = len(tiny.ours.vocabulary.prompt(DecodeOptions("en", timestamps=False)))
+    _, watched = decoder.forward_watched(
+        tiny.ours.weights.decoder,
+        torch.tensor([sequence]),
+        tiny.encoded.states_TD[None],
+        tiny.ours.alignment.heads,
+    )
+    # It normalises over the rows of generated tokens alone.
+    attention = torch.cat(watched)[:, prompt : len(sequence) - 1]
+    rows = range(attention.shape[1])
+    times = token_times(attention, tiny.encoded.positions_T, rows)
+    expected = theirs[prompt : prompt + len(times.starts)]
+    assert len(set(expected)) > len(expected) // 2
+    assert (times.starts * FRAME_S).tolist() == pytest.approx(expected, abs=FRAME_S)
+
+
+@pytest.mark.parametrize("language", list(SENTENCES))
+def test_words_are_split_as_openai_whisper_splits_them(tiny: Pair, language: str) -> None:
+    tokenizer = tokenizer_of(language)
+    tokens = tokenizer.encode(SENTENCES[language])
+    words = split_words(tiny.ours.vocabulary, tokens, language)
+    texts, groups = tokenizer.split_to_word_tokens(tokens)
+    assert [word.text for word in words] == texts
+    assert [tokens[word.first : word.end] for word in words] == groups
+    assert "".join(word.text for word in words) == SENTENCES[language]
+
+
+def test_a_timestamp_parts_words_but_not_a_character(tiny: Pair) -> None:
+    vocabulary = tiny.ours.vocabulary
+    smile = tokenizer_of("en").encode("🙂")
+    assert len(smile) > 1
+    time = vocabulary.timestamp_begin + 50
+    hello, lo = tokenizer_of("en").encode(" Hel"), tokenizer_of("en").encode("lo")
+    parted = split_words(vocabulary, [time, *hello, time, time, *lo, time], "en")
+    assert [(word.text, word.opens) for word in parted] == [(" Hel", True), ("lo", True)]
+    whole = split_words(vocabulary, [time, *hello, smile[0], time, *smile[1:], *lo], "en")
+    assert [word.text for word in whole] == [" Hel", "🙂lo"]
+    assert split_words(vocabulary, [*hello, smile[0]], "en")[-1].text == " Hel"
+
+
+@pytest.mark.parametrize("profile", ["balanced", "fast"])
+def test_sparse_times_lie_on_the_original_clock(tiny: Pair, profile: str) -> None:
+    model = Whisper(tiny.ours)
+    (encoded,) = model.encode(tiny.mel, [BUILT_IN[profile]])
+    tokens = tokenizer_of("en").encode(SENTENCES["en"])
+    options = DecodeOptions("en", timestamps=False, word_times=True)
+    weights, vocabulary = tiny.ours.weights.decoder, tiny.ours.vocabulary
+
+    def words(window: Encoded) -> tuple[Word, ...]:
+        return find_words(weights, vocabulary, tiny.ours.alignment, window, options, tokens)
+
+    # The same kept states, said to lie elsewhere: only the times may change, and by that much.
+    shifted = replace(encoded, positions_T=encoded.positions_T + 100)
+    compressed = replace(encoded, positions_T=torch.arange(len(encoded.positions_T)))
+    here, later = words(encoded), words(shifted)
+    assert [w.start + 2.0 for w in here] == pytest.approx([w.start for w in later])
+    assert here[-1].end > words(compressed)[-1].end + 1.0
+    starts = [word.start for word in here]
+    assert starts == sorted(starts)
+
+
+@pytest.mark.parametrize("timestamps", [True, False])
+def test_decoding_gives_words_to_the_windows_that_asked(tiny: Pair, timestamps: bool) -> None:
+    # Random weights may end at once: here they cannot.
+    talkative = replace(tiny.ours.vocabulary, suppress_tokens=(tiny.ours.vocabulary.eot,))
+    model = Whisper(replace(tiny.ours, vocabulary=talkative))
+    batch = model.new_decode_batch()
+    batch.token_limit = 20
+    encoded = [replace(one, audio_frames=700) for one in model.encode(noise(2), [DENSE] * 2)]
+    asked = DecodeOptions("en", timestamps=timestamps, word_times=True)
+    batch.join([0, 1], encoded, [asked, replace(asked, word_times=False)])
+    assert [row.encoded is None for row in batch.rows] == [False, True]
+    with_words, without = finish(batch, 2)
+    assert without.words == ()
+    assert "".join(w.text for w in with_words.words) == tiny.ours.vocabulary.decode(
+        with_words.tokens
+    )
+    assert len(with_words.words) > 1
+    assert all(0 <= w.start <= w.end <= 14.0 for w in with_words.words)
+    assert all(0 < w.probability < 1 for w in with_words.words)
+
+
+def test_heads_are_those_of_the_generation_config(nano: Pair, tiny: Pair) -> None:
+    assert nano.ours.alignment == Alignment(((0, 0), (1, 0)), timed=True)
+    upper_half = tuple((layer, head) for layer in (2, 3) for head in range(6))
+    assert tiny.ours.alignment == Alignment(upper_half)
+
+
+@pytest.mark.parametrize("heads", [[], [[4, 0]], [[0, 6]], [[0]], [[-1, 0]], 3, "[[0, 0]]"])
+def test_heads_that_do_not_exist_are_refused(tiny: Pair, heads: object) -> None:
+    with pytest.raises(CheckpointError, match=r"alignment_heads .* 4 layers of 6 heads"):
+        read_alignment({"alignment_heads": heads}, tiny.ours.weights.dims)
