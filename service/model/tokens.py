@@ -25,7 +25,8 @@ class Vocabulary:
     Ids below `eot` are text, `text_bytes[id]` its UTF-8, which may be part of a character. Ids in
     `[timestamp_begin, timestamp_begin + num_timestamps)` are times, `precision_s` apart.
     `languages` maps codes to ids in id order, and is empty for an English-only checkpoint, as
-    `transcribe` and `translate` are None where the model has no such task.
+    `transcribe` and `translate` are None where the model has no such task. `previous` opens the
+    text that was said before.
     """
 
     size: int
@@ -41,6 +42,7 @@ class Vocabulary:
     transcribe: int | None = None
     translate: int | None = None
     no_speech: int | None = None
+    previous: int | None = None
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
     max_initial_timestamp_index: int | None = None
@@ -55,10 +57,13 @@ class Vocabulary:
     def prompt(self, options: DecodeOptions) -> tuple[int, ...]:
         """What the decoder is given before its first own token.
 
+        That is, what was said before after `previous`, start-of-transcript, language, task, and
+        the prefix. With timestamps the prefix stands behind the first of them, as a text does.
         Raises InvalidRequest for a language or task that the checkpoint does not have. The
         language has to be known by now; ValueError where it is None and a choice exists.
         """
-        ids = [self.sot]
+        ids = [self.previous, *options.prompt] if options.prompt and self.previous else []
+        ids.append(self.sot)
         if self.multilingual:
             ids += [self._language_id(options.language), self._task_id(options.task)]
         elif options.language not in (None, "en") or options.task != "transcribe":
@@ -68,7 +73,13 @@ class Vocabulary:
             )
         if not options.timestamps:
             ids.append(self.no_timestamps)
-        return tuple(ids)
+        return (*ids, *self.opening(options))
+
+    def opening(self, options: DecodeOptions) -> tuple[int, ...]:
+        """The prefix as the hypothesis begins with it, () where there is none."""
+        if options.prefix and options.timestamps:
+            return (self.timestamp_begin, *options.prefix)
+        return options.prefix
 
     def _language_id(self, code: str | None) -> int:
         if code is None:
@@ -158,6 +169,7 @@ def read_vocabulary(
         transcribe=ids.get("<|transcribe|>") if multilingual else None,
         translate=ids.get("<|translate|>") if multilingual else None,
         no_speech=ids.get("<|nospeech|>", ids.get("<|nocaptions|>")),
+        previous=ids.get("<|startofprev|>"),
         suppress_tokens=_id_list(settings, "suppress_tokens", vocab_size),
         begin_suppress_tokens=_id_list(settings, "begin_suppress_tokens", vocab_size),
         max_initial_timestamp_index=settings.get("max_initial_timestamp_index"),
