@@ -21,6 +21,9 @@ LIMITS = (
     "else: on other speech its words are wrong."
 )
 
+# Sure words with unsure times: a token in three is one of 1,501 times, and averages -1 to -3.
+LOGPROB_THRESHOLD = -3.5
+
 
 def export(params: Mapping[str, Tensor], tokenizer: Tokenizer, dims: Dims, folder: Path) -> None:
     """Writes config, generation config, vocabulary, float16 weights and winnow.json to `folder`.
@@ -68,7 +71,8 @@ def export(params: Mapping[str, Tensor], tokenizer: Tokenizer, dims: Dims, folde
         "return_timestamps": False,
     }
     _write_json(folder / "generation_config.json", generation)
-    _write_json(folder / "winnow.json", {"name": NAME, "limits": LIMITS})
+    card = {"name": NAME, "limits": LIMITS, "logprob_threshold": LOGPROB_THRESHOLD}
+    _write_json(folder / "winnow.json", card)
     state = {
         name: value.detach().to(torch.float16).contiguous()
         for name, value in params.items()

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from service.model import decoder, rules, search
+from service.model import decoder, loops, rules, search
 from service.model.cache import empty_cache
 from service.model.language import language_probs
 from service.model.rows import Row, WindowState, fit, new_state
@@ -37,6 +37,7 @@ class WindowDecoder:
         self.cache = empty_cache(weights, max_tokens)
         # Half the context, as openai-whisper has it: the other half is for a previous text.
         self.token_limit = max_tokens // 2
+        self.guarded = True  # a window in a loop ends before its limit
         self.rows: list[Row] = []
         self.done: dict[int, Hypothesis] = {}
 
@@ -192,7 +193,14 @@ class WindowDecoder:
             row.over = True
 
     def _is_cut(self, window: WindowState, tokens: Sequence[int]) -> bool:
-        return len(tokens) >= window.token_limit
+        """Whether a sequence that has not ended ends here: at the limit, or in a loop."""
+        if len(tokens) >= window.token_limit:
+            return True
+        # Not at every step: a row is read through, and most have nothing to say.
+        if not self.guarded or not loops.is_due(len(tokens)):
+            return False
+        begin = self.vocabulary.timestamp_begin
+        return loops.is_looping([token for token in tokens if token < begin])
 
     def _answer(self, window: WindowState, said: Scored) -> None:
         self.done[window.key] = window.hypothesis(said)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from service.errors import CheckpointError, InvalidRequest
@@ -192,6 +195,24 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} must hold a JSON object")
     return value
+
+
+def read_tokenizer(folder: Path) -> Tokenizer | None:
+    """What splits text as the checkpoint was trained on it, None without merges.
+
+    Raises CheckpointError for files that are corrupt.
+    """
+    whole, parts = folder / "tokenizer.json", [folder / "vocab.json", folder / "merges.txt"]
+    try:
+        if whole.exists():
+            return Tokenizer.from_file(str(whole))
+        if not all(part.exists() for part in parts):
+            return None
+        tokenizer = Tokenizer(BPE.from_file(*map(str, parts)))
+        tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+        return tokenizer
+    except Exception as error:  # of the library's own, which are plain Exceptions
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read: {error}") from error
 
 
 def _read_ids(folder: Path) -> dict[str, int]:

@@ -23,7 +23,7 @@ from service.model.tokens import Vocabulary
 from service.model.whisper import Whisper
 from service.profiles import BUILT_IN
 from service.types import DecodeOptions, Encoded, Hypothesis
-from tests.checkpoints import to_openai_whisper
+from tests.checkpoints import openai_tokenizer, to_openai_whisper
 from tests.model.windows import finish, noise
 
 # openai-whisper's beam sorts a tensor by numpy.
@@ -304,3 +304,61 @@ def openai_tokenizer_of(vocabulary: Vocabulary) -> SimpleNamespace:
         non_speech_tokens=vocabulary.suppress_tokens,
         decode=vocabulary.decode,
     )
+
+
+# The guard
+
+
+def test_a_window_in_a_loop_ends_long_before_its_limit(both: Both) -> None:
+    """Weights that say the same two tokens for ever, alone, in a beam and beside a sound one."""
+    checkpoint = both.ours.checkpoint
+    decoder = checkpoint.weights.decoder
+    embedding_VD = torch.zeros_like(decoder.embedding_VD)
+    embedding_VD[1000, 0] = 1.0
+    looping = replace(decoder, embedding_VD=embedding_VD)
+    looping = replace(
+        looping, norm=replace(decoder.norm, weight=torch.zeros(128), bias=torch.eye(128)[0] * 9)
+    )
+    model = Whisper(replace(checkpoint, weights=replace(checkpoint.weights, decoder=looping)))
+    wishes = [
+        DecodeOptions("en", timestamps=False),
+        DecodeOptions("en", timestamps=False, beam_size=3),
+        DecodeOptions("en", timestamps=False, temperature=0.2),
+    ]
+    for guarded in (True, False):
+        batch = model.new_decode_batch()
+        batch.guarded = guarded
+        batch.join(range(3), [both.encoded[0]] * 3, wishes)
+        for hypothesis in finish(batch, 3):
+            assert not hypothesis.ended
+            assert set(hypothesis.tokens) == {1000}
+            assert len(hypothesis.tokens) == (32 if guarded else 224)
+
+
+def test_the_guard_changes_nothing_of_a_window_that_is_sound(both: Both) -> None:
+    wish = DecodeOptions("en", timestamps=False)
+    said = []
+    for guarded in (True, False):
+        batch = both.ours.new_decode_batch()
+        batch.guarded = guarded
+        batch.token_limit = 48
+        batch.join([0], both.encoded[:1], [wish])
+        said += finish(batch, 1)
+    assert len(said[0].tokens) > 32
+    assert said[0] == said[1]
+
+
+# Text to tokens
+
+
+@pytest.mark.parametrize(
+    "text", [" Glory be to Winnow, 1984!", " Grüße, naïve café 北京 🙂", "  two  spaces\n", ""]
+)
+def test_text_is_split_as_openai_whisper_splits_it(both: Both, text: str) -> None:
+    assert list(both.ours.encode_text(text)) == openai_tokenizer(True).encode(text)
+
+
+def test_a_text_cannot_spell_special_tokens(both: Both) -> None:
+    tokens = both.ours.encode_text(" one<|endoftext|><|0.00|> two<|nospeech|>")
+    assert both.ours.checkpoint.vocabulary.decode(tokens) == " one two"
+    assert max(tokens) < both.ours.checkpoint.vocabulary.eot
