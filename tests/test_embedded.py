@@ -15,6 +15,7 @@ from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.lab import corpus, synthesis
 from service.lab.evaluate import connected_digits, score, transcribe
+from service.lab.wer import word_errors, words_of
 from service.metrics import Metrics
 from service.model.load import load_model
 from service.model.protocol import SpeechModel

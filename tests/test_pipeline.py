@@ -509,6 +509,10 @@ class EnglishModel(FakeModel):
 def test_an_english_only_model_hears_english_and_does_not_translate() -> None:
     with running(EnglishModel()) as service:
         assert service.pipeline.resolve_language(None) == "en"
+        assert service.pipeline.resolve_language("English") == "en"
+        with pytest.raises(InvalidRequest, match="use one of en") as refused:
+            service.pipeline.resolve_language("de")
+        assert refused.value.param == "language"
         with pytest.raises(InvalidRequest) as refused:
             transcribe(service, wav((LOW_HZ, 1)), request(options={"task": "translate"}))
         assert refused.value.param == "task"

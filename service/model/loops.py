@@ -11,6 +11,10 @@ from collections.abc import Sequence
 MAX_UNIT = 24
 MIN_REPEATS = 4
 MIN_SPAN = 32
+# Loops that stumble, such as a word 20 times and then another: the last STUMBLING_SPAN tokens have
+# no more than MAX_TRIPLES different runs of three.
+STUMBLING_SPAN = 64
+MAX_TRIPLES = 16
 # How often a growing row is looked at: a loop is seen at most so many tokens late.
 STRIDE = 8
 
@@ -20,7 +24,7 @@ def is_looping(text: Sequence[int]) -> bool:
     if len(text) < MIN_SPAN:
         return False
     longest = min(MAX_UNIT, len(text) // MIN_REPEATS)
-    return any(_repeats(text, unit) for unit in range(1, longest + 1))
+    return any(_repeats(text, unit) for unit in range(1, longest + 1)) or _stumbles(text)
 
 
 def _repeats(text: Sequence[int], unit: int) -> bool:
@@ -28,6 +32,13 @@ def _repeats(text: Sequence[int], unit: int) -> bool:
     if span > len(text):
         return False
     return all(text[-i] == text[-i - unit] for i in range(1, span - unit + 1))
+
+
+def _stumbles(text: Sequence[int]) -> bool:
+    if len(text) < STUMBLING_SPAN:
+        return False
+    last = text[-STUMBLING_SPAN:]
+    return len(set(zip(last, last[1:], last[2:], strict=False))) <= MAX_TRIPLES
 
 
 def is_due(num_tokens: int) -> bool:

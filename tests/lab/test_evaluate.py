@@ -5,15 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.lab.dataset import Speech
-from service.lab.evaluate import (
-    Score,
-    Utterance,
-    connected_digits,
-    score,
-    transcribe,
-    word_errors,
-    words_of,
-)
+from service.lab.evaluate import Score, Utterance, connected_digits, score, transcribe
+from service.lab.wer import word_errors, words_of
 from service.model.fake import FakeModel
 from service.profiles import BUILT_IN
 from service.types import SAMPLE_RATE

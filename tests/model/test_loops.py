@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import zlib
 from itertools import pairwise
 
@@ -12,6 +13,11 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 texts = st.lists(st.integers(0, 9), max_size=120)
 units = st.lists(st.integers(0, 9), min_size=1, max_size=MAX_UNIT)
+
+
+def ratio(text: list[int]) -> float:
+    raw = "".join(f" {DIGITS[token]}" for token in text).encode()
+    return len(raw) / len(zlib.compress(raw))
 
 
 @given(texts, units)
@@ -49,8 +55,29 @@ def test_what_is_called_a_loop_is_what_whispers_compression_ratio_refuses(
 ) -> None:
     text = before[:20] + unit * repeats
     if is_looping(text):
-        raw = "".join(f" {DIGITS[token]}" for token in text).encode()
-        assert len(raw) / len(zlib.compress(raw)) > 2.4
+        assert ratio(text) > 2.4
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 20)), min_size=4, max_size=12))
+def test_so_it_is_with_a_loop_that_stumbles(runs: list[tuple[int, int]]) -> None:
+    text = [digit for digit, times in runs for _ in range(times)]
+    if is_looping(text):
+        assert ratio(text) > 2.4
+
+
+def test_a_few_words_in_long_runs_are_a_loop_and_as_many_in_no_order_are_not() -> None:
+    runs = [
+        n for n, times in ((2, 20), (4, 9), (8, 3), (4, 14), (2, 11), (8, 7)) for _ in range(times)
+    ]
+    assert is_looping(runs)
+    random.Random(0).shuffle(runs)
+    assert not is_looping(runs)
+
+
+@given(st.integers(0, 10**6))
+def test_digits_at_random_are_no_loop(seed: int) -> None:
+    source = random.Random(seed)
+    assert not is_looping([source.randrange(10) for _ in range(100)])
 
 
 def test_a_phrase_three_times_is_no_loop_and_four_times_is() -> None:
