@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from service.engine.engine import Engine
 from service.errors import Cancelled, QueueFull
 from service.model.protocol import SpeechModel
-from service.profiles import BUILT_IN, Profile
-from service.text.guard import retry_reason
+from service.profiles import Profile
+from service.text.fallback import Attempt, Outcome, Verdict, best_of, judge
 from service.text.stitch import WindowText
-from service.types import Fallback, Job, TranscribeRequest, Window, WindowResult
+from service.types import (
+    DecodeOptions,
+    Fallback,
+    Hypothesis,
+    Job,
+    TranscribeRequest,
+    Window,
+    WindowResult,
+)
 
 MAX_RETRY_WAIT_S = 1.0
+LOUD_RMS = 0.01  # -40 dB of full scale: more than the noise of a quiet room
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A window with the result it ended with, and every reply it cost."""
+    """A window with the attempt it stands by, and the reply of every attempt that it cost."""
 
     text: WindowText
     replies: tuple[WindowResult, ...]
@@ -43,7 +55,9 @@ class WindowWork:
 
     async def run(self, windows: Sequence[Window]) -> list[Done]:
         """Every window's result, in the windows' order. One failure cancels the others."""
-        jobs = [self._job(window, self._request.profile) for window in windows]
+        jobs = [
+            self._job(window, self._request.profile, self._request.options) for window in windows
+        ]
         # It was accepted while ready, before its audio was decoded: a drain may have begun since.
         self._submit(jobs)
         try:
@@ -61,24 +75,50 @@ class WindowWork:
             self._engine.withdraw(held)
 
     async def _finish(self, job: Job) -> Done:
-        first = await _reply(job)
-        done = self._done(job.window, (first,), first.fallbacks)
-        if job.profile.is_dense:
-            return done
-        reason = retry_reason(first.hypothesis, "".join(piece.text for piece in done.text.pieces))
-        if reason is None:
-            return done
-        dense = BUILT_IN["dense"]
-        second = await _reply(await self._resubmit(job.window, dense))
-        retried = Fallback(job.window.index, reason, job.profile.name, dense.name)
-        return self._done(
-            job.window, (first, second), (*first.fallbacks, retried, *second.fallbacks)
+        """Attempts until one stands, none is left, or another would not be done in time."""
+        attempt = Attempt(0, job.profile, job.options)
+        replies: list[WindowResult] = []
+        texts: list[WindowText] = []
+        outcomes: list[Outcome] = []
+        fallbacks: list[Fallback] = []
+        while True:
+            reply = await _reply(job)
+            fallbacks += reply.fallbacks
+            replies.append(reply)
+            texts.append(self._text(job.window, reply.hypothesis))
+            outcomes.append(self._outcome(texts[-1]))
+            verdict = self._judge(attempt, outcomes[-1])
+            following = verdict.following
+            in_time = time.monotonic() + reply.timings.total < self._deadline
+            if verdict.reason is None or following is None or not in_time:
+                chosen = len(texts) - 1 if verdict.reason is None else best_of(outcomes)
+                return Done(texts[chosen], tuple(replies), tuple(fallbacks))
+            fallbacks.append(_fallback(job.window, verdict.reason, attempt, following))
+            attempt, job = following, await self._resubmit(job.window, following)
+
+    def _judge(self, attempt: Attempt, outcome: Outcome) -> Verdict:
+        asked = self._request
+        return judge(
+            attempt,
+            outcome,
+            asked.temperatures,
+            asked.thresholds,
+            self._model.info.logprob_threshold,
         )
 
-    async def _resubmit(self, window: Window, profile: Profile) -> Job:
+    def _text(self, window: Window, hypothesis: Hypothesis) -> WindowText:
+        pieces = tuple(self._model.split_text(hypothesis.tokens))
+        return WindowText(window, hypothesis, pieces, self._request.thresholds)
+
+    def _outcome(self, one: WindowText) -> Outcome:
+        text = "".join(piece.text for piece in one.pieces)
+        loud = not text.strip() and (self._request.vad or _is_loud(one.window))
+        return Outcome(one.hypothesis, text, loud)
+
+    async def _resubmit(self, window: Window, attempt: Attempt) -> Job:
         """Puts a window of an admitted request in again: it waits for room instead of failing."""
         while True:
-            job = self._job(window, profile)
+            job = self._job(window, attempt.profile, attempt.options)
             try:
                 self._submit([job])
             except QueueFull as full:
@@ -86,20 +126,27 @@ class WindowWork:
             else:
                 return job
 
-    def _job(self, window: Window, profile: Profile) -> Job:
-        return Job(self._id, window, profile, self._request.options, self._deadline)
+    def _job(self, window: Window, profile: Profile, options: DecodeOptions) -> Job:
+        return Job(self._id, window, profile, options, self._deadline)
 
     def _submit(self, jobs: list[Job]) -> None:
         if jobs:
             self._engine.submit(jobs, admitted=True)
             self._jobs += jobs
 
-    def _done(
-        self, window: Window, replies: tuple[WindowResult, ...], fallbacks: tuple[Fallback, ...]
-    ) -> Done:
-        hypothesis = replies[-1].hypothesis
-        pieces = tuple(self._model.split_text(hypothesis.tokens))
-        return Done(WindowText(window, hypothesis, pieces), replies, fallbacks)
+
+def _is_loud(window: Window) -> bool:
+    return bool(len(window.samples)) and float(np.sqrt(np.mean(window.samples**2))) >= LOUD_RMS
+
+
+def _fallback(window: Window, reason: str, attempt: Attempt, following: Attempt) -> Fallback:
+    return Fallback(
+        window.index,
+        reason,
+        attempt.profile.name,
+        following.profile.name,
+        following.options.temperature,
+    )
 
 
 async def _reply(job: Job) -> WindowResult:

@@ -75,6 +75,16 @@ class Metrics:
             ["profile", "reason"],
             registry=on,
         )
+        # Their ratio is how often a profile has to be guarded from itself.
+        self.windows = Counter(
+            "winnow_windows_total", "Windows transcribed.", ["profile"], registry=on
+        )
+        self.guarded_windows = Counter(
+            "winnow_guarded_windows_total",
+            "Windows that the guard had decoded again, once or more often.",
+            ["profile"],
+            registry=on,
+        )
         self.cancelled = Counter(
             "winnow_cancelled_total", "Requests cancelled, by reason.", ["reason"], registry=on
         )

@@ -119,7 +119,7 @@ class Pipeline:
         finally:
             work.withdraw()
         transcript = _assemble(duration_s, done, request, model.info, began, decode_s)
-        self._observe(transcript)
+        self._observe(transcript, len(done))
         return transcript
 
     def close(self) -> None:
@@ -151,7 +151,10 @@ class Pipeline:
         windows = split(audio, vad)
         return audio.duration_s, windows, time.monotonic() - began
 
-    def _observe(self, t: Transcript) -> None:
+    def _observe(self, t: Transcript, num_windows: int) -> None:
+        self._metrics.windows.labels(profile=t.profile).inc(num_windows)
+        guarded = {fallback.window for fallback in t.fallbacks}
+        self._metrics.guarded_windows.labels(profile=t.profile).inc(len(guarded))
         for stage in ("decode_audio", "queue", "mel", "encode", "decode", "total"):
             seconds = getattr(t.timings, stage)
             self._metrics.stage_seconds.labels(stage=stage, profile=t.profile).observe(seconds)

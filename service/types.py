@@ -53,9 +53,11 @@ class DecodeOptions:
     `language` is a code of the checkpoint or None (detect it); `task` is `transcribe` or
     `translate`; `language_only` detects the language and decodes no text. `temperature` 0 is
     greedy, or a beam search where `beam_size` is more than 1; above 0 it samples with `seed`.
-    `length_penalty` None divides by the length. `prompt`: tokens of what was said before;
-    `prefix`: tokens that the text has to begin with; `suppress`: tokens never to be said, None
-    for the checkpoint's own.
+    `length_penalty` None divides by the length. `prompt`: tokens of what was said before, the
+    same for every window: windows are decoded side by side, so that none waits for another's
+    text, as openai-whisper's `condition_on_previous_text` would have it. `prefix`: tokens that
+    the text has to begin with; `suppress`: text tokens never to be said, -1 among them for the
+    checkpoint's own as well, None for those alone.
     """
 
     language: str | None = None
@@ -74,13 +76,36 @@ class DecodeOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What a hypothesis has to keep to, or its window is decoded again: openai-whisper's.
+
+    `compression_ratio`: at most, bytes of text per byte compressed; `logprob`: at least, average
+    log-probability of a token, None for what the model goes by; `no_speech`: probability above
+    which a doubtful window is silent.
+    """
+
+    compression_ratio: float = 2.4
+    logprob: float | None = None
+    no_speech: float = 0.6
+
+
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # openai-whisper's, tried in turn
+
+
+@dataclass(frozen=True, slots=True)
 class TranscribeRequest:
-    """What is asked of one recording. `timeout_s` counts from the call, decoding included."""
+    """What is asked of one recording. `timeout_s` counts from the call, decoding included.
+
+    A window whose hypothesis misses the `thresholds` is decoded again, in the end at those of
+    the `temperatures` above that of `options`.
+    """
 
     profile: Profile
     options: DecodeOptions
     vad: bool = True
     timeout_s: float = 900.0
+    thresholds: Thresholds = Thresholds()
+    temperatures: tuple[float, ...] = TEMPERATURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +173,16 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """A window that was decoded again: from `profile` to `retry`, because of `reason`."""
+    """A window that was decoded again: from `profile` to `retry`, because of `reason`.
+
+    `temperature` is that of the retry.
+    """
 
     window: int
     reason: str
     profile: str
     retry: str
+    temperature: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

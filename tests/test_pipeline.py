@@ -177,24 +177,25 @@ def test_silence_is_an_empty_transcript(service: Service, asked: str | None, ans
     assert answer.duration == 3
 
 
-# The guard
+# The guard: test_fallback has the rest
 
 
-def test_a_repetitive_sparse_window_is_decoded_again_with_every_frame() -> None:
+def test_a_repetitive_window_is_decoded_again_until_nothing_is_left_to_try() -> None:
     with running() as service:
         source = wav((LOW_HZ, 29))  # one word 29 times
         answer = transcribe(service, source, request("fast"))
-        assert [(f.window, f.reason, f.profile, f.retry) for f in answer.fallbacks] == [
-            (0, "repetition", "fast", "dense")
+        assert {(f.window, f.reason) for f in answer.fallbacks} == {(0, "repetition")}
+        assert [(f.profile, f.retry, f.temperature) for f in answer.fallbacks] == [
+            ("fast", "fast-half", 0.0),
+            ("fast-half", "dense", 0.0),
+            *(("dense", "dense", temperature) for temperature in (0.2, 0.4, 0.6, 0.8, 1.0)),
         ]
         assert answer.kept_frames == answer.total_frames == 1500
+        assert answer.segments[0].temperature == 0
         labels = {"profile": "fast", "reason": "repetition"}
-        assert service.sample("winnow_fallbacks_total", **labels) == 1
-
-
-def test_a_dense_window_is_not_decoded_again(service: Service) -> None:
-    answer = transcribe(service, wav((LOW_HZ, 29)), request("dense"))
-    assert answer.fallbacks == ()
+        assert service.sample("winnow_fallbacks_total", **labels) == 7
+        assert service.sample("winnow_windows_total", profile="fast") == 1
+        assert service.sample("winnow_guarded_windows_total", profile="fast") == 1
 
 
 # Requests that cannot be done
@@ -294,7 +295,7 @@ class RememberingEngine(Engine):
 def test_every_request_takes_turns_of_its_own() -> None:
     with running(engine_class=RememberingEngine) as service:
         for _ in range(2):
-            transcribe(service, wav((LOW_HZ, 70)), request())
+            transcribe(service, wav((LOW_HZ, 70)), request(temperatures=()))
         assert isinstance(service.engine, RememberingEngine)
         first, second = service.engine.turns
         assert len(first) == len(second) == 1
@@ -344,8 +345,9 @@ class DrainingAfterFirstEngine(Engine):
 
 def test_a_window_is_decoded_again_in_a_drain_too() -> None:
     with running(engine_class=DrainingAfterFirstEngine) as service:
-        answer = transcribe(service, wav((LOW_HZ, 29)), request("fast"))
-        assert len(answer.fallbacks) == 1
+        asked = request("fast", temperatures=(0.0,))
+        answer = transcribe(service, wav((LOW_HZ, 29)), asked)
+        assert len(answer.fallbacks) == 2
         assert answer.kept_frames == answer.total_frames
 
 
@@ -366,10 +368,11 @@ def test_a_drain_answers_what_is_still_being_read() -> None:
 
 def test_a_window_decoded_again_waits_for_room_in_a_full_queue() -> None:
     with running(engine_class=BrieflyFullEngine) as service:
-        answer = transcribe(service, wav((LOW_HZ, 29)), request("fast"))
+        asked = request("fast", temperatures=(0.0,))
+        answer = transcribe(service, wav((LOW_HZ, 29)), asked)
         assert isinstance(service.engine, BrieflyFullEngine)
-        assert service.engine.num_submissions == 3
-        assert len(answer.fallbacks) == 1
+        assert service.engine.num_submissions == 4
+        assert len(answer.fallbacks) == 2
         assert answer.kept_frames == answer.total_frames
 
 
@@ -506,6 +509,10 @@ class EnglishModel(FakeModel):
 def test_an_english_only_model_hears_english_and_does_not_translate() -> None:
     with running(EnglishModel()) as service:
         assert service.pipeline.resolve_language(None) == "en"
+        assert service.pipeline.resolve_language("English") == "en"
+        with pytest.raises(InvalidRequest, match="use one of en") as refused:
+            service.pipeline.resolve_language("de")
+        assert refused.value.param == "language"
         with pytest.raises(InvalidRequest) as refused:
             transcribe(service, wav((LOW_HZ, 1)), request(options={"task": "translate"}))
         assert refused.value.param == "task"

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+from service.api.decoding import OPENAI_PROPERTIES as DECODING
+from service.api.decoding import decoding
 from service.api.errors import ModelNotFound
-from service.api.params import GRANULARITIES, choice, collect, flag, granularities, number, one
+from service.api.params import GRANULARITIES, choice, collect, flag, granularities, one
 from service.api.services import Services, services_of, transcribe_while_connected
 from service.api.uploads import read_upload
 from service.errors import InvalidRequest
 from service.profiles import Profile
 from service.text.formats import to_openai_json, to_openai_verbose, to_text
-from service.types import DecodeOptions, TranscribeRequest, Transcript
+from service.types import TranscribeRequest, Transcript
 
 ALIAS = "whisper-1"  # what OpenAI calls its hosted Whisper: stands for the loaded model
 PARAMETERS = (
     "model",
     "language",
-    "prompt",
+    *DECODING,
     "response_format",
-    "temperature",
     *GRANULARITIES,
     "stream",
 )
 FORMATS = ("json", "text", "verbose_json")
-MAX_TEMPERATURE = 1.0
 OPENAPI = {
     "requestBody": {
         "required": True,
@@ -45,7 +46,7 @@ OPENAPI = {
                         },
                         "language": {"type": "string"},
                         "response_format": {"type": "string", "enum": list(FORMATS)},
-                        "temperature": {"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE},
+                        **DECODING,
                         "timestamp_granularities[]": {
                             "type": "array",
                             "items": {"type": "string", "enum": ["segment", "word"]},
@@ -76,14 +77,17 @@ async def transcriptions(request: Request) -> Response:
         times = _granularities(given, response_format)
         profile = _resolve_model(services, one(given, "model"))
         request.state.profile = profile.name
+        how = decoding(given, services.engine.model)
         asked = TranscribeRequest(
             profile=profile,
-            options=DecodeOptions(
+            options=replace(
+                how.options,
                 language=services.pipeline.resolve_language(one(given, "language")),
-                temperature=number("temperature", one(given, "temperature"), 0.0, MAX_TEMPERATURE),
                 word_times="word" in times,
             ),
             timeout_s=float(services.config.deadline_seconds),
+            thresholds=how.thresholds,
+            temperatures=how.temperatures,
         )
         transcript = await transcribe_while_connected(request, upload.audio, asked)
     return _formatted(transcript, response_format, times)
@@ -134,10 +138,6 @@ def _resolve_model(services: Services, asked: str | None) -> Profile:
 def _refuse_unsupported(given: Mapping[str, tuple[str, ...]]) -> None:
     if flag("stream", one(given, "stream"), False):
         raise InvalidRequest("stream=true is not supported yet: leave it out.", "stream")
-    if "prompt" in given:
-        raise InvalidRequest(
-            "prompt is not supported yet, and would change nothing: leave it out.", "prompt"
-        )
 
 
 def _granularities(given: Mapping[str, tuple[str, ...]], response_format: str) -> tuple[str, ...]:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+from service.api.decoding import PROPERTIES as DECODING
+from service.api.decoding import decoding
 from service.api.params import GRANULARITIES, choice, collect, flag, granularities, number, one
 from service.api.services import Services, services_of, transcribe_while_connected
 from service.api.uploads import read_upload
 from service.pipeline import TASKS
 from service.text.formats import to_json, to_text
-from service.types import DecodeOptions, TranscribeRequest
+from service.types import TranscribeRequest
 
 PARAMETERS = (
     "profile",
     "language",
     "task",
-    "temperature",
+    *DECODING,
     "vad",
     "word_timestamps",
     *GRANULARITIES,
@@ -26,13 +29,12 @@ PARAMETERS = (
     "timeout",
 )
 FORMATS = ("json", "text")
-MAX_TEMPERATURE = 1.0
 
 _PROPERTIES = {
     "profile": {"type": "string", "description": "A name that GET /profiles lists."},
     "language": {"type": "string", "description": "A code or English name; detected if absent."},
     "task": {"type": "string", "enum": list(TASKS)},
-    "temperature": {"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE, "default": 0},
+    **DECODING,
     "vad": {"type": "boolean", "default": True, "description": "Cut at silence, and skip it."},
     "word_timestamps": {
         "type": "boolean",
@@ -93,15 +95,18 @@ async def transcribe(request: Request) -> Response:
 
 def _asked(given: Mapping[str, tuple[str, ...]], services: Services) -> TranscribeRequest:
     longest_s = float(services.config.deadline_seconds)
+    how = decoding(given, services.engine.model)
     return TranscribeRequest(
         profile=services.pipeline.resolve_profile(one(given, "profile")),
-        options=DecodeOptions(
+        options=replace(
+            how.options,
             language=services.pipeline.resolve_language(one(given, "language")),
             task=choice("task", one(given, "task"), TASKS),
-            temperature=number("temperature", one(given, "temperature"), 0.0, MAX_TEMPERATURE),
             word_times=flag("word_timestamps", one(given, "word_timestamps"), False)
             or "word" in granularities(given),
         ),
         vad=flag("vad", one(given, "vad"), True),
         timeout_s=number("timeout", one(given, "timeout"), longest_s, longest_s, positive=True),
+        thresholds=how.thresholds,
+        temperatures=how.temperatures,
     )

@@ -17,6 +17,9 @@ from service.model.weights import Dims
 
 NAME = "winnow-nano"
 
+# Sure words with unsure times: a token in three is one of 1,501 times, and averages -1 to -3.
+LOGPROB_THRESHOLD = -3.5
+
 
 def export(
     params: Mapping[str, Tensor], tokenizer: Tokenizer, dims: Dims, limits: str, folder: Path
@@ -72,7 +75,8 @@ def export(
         "alignment_timed": True,
     }
     _write_json(folder / "generation_config.json", generation)
-    _write_json(folder / "winnow.json", {"name": NAME, "limits": limits})
+    card = {"name": NAME, "limits": limits, "logprob_threshold": LOGPROB_THRESHOLD}
+    _write_json(folder / "winnow.json", card)
     state = {
         name: value.detach().to(torch.float16).contiguous()
         for name, value in params.items()

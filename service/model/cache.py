@@ -1,14 +1,15 @@
 """Keys and values of the windows being decoded, in rows that stay packed.
 
-A row is one window. Rows `[0, num_rows)` are in use; a row that leaves is overwritten by the last
-one, so every step works on views, never on gathered copies. What an earlier window left in a row is
-zeroed: masked positions still multiply, and NaN times zero is NaN. Cross-attention keys live in one
-pool per kept length: windows of different profiles share a step, and none pays for another's
-padding.
+A row is one window, or one sequence of a window's beam. Rows `[0, num_rows)` are in use; a row that
+leaves is overwritten by the last one, so every step works on views, never on gathered copies. What
+an earlier window left in a row is zeroed: masked positions still multiply, and NaN times zero is
+NaN. Cross-attention keys live in one pool per kept length: windows of different profiles share a
+step, and none pays for another's padding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -75,6 +76,35 @@ class DecodeCache:
         self.keys[:, row] = 0
         self.values[:, row] = 0
         self.lengths.append(0)
+
+    def fork(self, source: int) -> int:
+        """Adds a row that holds what `source` holds, and returns its number.
+
+        Its cross-attention keys and values are copied too, so that every row of a pool is read
+        in one piece, and a window of one row pays nothing for those of more.
+        """
+        pool = next(pool for pool in self.pools.values() if source in pool.rows)
+        entry, used = pool.rows.index(source), self.lengths[source]
+        self.append(pool.keys[:, entry], pool.values[:, entry])
+        row = self.num_rows - 1
+        self.keys[:, row, :, :used] = self.keys[:, source, :, :used]
+        self.values[:, row, :, :used] = self.values[:, source, :, :used]
+        self.lengths[row] = used
+        return row
+
+    def reorder(self, rows: Sequence[int], sources: Sequence[int]) -> None:
+        """Each of `rows` takes what its source held: rows of one window, at one length."""
+        if not rows:
+            return
+        used = self.lengths[rows[0]]
+        targets = torch.tensor(rows, device=self.keys.device)
+        held = torch.tensor(sources, device=self.keys.device)
+        for cached in (self.keys, self.values):
+            cached[:, targets, :, :used] = cached[:, held, :, :used]
+
+    def rewind(self, first_row: int) -> None:
+        """Rows from `first_row` on have read nothing yet."""
+        self.lengths[first_row:] = [0] * (self.num_rows - first_row)
 
     def remove(self, row: int) -> None:
         """Frees a row; the last row takes its number."""

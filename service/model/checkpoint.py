@@ -11,15 +11,18 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import WhisperConfig
 
 from service.errors import CheckpointError, ConfigError
 from service.model.alignment import Alignment, read_alignment
-from service.model.tokens import Vocabulary, read_json, read_vocabulary
+from service.model.tokens import Vocabulary, read_json, read_tokenizer, read_vocabulary
 from service.model.weights import Dims, Weights, from_state_dict, num_parameters
 
 EMBEDDED = Path(__file__).parents[1] / "assets" / "winnow-nano"
+
+WHISPERS_LOGPROB_THRESHOLD = -1.0
 
 _SAFETENSORS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLE = "pytorch_model.bin"
@@ -37,7 +40,11 @@ _SMALL_FILES = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A loaded model. `name` is what answers carry, `limits` a sentence on what it is not for."""
+    """A loaded model. `name` is what answers carry, `limits` a sentence on what it is not for.
+
+    `tokenizer` is None where the files do not say how text is split; `logprob_threshold` is the
+    average log-probability below which its text is doubtful.
+    """
 
     name: str
     weights: Weights
@@ -46,6 +53,8 @@ class Checkpoint:
     dtype: torch.dtype
     num_parameters: int
     alignment: Alignment
+    tokenizer: Tokenizer | None = None
+    logprob_threshold: float = WHISPERS_LOGPROB_THRESHOLD
     limits: str = ""
 
 
@@ -83,6 +92,8 @@ def load_checkpoint(name: str, device: str = "auto", dtype: str = "auto") -> Che
         dtype=kind,
         num_parameters=num_parameters(state),
         alignment=read_alignment(generation, dims),
+        tokenizer=read_tokenizer(folder),
+        logprob_threshold=float(card.get("logprob_threshold") or WHISPERS_LOGPROB_THRESHOLD),
         limits=str(card.get("limits") or ""),
     )
 

@@ -66,12 +66,16 @@ def join(weights: DecoderWeights, cache: DecodeCache, states_BTD: Tensor) -> Non
 
 
 def step(
-    weights: DecoderWeights, tokens_BN: Tensor, cache: DecodeCache, first_row: int = 0
+    weights: DecoderWeights,
+    tokens_BN: Tensor,
+    cache: DecodeCache,
+    first_row: int = 0,
+    wanted: Sequence[int] | None = None,
 ) -> Tensor:
     """Feeds N new tokens to each row from `first_row` on, and advances the cache.
 
-    Returns float32 logits (B, N, V). Rows may stand at different lengths and have kept different
-    numbers of frames.
+    Returns float32 logits (B, N, V), or of the `wanted` ones of the N positions only. Rows may
+    stand at different lengths and have kept different numbers of frames.
     """
     num_rows, num_new = tokens_BN.shape
     device = tokens_BN.device
@@ -102,7 +106,7 @@ def step(
         x = x + linear(merge_heads(context), layer.cross.out)
         x = mlp(x, layer.mlp)
     cache.lengths[first_row:] = [length + num_new for length in lengths]
-    return _logits(weights, x)
+    return _logits(weights, x if wanted is None else x[:, list(wanted)])
 
 
 _Member = tuple[Tensor, Tensor, Tensor]

@@ -1,42 +1,30 @@
-"""Continuous decoding: windows join and leave the batch at every step."""
+"""Continuous decoding: windows join and leave the batch at every step.
+
+A window is one row, or `beam_size` of them from its first own token on. Rows of one window are
+moved and copied among themselves only, so a beam changes nothing for anybody else.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from service.model import decoder, rules
+from service.model import decoder, loops, rules, search
 from service.model.alignment import Alignment
 from service.model.cache import empty_cache
+from service.model.language import language_probs
+from service.model.rows import Row, WindowState, fit, new_state
 from service.model.rules import Rules
+from service.model.search import Candidate, Scored
 from service.model.tokens import Vocabulary
 from service.model.weights import DecoderWeights
 from service.model.words import find_words
 from service.types import DecodeOptions, Encoded, Hypothesis, Word
-
-
-@dataclass(slots=True)
-class Row:
-    """A window being decoded: what it has said so far. `draws` samples its tokens, if any.
-
-    `encoded` is kept where its words' times will be asked for.
-    """
-
-    key: int
-    options: DecodeOptions
-    prompt: tuple[int, ...]
-    kept_frames: int
-    total_frames: int
-    draws: torch.Generator | None
-    encoded: Encoded | None = None
-    no_speech_prob: float = 0.0
-    sum_logprob: float = 0.0
-    tokens: list[int] = field(default_factory=list)
 
 
 class WindowDecoder:
@@ -52,29 +40,34 @@ class WindowDecoder:
     ) -> None:
         self.weights, self.vocabulary, self.rules = weights, vocabulary, token_rules
         self.alignment = alignment
+        self.device = weights.embedding_VD.device
+        self.max_tokens = max_tokens
         self.cache = empty_cache(weights, max_tokens)
         # Half the context, as openai-whisper has it: the other half is for a previous text.
         self.token_limit = max_tokens // 2
+        self.guarded = True  # a window in a loop ends before its limit
         self.rows: list[Row] = []
         self.done: dict[int, Hypothesis] = {}
 
     def __len__(self) -> int:
-        return len(self.rows) + len(self.done)
+        return len({row.window.key for row in self.rows}) + len(self.done)
 
     @torch.inference_mode()
     def join(
         self, keys: Sequence[int], encoded: Sequence[Encoded], options: Sequence[DecodeOptions]
     ) -> None:
         """Adds windows, says which language they are in where nobody did, and their first token."""
-        # Rows that share a prompt's length and kept frames are prefilled together.
-        groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
+        options = [fit(wish, self.max_tokens) for wish in options]
+        # Rows that share what they are given, but for its words, are prefilled together.
+        groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
         for i, (window, wish) in enumerate(zip(encoded, options, strict=True)):
+            given = (len(wish.prompt), len(wish.prefix), wish.timestamps)
             unknown = wish.language is None and self.vocabulary.multilingual
-            groups[len(window.states_TD), int(wish.timestamps), unknown].append(i)
-        for (_, _, unknown), members in groups.items():
+            groups[len(window.states_TD), given, unknown, wish.language_only].append(i)
+        for members in groups.values():
             wishes = [options[i] for i in members]
             windows = [encoded[i] for i in members]
-            self._prefill([keys[i] for i in members], windows, wishes, unknown)
+            self._prefill([keys[i] for i in members], windows, wishes)
 
     @torch.inference_mode()
     def step(self) -> dict[int, Hypothesis]:
@@ -88,73 +81,88 @@ class WindowDecoder:
     @torch.inference_mode()
     def drop(self, keys: Collection[int]) -> None:
         """Forgets windows whose results nobody waits for."""
-        for number in reversed(range(len(self.rows))):
-            if self.rows[number].key in keys:
-                self._remove(number)
+        for row in self.rows:
+            row.over = row.window.key in keys
+        self._remove_over(first_row=0)
         for key in keys:
             self.done.pop(key, None)
 
     def _prefill(
-        self,
-        keys: Sequence[int],
-        encoded: Sequence[Encoded],
-        options: Sequence[DecodeOptions],
-        unknown: bool,
+        self, keys: Sequence[int], encoded: Sequence[Encoded], options: Sequence[DecodeOptions]
     ) -> None:
-        """Reads the prompts; where the language is `unknown`, start-of-transcript first for it."""
+        """Reads what windows of one group are given, and chooses their first token."""
         first_row = len(self.rows)
+        states = [
+            new_state(*one, self.vocabulary, self.device, self._limit(one[2]))
+            for one in zip(keys, encoded, options, strict=True)
+        ]
         try:
             decoder.join(
                 self.weights, self.cache, torch.stack([window.states_TD for window in encoded])
             )
-            if unknown:
-                start_BV = self._read([[self.vocabulary.sot]] * len(keys), first_row)[:, 0]
-                options = self._detect_languages(start_BV, options)
-            prompts = [self.vocabulary.prompt(wish)[int(unknown) :] for wish in options]
-            logits_BNV = self._read(prompts, first_row)
-            if not unknown:
-                start_BV = logits_BNV[:, 0]
-            for key, window, wish in zip(keys, encoded, options, strict=True):
-                self.rows.append(self._new_row(key, window, wish))
-            self._note_silence(start_BV, first_row)
-            self._choose(logits_BNV[:, -1], first_row)
+            self._hear_language(states, first_row)
+            if options[0].language_only:
+                self._forget(first_row)
+                self.done |= {s.key: s.hypothesis(Scored((), 0.0, ended=True)) for s in states}
+                return
+            logits_BV = self._read_prompts(states, first_row)
+            self.rows += [Row(state, list(state.opening[: state.num_given])) for state in states]
+            self._choose(logits_BV, first_row)
         except Exception:
             # Rows and cache rows go together: what could not join leaves no trace.
-            while self.cache.num_rows > first_row:
-                self.cache.remove(self.cache.num_rows - 1)
-            del self.rows[first_row:]
+            self._forget(first_row)
             raise
 
-    def _read(self, tokens: Sequence[Sequence[int]], first_row: int) -> Tensor:
-        tokens_BN = torch.tensor(tokens, device=self.weights.embedding_VD.device)
-        return decoder.step(self.weights, tokens_BN, self.cache, first_row)
+    def _limit(self, options: DecodeOptions) -> int:
+        """How many tokens a window may say: the last one is never read, and needs no place."""
+        given = len(self.vocabulary.prompt(replace(options, language=self._any_language)))
+        return min(self.token_limit, self.max_tokens + 1 - given)
 
-    def _new_row(self, key: int, window: Encoded, wish: DecodeOptions) -> Row:
-        device = self.weights.embedding_VD.device
-        draws = torch.Generator(device).manual_seed(wish.seed) if wish.temperature else None
-        prompt, kept = self.vocabulary.prompt(wish), len(window.states_TD)
-        watched = window if wish.word_times else None
-        return Row(key, wish, prompt, kept, window.total_frames, draws, watched)
+    @property
+    def _any_language(self) -> str | None:
+        return next(iter(self.vocabulary.languages), None)
 
-    def _note_silence(self, start_BV: Tensor, first_row: int) -> None:
+    def _hear_language(self, states: Sequence[WindowState], first_row: int) -> None:
+        """Detects the group's language where nobody said it, after start-of-transcript alone."""
+        wish = states[0].options
+        unknown = wish.language is None and self.vocabulary.multilingual
+        if not unknown and not wish.language_only:
+            return
+        start_BV = self._read([[self.vocabulary.sot]] * len(states), first_row, [0])[:, 0]
+        if start_BV.isnan().any():
+            raise FloatingPointError("the logits are not numbers")
+        self._note_silence(states, start_BV)
+        for state, probs in zip(states, language_probs(self.vocabulary, start_BV), strict=True):
+            state.language_probs = probs
+            state.options = replace(state.options, language=probs[0][0])
+
+    def _read_prompts(self, states: Sequence[WindowState], first_row: int) -> Tensor:
+        """The logits (B, V) of the first token that each window may choose."""
+        prompts = [self.vocabulary.prompt(state.options) for state in states]
+        start = prompts[0].index(self.vocabulary.sot)
+        if start:
+            self.cache.rewind(first_row)
+        if self.cache.lengths[first_row]:
+            return self._read([prompt[1:] for prompt in prompts], first_row, [-1])[:, 0]
+        logits_BNV = self._read(prompts, first_row, [start, -1])
+        self._note_silence(states, logits_BNV[:, 0])
+        return logits_BNV[:, 1]
+
+    def _read(
+        self, tokens: Sequence[Sequence[int]], first_row: int, wanted: Sequence[int]
+    ) -> Tensor:
+        tokens_BN = torch.tensor(tokens, device=self.device)
+        return decoder.step(self.weights, tokens_BN, self.cache, first_row, wanted)
+
+    def _note_silence(self, states: Sequence[WindowState], start_BV: Tensor) -> None:
         if self.vocabulary.no_speech is None:
             return
         silent_B = start_BV.softmax(-1)[:, self.vocabulary.no_speech].tolist()
-        for row, probability in zip(self.rows[first_row:], silent_B, strict=True):
-            row.no_speech_prob = probability
-
-    def _detect_languages(
-        self, logits_BV: Tensor, options: Sequence[DecodeOptions]
-    ) -> list[DecodeOptions]:
-        """The likeliest language token after start-of-transcript, as openai-whisper detects it."""
-        codes = list(self.vocabulary.languages)
-        best_B = logits_BV[:, list(self.vocabulary.languages.values())].argmax(-1).tolist()
-        return [
-            replace(wish, language=codes[best]) for wish, best in zip(options, best_B, strict=True)
-        ]
+        for state, probability in zip(states, silent_B, strict=True):
+            state.no_speech_prob = probability
 
     def _choose(self, logits_BV: Tensor, first_row: int) -> None:
-        """Appends the next token of each row from `first_row` on, and moves ended rows to done.
+        """Appends the next token of each row from `first_row` on, and moves ended ones to done.
 
         Raises FloatingPointError where there is no likeliest token: NaN is no answer to anybody.
         """
@@ -163,55 +171,131 @@ class WindowDecoder:
             self.rules,
             logits_BV,
             [row.tokens for row in rows],
-            [row.options.timestamps for row in rows],
+            [row.window.options.timestamps for row in rows],
+            {n: r.window.banned_KV for n, r in enumerate(rows) if r.window.banned_KV is not None},
         )
         logprobs_BV = allowed_BV.log_softmax(-1)
         chosen_B = allowed_BV.argmax(-1)
         for number, row in enumerate(rows):
-            if row.draws is not None:
-                weights_V = (allowed_BV[number] / row.options.temperature).softmax(-1)
-                chosen_B[number] = torch.multinomial(weights_V, 1, generator=row.draws)[0]
+            if row.window.draws is not None:
+                weights_V = (allowed_BV[number] / row.window.options.temperature).softmax(-1)
+                chosen_B[number] = torch.multinomial(weights_V, 1, generator=row.window.draws)[0]
         chosen_logprobs = logprobs_BV.gather(1, chosen_B[:, None])[:, 0].tolist()
         if any(map(math.isnan, chosen_logprobs)):
             raise FloatingPointError("the logits are not numbers")
         for row, token, logprob in zip(rows, chosen_B.tolist(), chosen_logprobs, strict=True):
-            row.sum_logprob += logprob
+            if row.window.beam_size == 1:
+                self._say(row, token, logprob)
+        if any(row.window.beam_size > 1 for row in rows):
+            self._branch(logprobs_BV, first_row)
+        self._remove_over(first_row)
+
+    def _say(self, row: Row, token: int, logprob: float) -> None:
+        """The next token of a window of one row."""
+        row.sum_logprob += logprob
+        ended = token == self.vocabulary.eot
+        if not ended:
             row.tokens.append(token)
-        for number in reversed(range(first_row, len(self.rows))):
-            row = self.rows[number]
-            if row.tokens[-1] == self.vocabulary.eot or len(row.tokens) >= self.token_limit:
-                self.done[row.key] = self._hypothesis(row)
-                self._remove(number)
+        if ended or self._is_cut(row.window, row.tokens):
+            self._answer(row.window, Scored(tuple(row.tokens), row.sum_logprob, ended))
+            row.over = True
 
-    def _hypothesis(self, row: Row) -> Hypothesis:
-        ended = row.tokens[-1] == self.vocabulary.eot
-        tokens = row.tokens[:-1] if ended else row.tokens
-        return Hypothesis(
-            tokens=tuple(tokens),
-            avg_logprob=row.sum_logprob / (len(tokens) + 1),
-            no_speech_prob=row.no_speech_prob,
-            temperature=row.options.temperature,
-            language=row.options.language or "en",
-            ended=ended,
-            kept_frames=row.kept_frames,
-            total_frames=row.total_frames,
-            words=self._words(row, tokens),
-        )
+    def _is_cut(self, window: WindowState, tokens: Sequence[int]) -> bool:
+        """Whether a sequence that has not ended ends here: at the limit, or in a loop."""
+        if len(tokens) >= window.token_limit:
+            return True
+        # Not at every step: a row is read through, and most have nothing to say.
+        if not self.guarded or not loops.is_due(len(tokens)):
+            return False
+        begin = self.vocabulary.timestamp_begin
+        return loops.is_looping([token for token in tokens if token < begin])
 
-    def _words(self, row: Row, tokens: Sequence[int]) -> tuple[Word, ...]:
-        if row.encoded is None:
+    def _answer(self, window: WindowState, said: Scored) -> None:
+        hypothesis = window.hypothesis(said)
+        words = self._words(window, hypothesis.tokens)
+        self.done[window.key] = replace(hypothesis, words=words)
+
+    def _words(self, window: WindowState, tokens: Sequence[int]) -> tuple[Word, ...]:
+        if window.encoded is None:
             return ()
         return find_words(
-            self.weights, self.vocabulary, self.alignment, row.encoded, row.options, tokens
+            self.weights, self.vocabulary, self.alignment, window.encoded, window.options, tokens
         )
 
-    def _latest_tokens(self) -> Tensor:
-        device = self.weights.embedding_VD.device
-        return torch.tensor([[row.tokens[-1]] for row in self.rows], device=device)
+    def _branch(self, logprobs_BV: Tensor, first_row: int) -> None:
+        """The next token of windows that have beams, each by the best of its rows."""
+        beams: dict[int, list[int]] = defaultdict(list)
+        for number, row in enumerate(self.rows[first_row:]):
+            if row.window.beam_size > 1:
+                beams[row.window.key].append(number)
+        for numbers in beams.values():
+            window = self.rows[first_row + numbers[0]].window
+            best = logprobs_BV[numbers].topk(window.beam_size + 1)
+            members = [first_row + number for number in numbers]
+            candidates = [
+                Candidate(source, token, self.rows[members[source]].sum_logprob + logprob)
+                for source, (tokens, logprobs) in enumerate(
+                    zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                )
+                for token, logprob in zip(tokens, logprobs, strict=True)
+                if logprob > -math.inf
+            ]
+            self._advance(window, members, candidates)
 
-    def _remove(self, number: int) -> None:
-        """Frees a row; the last one takes its number, here and in the cache."""
-        self.cache.remove(number)
-        last = self.rows.pop()
-        if number < len(self.rows):
-            self.rows[number] = last
+    def _advance(
+        self, window: WindowState, members: Sequence[int], candidates: Sequence[Candidate]
+    ) -> None:
+        """A window's rows `members` become the likeliest of the candidates, or it is done."""
+        said = [tuple(self.rows[member].tokens) for member in members]
+        kept, ended = search.rank(candidates, window.beam_size, self.vocabulary.eot)
+        most = search.max_finished(window.beam_size, window.options.patience)
+        window.finished += [Scored(said[c.source], c.sum_logprob, True) for c in ended]
+        del window.finished[most:]
+        going = [Scored((*said[c.source], c.token), c.sum_logprob, False) for c in kept]
+        if len(window.finished) < most and going and not self._is_cut(window, going[0].tokens):
+            self._replant(members, [c.source for c in kept], going)
+            return
+        penalty = window.options.length_penalty
+        self._answer(
+            window,
+            search.best(window.finished, going, window.beam_size, penalty, window.num_given),
+        )
+        for member in members:
+            self.rows[member].over = True
+
+    def _replant(
+        self, members: Sequence[int], sources: Sequence[int], going: Sequence[Scored]
+    ) -> None:
+        """Puts sequences on a window's rows, each on a copy of what its source row has read."""
+        window, rows = self.rows[members[0]].window, list(members)
+        places = search.place(sources)
+        moves: dict[int, int] = {}
+        for place, source in sorted(zip(places, sources, strict=True)):
+            if place >= len(members):
+                rows.append(self.cache.fork(members[source]))
+                self.rows.append(Row(window, []))
+            elif place != source:
+                moves[members[place]] = members[source]
+        self.cache.reorder(list(moves), list(moves.values()))
+        for place, sequence in zip(places, going, strict=True):
+            self.rows[rows[place]].tokens = list(sequence.tokens)
+            self.rows[rows[place]].sum_logprob = sequence.sum_logprob
+        for surplus in rows[len(going) :]:
+            self.rows[surplus].over = True
+
+    def _latest_tokens(self) -> Tensor:
+        return torch.tensor([[row.tokens[-1]] for row in self.rows], device=self.device)
+
+    def _remove_over(self, first_row: int) -> None:
+        """Frees rows that are over; the last one takes the number, here and in the cache."""
+        for number in reversed(range(first_row, len(self.rows))):
+            if self.rows[number].over:
+                self.cache.remove(number)
+                last = self.rows.pop()
+                if number < len(self.rows):
+                    self.rows[number] = last
+
+    def _forget(self, first_row: int) -> None:
+        while self.cache.num_rows > first_row:
+            self.cache.remove(self.cache.num_rows - 1)
+        del self.rows[first_row:]

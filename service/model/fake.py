@@ -26,12 +26,15 @@ VOWELS = ("a", "e", "i", "o", "u", "ai", "ei", "ou")
 WORDS = tuple(f" {consonant}{vowel}" for consonant in "bdfghjklmnprstvz" for vowel in VOWELS)
 FIRST_TRANSLATED = len(WORDS)
 FIRST_TIME = 2 * len(WORDS)
+MAX_PROMPT_TOKENS = 223  # as Whisper's
 SILENCE = -1.0
 # A second counts as silent when its loudest band rises by less than this over the window's floor,
 # on Whisper's log-mel scale, where a window spans 2. About 50 ms of a loud sound pass it.
 SILENCE_RISE = 0.08
 
 LANGUAGES = {"en": "english", "de": "german", "fr": "french"}
+
+LANGUAGE_PROBS = (("en", 0.75), ("de", 0.125), ("fr", 0.125))
 
 Predicate = Callable[[torch.Tensor], bool]
 
@@ -66,6 +69,8 @@ class FakeModel:
             dtype="float32",
             languages=dict(LANGUAGES),
             multilingual=True,
+            vocab_size=FIRST_TIME + NUM_FRAMES + 1,
+            max_prompt_tokens=MAX_PROMPT_TOKENS,
             limits="It understands no speech: it names the loudest mel band of each second.",
         )
         self._fail_encode_when = fail_encode_when
@@ -125,6 +130,16 @@ class FakeModel:
             pieces.append(Piece(start_s, None, text, tuple(own)))
         return pieces
 
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """The words of a text that the model could say itself; others are left out."""
+        return _tokens_of(text)
+
+
+def _tokens_of(text: str) -> tuple[int, ...]:
+    spoken = {word: token for token, word in enumerate(WORDS)}
+    spoken |= {word.upper(): FIRST_TRANSLATED + token for word, token in spoken.items()}
+    return tuple(spoken[f" {word}"] for word in text.split() if f" {word}" in spoken)
+
 
 def _word(token: int) -> str:
     return WORDS[token] if token < FIRST_TRANSLATED else WORDS[token - FIRST_TRANSLATED].upper()
@@ -137,13 +152,18 @@ class _Window:
     script: tuple[int, ...]
     spoken: int = 0
 
+    @property
+    def _is_told(self) -> bool:
+        return self.options.language is not None and not self.options.language_only
+
     def hypothesis(self) -> Hypothesis:
         return Hypothesis(
             tokens=self.script,
             avg_logprob=-0.1,
             no_speech_prob=0.05 if self.script else 0.95,
             temperature=self.options.temperature,
-            language=self.options.language or "en",
+            language=(self._is_told and self.options.language) or "en",
+            language_probs=() if self._is_told else LANGUAGE_PROBS,
             ended=True,
             kept_frames=len(self.encoded.positions_T),
             total_frames=self.encoded.total_frames,
@@ -168,7 +188,8 @@ class FakeDecodeBatch:
         for key, window, wish in zip(keys, encoded, options, strict=True):
             if key in self._windows:
                 raise ValueError(f"key {key} is already in the batch")
-            self._windows[key] = _Window(window, wish, _script(window, wish))
+            script = () if wish.language_only else wish.prefix + _script(window, wish)
+            self._windows[key] = _Window(window, wish, script)
 
     def step(self) -> dict[int, Hypothesis]:
         """One token of every window; raises RuntimeError where `fail_step_when` said so."""

@@ -17,8 +17,10 @@ class ModelInfo:
     """What a loaded model is: for answers, `/v1/models`, metrics and start-up lines.
 
     `name` is what answers carry; `languages` maps codes to English names, in the checkpoint's
-    order, `{"en": "english"}` for an English-only one. `limits` is a sentence on what the model
-    is not for, or "".
+    order, `{"en": "english"}` for an English-only one. `vocab_size` counts its tokens,
+    `max_prompt_tokens` those of a prompt that it takes: 0 for none. `logprob_threshold` is the
+    average log-probability below which its text is doubtful: Whisper's, unless the checkpoint
+    says otherwise. `limits` is a sentence on what the model is not for, or "".
     """
 
     name: str
@@ -30,6 +32,9 @@ class ModelInfo:
     dtype: str
     languages: dict[str, str]
     multilingual: bool
+    vocab_size: int
+    max_prompt_tokens: int
+    logprob_threshold: float = -1.0
     limits: str = ""
 
 
@@ -52,7 +57,7 @@ class DecodeBatch(Protocol):
 
 
 class SpeechModel(Protocol):
-    """A checkpoint on a device. Called by one thread only."""
+    """A checkpoint on a device. Called by one thread only, but for what deals with text."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -65,3 +70,6 @@ class SpeechModel(Protocol):
 
     def split_text(self, tokens: Sequence[int]) -> list[Piece]:
         """The timestamped pieces of a hypothesis, in one pass. Text keeps its leading space."""
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text, for prompts and prefixes; from any thread. No special ones."""

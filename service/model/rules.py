@@ -5,8 +5,8 @@ Source: `decoding.py` of openai-whisper (SuppressBlank, SuppressTokens, ApplyTim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,9 +39,24 @@ def make_rules(vocabulary: Vocabulary, device: torch.device) -> Rules:
     banned[_TIMED_FIRST, :begin] = True
     banned[_TIMED_CLOSING, : vocabulary.eot] = True
     banned[_PLAIN:, begin:] = True
+    # Where all else is suppressed, ending at once is all that is left.
+    banned[_PLAIN_FIRST, vocabulary.eot] &= not banned[_PLAIN_FIRST].all()
     limit = vocabulary.max_initial_timestamp_index
     last_initial = end - 1 if limit is None else min(begin + limit, end - 1)
     return Rules(banned.to(device), begin, end, last_initial)
+
+
+def suppressing(vocabulary: Vocabulary, suppress: Sequence[int], device: torch.device) -> Tensor:
+    """`Rules.banned_KV` where a request says itself which text tokens are never to be said.
+
+    -1 among `suppress` stands for the checkpoint's own. Control tokens are suppressed anyway, and
+    timestamps and end-of-text never: without them a window could not go on.
+    """
+    text = {token for token in suppress if 0 <= token < vocabulary.eot}
+    own = vocabulary.suppress_tokens if -1 in suppress else ()
+    control = range(vocabulary.eot + 1, vocabulary.timestamp_begin)
+    tokens = tuple({*text, *own, *control})
+    return make_rules(replace(vocabulary, suppress_tokens=tokens), device).banned_KV
 
 
 def apply(
@@ -49,17 +64,22 @@ def apply(
     logits_BV: Tensor,
     histories: Sequence[Sequence[int]],
     timestamps: Sequence[bool],
+    own: Mapping[int, Tensor] | None = None,
 ) -> Tensor:
     """Logits (B, V) with -inf where a token may not come next; `logits_BV` is left as it was.
 
     `histories`: each row's own tokens so far, without the prompt. With `timestamps` a row obeys
     the timestamp rules: they come first and in pairs, never decrease, no segment is empty, and
     one is due once all of them together are likelier than any other token. Without, there are none.
+    `own`: what `suppressing` gave, by row, for those that do not go by the checkpoint's.
     """
     rows = [_situation(rules, *row) for row in zip(histories, timestamps, strict=True)]
     state_3B = torch.tensor(rows, device=logits_BV.device).T
     situations_B, first_B1, last_B1 = state_3B[0], state_3B[1, :, None], state_3B[2, :, None]
-    logits_BV = logits_BV.masked_fill(rules.banned_KV[situations_B], -torch.inf)
+    banned_BV = rules.banned_KV[situations_B]
+    for row, banned_KV in (own or {}).items():
+        banned_BV[row] = banned_KV[rows[row][0]]
+    logits_BV = logits_BV.masked_fill(banned_BV, -torch.inf)
     text, times = logits_BV[:, : rules.timestamp_begin], logits_BV[:, rules.timestamp_begin :]
     ids = torch.arange(rules.timestamp_begin, logits_BV.shape[1], device=logits_BV.device)
     times.masked_fill_((ids < first_B1) | (ids > last_B1), -torch.inf)

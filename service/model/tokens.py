@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from service.errors import CheckpointError, InvalidRequest
@@ -25,7 +28,8 @@ class Vocabulary:
     Ids below `eot` are text, `text_bytes[id]` its UTF-8, which may be part of a character. Ids in
     `[timestamp_begin, timestamp_begin + num_timestamps)` are times, `precision_s` apart.
     `languages` maps codes to ids in id order, and is empty for an English-only checkpoint, as
-    `transcribe` and `translate` are None where the model has no such task.
+    `transcribe` and `translate` are None where the model has no such task. `previous` opens the
+    text that was said before.
     """
 
     size: int
@@ -41,6 +45,7 @@ class Vocabulary:
     transcribe: int | None = None
     translate: int | None = None
     no_speech: int | None = None
+    previous: int | None = None
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
     max_initial_timestamp_index: int | None = None
@@ -55,10 +60,13 @@ class Vocabulary:
     def prompt(self, options: DecodeOptions) -> tuple[int, ...]:
         """What the decoder is given before its first own token.
 
+        That is, what was said before after `previous`, start-of-transcript, language, task, and
+        the prefix. With timestamps the prefix stands behind the first of them, as a text does.
         Raises InvalidRequest for a language or task that the checkpoint does not have. The
         language has to be known by now; ValueError where it is None and a choice exists.
         """
-        ids = [self.sot]
+        ids = [self.previous, *options.prompt] if options.prompt and self.previous else []
+        ids.append(self.sot)
         if self.multilingual:
             ids += [self._language_id(options.language), self._task_id(options.task)]
         elif options.language not in (None, "en") or options.task != "transcribe":
@@ -68,7 +76,13 @@ class Vocabulary:
             )
         if not options.timestamps:
             ids.append(self.no_timestamps)
-        return tuple(ids)
+        return (*ids, *self.opening(options))
+
+    def opening(self, options: DecodeOptions) -> tuple[int, ...]:
+        """The prefix as the hypothesis begins with it, () where there is none."""
+        if options.prefix and options.timestamps:
+            return (self.timestamp_begin, *options.prefix)
+        return options.prefix
 
     def _language_id(self, code: str | None) -> int:
         if code is None:
@@ -158,6 +172,7 @@ def read_vocabulary(
         transcribe=ids.get("<|transcribe|>") if multilingual else None,
         translate=ids.get("<|translate|>") if multilingual else None,
         no_speech=ids.get("<|nospeech|>", ids.get("<|nocaptions|>")),
+        previous=ids.get("<|startofprev|>"),
         suppress_tokens=_id_list(settings, "suppress_tokens", vocab_size),
         begin_suppress_tokens=_id_list(settings, "begin_suppress_tokens", vocab_size),
         max_initial_timestamp_index=settings.get("max_initial_timestamp_index"),
@@ -180,6 +195,24 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} must hold a JSON object")
     return value
+
+
+def read_tokenizer(folder: Path) -> Tokenizer | None:
+    """What splits text as the checkpoint was trained on it, None without merges.
+
+    Raises CheckpointError for files that are corrupt.
+    """
+    whole, parts = folder / "tokenizer.json", [folder / "vocab.json", folder / "merges.txt"]
+    try:
+        if whole.exists():
+            return Tokenizer.from_file(str(whole))
+        if not all(part.exists() for part in parts):
+            return None
+        tokenizer = Tokenizer(BPE.from_file(*map(str, parts)))
+        tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+        return tokenizer
+    except Exception as error:  # of the library's own, which are plain Exceptions
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read: {error}") from error
 
 
 def _read_ids(folder: Path) -> dict[str, int]:

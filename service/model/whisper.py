@@ -35,8 +35,15 @@ class Whisper:
             dtype=str(checkpoint.dtype).removeprefix("torch."),
             languages=vocabulary.language_names,
             multilingual=vocabulary.multilingual,
+            vocab_size=dims.vocab_size,
+            max_prompt_tokens=dims.max_tokens // 2 - 1 if self._takes_prompts else 0,
+            logprob_threshold=checkpoint.logprob_threshold,
             limits=checkpoint.limits,
         )
+
+    @property
+    def _takes_prompts(self) -> bool:
+        return self.checkpoint.tokenizer is not None and bool(self.checkpoint.vocabulary.previous)
 
     @torch.inference_mode()
     def encode(self, mel_BFT: Tensor, profiles: Sequence[Profile]) -> list[Encoded]:
@@ -71,6 +78,14 @@ class Whisper:
 
     def split_text(self, tokens: Sequence[int]) -> list[Piece]:
         return self.checkpoint.vocabulary.split_text(tokens)
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """() where the checkpoint does not say how text is split."""
+        if self.checkpoint.tokenizer is None:
+            return ()
+        ids = self.checkpoint.tokenizer.encode(text, add_special_tokens=False).ids
+        # A text may spell a special token. It is not one.
+        return tuple(token for token in ids if token < self.checkpoint.vocabulary.eot)
 
 
 def _what_it_does(profile: Profile) -> Profile:

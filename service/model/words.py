@@ -48,14 +48,15 @@ def find_words(
 
     Reads the whole hypothesis once more to watch the alignment heads. A word's times are those of
     kept frames with sound at their original positions, and its probability the mean of its
-    tokens' among text tokens. `options.language` has to be known.
+    tokens' among text tokens. `options.language` has to be known. A prefix is part of the
+    `tokens`; what was said before is not read again.
     """
     text = [token for token in tokens if token < vocabulary.eot]
     if not text:
         return ()
     timed = alignment.timed and options.timestamps
     said = list(tokens) if timed else text
-    prompt = vocabulary.prompt(replace(options, timestamps=timed))
+    prompt = vocabulary.prompt(replace(options, prompt=(), prefix=(), timestamps=timed))
     sequence = torch.tensor([[*prompt, *said, vocabulary.eot]], device=encoded.states_TD.device)
     logits_BNV, watched = decoder.forward_watched(
         weights, sequence, encoded.states_TD[None], alignment.heads

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from service.text.guard import is_silent
 from service.text.languages import WRITTEN_WITHOUT_SPACES
 from service.text.timestamps import TimedPiece, compression_ratio, settle
 from service.text.words import by_piece, place
-from service.types import Hypothesis, Piece, Segment, Window
+from service.types import Hypothesis, Piece, Segment, Thresholds, Window
 
 
 @dataclass(frozen=True, slots=True)
 class WindowText:
-    """One window, the hypothesis it ended with, and that hypothesis as pieces of text."""
+    """One window, the hypothesis it ended with, and that hypothesis as pieces of text.
+
+    `thresholds` say whether it is silent.
+    """
 
     window: Window
     hypothesis: Hypothesis
     pieces: tuple[Piece, ...]
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    @property
+    def is_silent(self) -> bool:
+        return is_silent(self.hypothesis, self.thresholds)
 
     @property
     def has_text(self) -> bool:
-        return not is_silent(self.hypothesis) and any(piece.text.strip() for piece in self.pieces)
+        return not self.is_silent and any(piece.text.strip() for piece in self.pieces)
 
 
 def stitch(windows: Sequence[WindowText], duration_s: float) -> tuple[Segment, ...]:
@@ -35,7 +43,7 @@ def stitch(windows: Sequence[WindowText], duration_s: float) -> tuple[Segment, .
     """
     segments: list[Segment] = []
     for one in windows:
-        if is_silent(one.hypothesis):
+        if one.is_silent:
             continue
         timed = settle(one.pieces, one.window.duration_s)
         if not timed:

@@ -6,7 +6,7 @@ import io
 import threading
 import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,9 +19,9 @@ from service.api.app import create_app
 from service.api.server import DrainingServer
 from service.api.services import Services
 from service.config import ServerConfig
-from service.model.fake import FakeModel
+from service.model.fake import FakeDecodeBatch, FakeModel
 from service.model.protocol import SpeechModel
-from service.types import SAMPLE_RATE
+from service.types import SAMPLE_RATE, DecodeOptions, Encoded
 
 PATIENCE_S = 60.0  # how long a test waits before it calls something stuck; never a measurement
 
@@ -131,3 +131,35 @@ def running(
         server.should_exit = True
         thread.join(PATIENCE_S)
         assert not thread.is_alive()
+
+
+class RememberingBatch(FakeDecodeBatch):
+    def __init__(self, wishes: list[DecodeOptions]) -> None:
+        super().__init__()
+        self.wishes = wishes
+
+    def join(
+        self, keys: Sequence[int], encoded: Sequence[Encoded], options: Sequence[DecodeOptions]
+    ) -> None:
+        self.wishes.extend(options)
+        super().join(keys, encoded, options)
+
+
+class RememberingModel(FakeModel):
+    """The fake model, and what was asked of its decoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wishes: list[DecodeOptions] = []
+
+    def new_decode_batch(self) -> FakeDecodeBatch:
+        return RememberingBatch(self.wishes)
+
+
+@contextmanager
+def remembered() -> Iterator[tuple[Running, list[DecodeOptions]]]:
+    """A server, and what is asked of its decoder once it has warmed up."""
+    model = RememberingModel()
+    with running(lambda: model) as server:
+        model.wishes.clear()
+        yield server, model.wishes

@@ -12,7 +12,7 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from service.model.fake import FakeModel
 
 from .conftest import StartServer
-from .harness import Running, refused, silence, voice
+from .harness import Running, refused, remembered, silence, voice
 
 
 @pytest.fixture
@@ -116,14 +116,17 @@ def test_an_unknown_profile_of_a_served_model_is_refused(
     ("param", "value", "says"),
     [
         ("stream", True, "not supported yet"),
-        ("prompt", "Winnow", "not supported yet"),
         ("response_format", "srt", "json, text, verbose_json"),
         ("timestamp_granularities", ["word"], "response_format=verbose_json"),
         ("timestamp_granularities", ["phrase"], "segment, word"),
         ("timestamp_granularities", ["segment"], "response_format=verbose_json"),
         ("temperature", 1.5, "from 0 to 1"),
         ("language", "xx", "en, de, fr"),
-        ("chunking_strategy", "auto", "Valid parameters: model, language"),
+        (
+            "chunking_strategy",
+            "auto",
+            "Valid parameters: model, language, temperature, prompt, hotwords",
+        ),
     ],
 )
 def test_what_is_not_supported_is_refused_and_not_ignored(
@@ -133,6 +136,20 @@ def test_what_is_not_supported_is_refused_and_not_ignored(
         client.audio.transcriptions.create(model="fake", file=speech, **{param: value})
     assert says in refusal.value.message
     assert (refusal.value.code, refusal.value.param) == ("invalid_request", param)
+
+
+def test_a_prompt_and_hotwords_reach_the_decoder() -> None:
+    """The fake model says what it is prompted with nowhere, so what it was given is looked at."""
+    with remembered() as (running, wishes):
+        answer = running.client.post(
+            "/v1/audio/transcriptions",
+            files={"file": voice(2)},
+            data={"model": "fake", "prompt": "ba be", "hotwords": "bo", "temperature": "0.2,0.6"},
+        )
+    assert answer.status_code == 200
+    (wish,) = wishes
+    assert wish.prompt == FakeModel().encode_text(" bo") + FakeModel().encode_text(" ba be")
+    assert wish.temperature == 0.2
 
 
 def test_an_empty_prompt_and_no_stream_are_nothing(

@@ -98,7 +98,7 @@ def test_a_blank_form_field_is_not_given(shared: Running) -> None:
         ("timeout", "0", "more than 0 to 900"),
         ("timeout", "901", "more than 0 to 900"),
         ("timeout", "inf", "more than 0 to 900"),
-        ("profil", "fast", "profile, language, task, temperature, vad, word_timestamps, "),
+        ("profil", "fast", "profile, language, task, temperature, prompt, hotwords, beam_size"),
     ],
 )
 @pytest.mark.parametrize("where", ["form", "query"])

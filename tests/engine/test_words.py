@@ -12,7 +12,8 @@ import soundfile
 
 from service.errors import EngineError
 from service.model.checkpoint import load_checkpoint
-from service.model.decoding import Row, WindowDecoder
+from service.model.decoding import WindowDecoder
+from service.model.rows import WindowState
 from service.model.whisper import Whisper
 from service.types import SAMPLE_RATE, Job, Samples, Word
 
@@ -28,12 +29,12 @@ class FragileDecoder(WindowDecoder):
     bad_frames = 0
     seen: list[int | None]
 
-    def _words(self, row: Row, tokens: Sequence[int]) -> tuple[Word, ...]:
-        if row.encoded is not None:
-            self.seen.append(row.encoded.audio_frames)
-            if row.encoded.audio_frames == self.bad_frames:
+    def _words(self, window: WindowState, tokens: Sequence[int]) -> tuple[Word, ...]:
+        if window.encoded is not None:
+            self.seen.append(window.encoded.audio_frames)
+            if window.encoded.audio_frames == self.bad_frames:
                 raise RuntimeError("told to fail")
-        return super()._words(row, tokens)
+        return super()._words(window, tokens)
 
 
 class FragileWhisper(Whisper):

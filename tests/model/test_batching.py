@@ -34,11 +34,11 @@ PROFILES = (
 )
 OPTIONS = (
     DecodeOptions("en"),
-    DecodeOptions("de", timestamps=False),
+    DecodeOptions("de", timestamps=False, suppress=(11, 13), prefix=(500, 600)),
     DecodeOptions(None),
-    DecodeOptions("fr", task="translate"),
+    DecodeOptions("fr", beam_size=5, task="translate"),
     DecodeOptions("en", temperature=0.7, seed=3),
-    DecodeOptions(None, timestamps=False),
+    DecodeOptions(None, timestamps=False, beam_size=3, patience=1.5, prompt=(400, 11, 1000)),
 )
 SIX = range(6)
 
@@ -82,10 +82,18 @@ def alone(model: Whisper, encoded: list[Encoded]) -> list[Hypothesis]:
 
 def assert_same(ours: Sequence[Hypothesis], alone: Sequence[Hypothesis]) -> None:
     for together, single in zip(ours, alone, strict=True):
+        assert [code for code, _ in together.language_probs][:1] == [
+            code for code, _ in single.language_probs
+        ][:1]
+        shares = dict(single.language_probs)
+        assert dict(together.language_probs) == pytest.approx(shares, abs=1e-4)
         assert together.avg_logprob == pytest.approx(single.avg_logprob, abs=1e-4)
         assert together.no_speech_prob == pytest.approx(single.no_speech_prob, abs=1e-4)
         close = replace(
-            together, avg_logprob=single.avg_logprob, no_speech_prob=single.no_speech_prob
+            together,
+            avg_logprob=single.avg_logprob,
+            no_speech_prob=single.no_speech_prob,
+            language_probs=single.language_probs,
         )
         assert close == single
 

@@ -240,7 +240,7 @@ def test_decoding_gives_words_to_the_windows_that_asked(tiny: Pair, timestamps: 
     encoded = [replace(one, audio_frames=700) for one in model.encode(noise(2), [DENSE] * 2)]
     asked = DecodeOptions("en", timestamps=timestamps, word_times=True)
     batch.join([0, 1], encoded, [asked, replace(asked, word_times=False)])
-    assert [row.encoded is None for row in batch.rows] == [False, True]
+    assert [row.window.encoded is None for row in batch.rows] == [False, True]
     with_words, without = finish(batch, 2)
     assert without.words == ()
     assert "".join(w.text for w in with_words.words) == tiny.ours.vocabulary.decode(

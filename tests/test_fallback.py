@@ -1,0 +1,158 @@
+"""Windows that are decoded again, from a recording to its transcript."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from service import gather
+from service.model.fake import FakeDecodeBatch, FakeModel
+from service.types import DecodeOptions, Encoded, Hypothesis, Job, Thresholds, WindowResult
+from tests.test_pipeline import HIGH_HZ, LOW_HZ, request, running, transcribe, wav
+
+Spoil = Callable[[Hypothesis], Hypothesis]
+
+
+class SpoiltBatch(FakeDecodeBatch):
+    def __init__(self, spoil: Spoil) -> None:
+        super().__init__()
+        self.spoil = spoil
+
+    def step(self) -> dict[int, Hypothesis]:
+        return {key: self.spoil(hypothesis) for key, hypothesis in super().step().items()}
+
+
+class SpoiltModel(FakeModel):
+    """The fake model, its hypotheses changed as a model's that errs; `said` has all of them."""
+
+    def __init__(self, spoil: Spoil) -> None:
+        super().__init__()
+        self.said: list[Hypothesis] = []
+        self._spoil = spoil
+
+    def _remembered(self, hypothesis: Hypothesis) -> Hypothesis:
+        self.said.append(self._spoil(hypothesis))
+        return self.said[-1]
+
+    def new_decode_batch(self) -> SpoiltBatch:
+        return SpoiltBatch(self._remembered)
+
+
+def loops_below(kept_frames: int) -> Spoil:
+    """What a model makes of too few frames."""
+    return lambda h: replace(h, tokens=(3,) * 40) if h.kept_frames < kept_frames else h
+
+
+@pytest.mark.parametrize(
+    ("needed", "stands", "kept"),
+    [(600, [], 600), (700, ["fast-half"], 1050), (1500, ["fast-half", "dense"], 1500)],
+)
+def test_sparsity_is_given_up_as_far_as_is_needed(
+    needed: int, stands: list[str], kept: int
+) -> None:
+    model = SpoiltModel(loops_below(needed))
+    with running(model) as service:
+        answer = transcribe(service, wav((LOW_HZ, 2), (HIGH_HZ, 2)), request("fast"))
+    assert [(f.reason, f.retry) for f in answer.fallbacks] == [("repetition", n) for n in stands]
+    assert answer.kept_frames == kept
+    assert len(set(answer.text.split())) > 1
+
+
+def test_doubt_raises_the_temperature_until_it_is_gone() -> None:
+    def unsure(hypothesis: Hypothesis) -> Hypothesis:
+        return replace(hypothesis, avg_logprob=-2.0 if hypothesis.temperature < 0.5 else -0.5)
+
+    with running(SpoiltModel(unsure)) as service:
+        answer = transcribe(service, wav((LOW_HZ, 2)), request())
+    assert [(f.reason, f.temperature) for f in answer.fallbacks] == [
+        ("doubt", 0.2),
+        ("doubt", 0.4),
+        ("doubt", 0.6),
+    ]
+    assert answer.segments[0].temperature == 0.6
+
+
+def test_where_nothing_helps_the_likeliest_attempt_is_kept() -> None:
+    def unsure(hypothesis: Hypothesis) -> Hypothesis:
+        return replace(hypothesis, avg_logprob=-1.5 - abs(hypothesis.temperature - 0.4))
+
+    with running(SpoiltModel(unsure)) as service:
+        answer = transcribe(service, wav((LOW_HZ, 2)), request())
+    assert len(answer.fallbacks) == 5
+    assert answer.segments[0].temperature == 0.4
+
+
+def test_no_text_over_loud_sound_is_tried_again_and_over_silence_it_is_not() -> None:
+    def deaf(hypothesis: Hypothesis) -> Hypothesis:
+        return replace(hypothesis, tokens=(), no_speech_prob=0.1)
+
+    with running(SpoiltModel(deaf)) as service:
+        loud = transcribe(service, wav((LOW_HZ, 2)), request("fast"))
+        silent = transcribe(service, wav((0, 2)), request("fast"))
+    assert [(f.reason, f.retry) for f in loud.fallbacks] == [
+        ("empty", "fast-half"),
+        ("empty", "dense"),
+    ]
+    assert silent.fallbacks == ()
+
+
+def test_the_thresholds_of_a_request_hold() -> None:
+    asked = request(thresholds=Thresholds(compression_ratio=1000.0))
+    with running() as service:
+        assert transcribe(service, wav((LOW_HZ, 29)), asked).fallbacks == ()
+
+
+def test_one_window_that_is_decoded_again_leaves_the_others_as_they_are() -> None:
+    with running() as service:
+        answer = transcribe(service, wav((LOW_HZ, 29), (0, 4), (HIGH_HZ, 2)), request())
+        alone = transcribe(service, wav((HIGH_HZ, 2)), request())
+    assert answer.total_frames == 3000
+    assert {f.window for f in answer.fallbacks} == {0}
+    assert answer.segments[-1].text.split()[-1] == alone.segments[0].text.split()[0]
+
+
+def test_every_attempt_is_in_the_timings() -> None:
+    batches: list[SlowBatch] = []
+
+    class SlowBatch(FakeDecodeBatch):
+        def __init__(self) -> None:
+            super().__init__()
+            self.slept_s = 0.0
+
+        def join(
+            self, keys: Sequence[int], encoded: Sequence[Encoded], options: Sequence[DecodeOptions]
+        ) -> None:
+            time.sleep(0.02)
+            self.slept_s += 0.02
+            super().join(keys, encoded, options)
+
+    class SlowModel(FakeModel):
+        def new_decode_batch(self) -> FakeDecodeBatch:
+            batches.append(SlowBatch())
+            return batches[-1]
+
+    with running(SlowModel()) as service:
+        answer = transcribe(service, wav((LOW_HZ, 29)), request("fast"))
+    assert len(answer.fallbacks) == 7
+    assert sum(batch.slept_s for batch in batches) >= 8 * 0.02
+    assert answer.timings.decode >= 8 * 0.02
+
+
+def test_no_attempt_is_begun_that_would_not_be_done_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def slow(job: Job) -> WindowResult:
+        result = await reply(job)
+        return replace(result, timings=replace(result.timings, total=50.0))
+
+    reply = gather._reply
+    monkeypatch.setattr(gather, "_reply", slow)
+    with running() as service:
+        hurried = transcribe(service, wav((LOW_HZ, 29)), request("fast", timeout_s=40))
+        patient = transcribe(service, wav((LOW_HZ, 29)), request("fast", timeout_s=90))
+    assert hurried.text
+    assert hurried.fallbacks == ()
+    assert len(patient.fallbacks) == 7

@@ -1,0 +1,140 @@
+"""Which attempt follows which, and which one is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.profiles import BUILT_IN, Profile
+from service.text.fallback import Attempt, Outcome, Verdict, best_of, judge
+from service.types import TEMPERATURES, DecodeOptions, Thresholds
+from tests.text.test_guard import GOOD, REPETITIVE
+
+FAST, DENSE = BUILT_IN["fast"], BUILT_IN["dense"]
+FINE = Outcome(GOOD, " one two three", loud=True)
+LOOP = replace(FINE, text=REPETITIVE)
+NOTHING = replace(FINE, text="")
+DOUBTFUL = replace(FINE, hypothesis=replace(GOOD, avg_logprob=-1.5))
+GREEDY = DecodeOptions("en", beam_size=4, seed=7)
+
+
+def verdict(attempt: Attempt, outcome: Outcome, **thresholds: float) -> Verdict:
+    return judge(attempt, outcome, TEMPERATURES, Thresholds(**thresholds), doubt_below=-1.0)
+
+
+def chain(profile: Profile, outcome: Outcome, options: DecodeOptions = GREEDY) -> list[Attempt]:
+    """Every attempt at a window that always comes to the same."""
+    attempts = [Attempt(0, profile, options)]
+    while (following := verdict(attempts[-1], outcome).following) is not None:
+        attempts.append(following)
+    return attempts
+
+
+def test_what_is_fine_stands() -> None:
+    assert verdict(Attempt(0, FAST, GREEDY), FINE) == Verdict()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        (LOOP, "repetition"),
+        (DOUBTFUL, "doubt"),
+        (NOTHING, "empty"),
+        (replace(FINE, hypothesis=replace(GOOD, ended=False)), "endless"),
+    ],
+)
+def test_each_reason_is_named(outcome: Outcome, reason: str) -> None:
+    found = verdict(Attempt(0, FAST, GREEDY), outcome)
+    assert found.reason == reason
+    assert found.following is not None
+
+
+@pytest.mark.parametrize("outcome", [LOOP, DOUBTFUL])
+def test_half_the_sparsity_then_every_frame_then_rising_temperatures(outcome: Outcome) -> None:
+    attempts = chain(FAST, outcome)
+    assert [(a.profile.name, a.profile.sparsity, a.options.temperature) for a in attempts] == [
+        ("fast", 0.6, 0.0),
+        ("fast-half", 0.3, 0.0),
+        *(("dense", 0.0, temperature) for temperature in TEMPERATURES),
+    ]
+    assert {a.profile.layer for a in attempts[:2]} == {FAST.layer}
+    assert {replace(a.options, temperature=0.0) for a in attempts} == {GREEDY}
+
+
+def test_a_temperature_that_was_asked_for_is_where_it_begins() -> None:
+    attempts = chain(DENSE, LOOP, replace(GREEDY, temperature=0.5))
+    assert [a.options.temperature for a in attempts] == [0.5, 0.6, 0.8, 1.0]
+
+
+def test_no_text_is_tried_with_every_frame_and_no_further() -> None:
+    assert [a.profile.name for a in chain(FAST, NOTHING)] == ["fast", "fast-half", "dense"]
+
+
+def test_no_text_stands_where_nothing_is_heard() -> None:
+    quiet = replace(NOTHING, loud=False)
+    unheard = replace(NOTHING, hypothesis=replace(GOOD, no_speech_prob=0.61))
+    for outcome in (quiet, unheard):
+        assert verdict(Attempt(0, FAST, GREEDY), outcome) == Verdict()
+
+
+def test_a_silent_window_is_not_tried_again() -> None:
+    silent = replace(LOOP, hypothesis=replace(GOOD, no_speech_prob=0.9, avg_logprob=-1.5))
+    assert verdict(Attempt(0, FAST, GREEDY), silent) == Verdict()
+
+
+def test_a_language_is_asked_for_once() -> None:
+    asked = Attempt(0, FAST, replace(GREEDY, language_only=True))
+    assert verdict(asked, NOTHING) == Verdict()
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "outcome"),
+    [
+        ({"compression_ratio": 100.0}, LOOP),
+        ({"logprob": -1.6}, DOUBTFUL),
+        ({"no_speech": 0.05}, NOTHING),
+    ],
+)
+def test_a_request_has_thresholds_of_its_own(
+    thresholds: dict[str, float], outcome: Outcome
+) -> None:
+    attempt = Attempt(0, FAST, GREEDY)
+    assert verdict(attempt, outcome).reason is not None
+    assert verdict(attempt, outcome, **thresholds) == Verdict()
+
+
+def test_a_model_has_a_threshold_of_its_own_where_the_request_has_none() -> None:
+    attempt, limits = Attempt(0, FAST, GREEDY), Thresholds()
+    assert judge(attempt, DOUBTFUL, (), limits, doubt_below=-3.0) == Verdict()
+    assert judge(attempt, DOUBTFUL, (), replace(limits, logprob=-1.4), -3.0).reason == "doubt"
+
+
+def test_a_long_name_stays_a_valid_one() -> None:
+    attempts = chain(replace(FAST, name="n" * 64), LOOP)
+    assert attempts[1].profile.name == "n" * 59 + "-half"
+
+
+@given(st.lists(st.floats(0, 1), max_size=8), st.floats(0.01, 0.99), st.floats(0, 1))
+def test_attempts_come_to_an_end(temperatures: list[float], sparsity: float, asked: float) -> None:
+    attempt: Attempt | None = Attempt(
+        0, replace(FAST, sparsity=sparsity), replace(GREEDY, temperature=asked)
+    )
+    count = 0
+    while attempt is not None:
+        count += 1
+        attempt = judge(attempt, LOOP, temperatures, Thresholds(), -1.0).following
+    assert count <= 3 + len(temperatures)
+
+
+def test_the_likeliest_of_those_that_ended_with_text_is_kept() -> None:
+    def of(avg_logprob: float, text: str = " one", ended: bool = True) -> Outcome:
+        return Outcome(replace(GOOD, avg_logprob=avg_logprob, ended=ended), text, loud=True)
+
+    cut, empty = of(-0.1, ended=False), of(-0.2, text="")
+    assert best_of([cut, of(-3.0), of(-2.0), empty]) == 2
+    assert best_of([empty, cut]) == 1
+    fewer = replace(of(-1.0), hypothesis=replace(GOOD, avg_logprob=-1.0, kept_frames=100))
+    assert best_of([fewer, of(-1.0), of(-1.0)]) == 1
