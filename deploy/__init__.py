@@ -1,0 +1,1 @@
+"""What it takes to run the service for others: Prometheus, Grafana, and a check of the two."""
