@@ -403,7 +403,7 @@ def test_a_file_that_unpacks_to_more_stops_early(kind: str, unpacked: Callable[[
 def test_a_change_of_sample_rate_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     def blocks(file: Seekable) -> Iterator[tuple[Samples, int]]:
         for rate in (8_000, 16_000, 44_100):
-            yield tone(1, rate), rate
+            yield tone(1, rate)[:, None], rate
 
     monkeypatch.setattr("service.audio.decode.open_sndfile", lambda file: None)
     monkeypatch.setattr("service.audio.decode.libav_blocks", blocks)
