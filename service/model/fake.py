@@ -32,6 +32,7 @@ SILENCE = -1.0
 SILENCE_RISE = 0.08
 
 LANGUAGES = {"en": "english", "de": "german", "fr": "french"}
+LANGUAGE_PROBS = (("en", 0.5), ("fr", 0.375), ("de", 0.125))  # whatever it hears
 
 Predicate = Callable[[torch.Tensor], bool]
 
@@ -141,12 +142,13 @@ class _Window:
         return Hypothesis(
             tokens=self.script,
             avg_logprob=-0.1,
-            no_speech_prob=0.05 if self.script else 0.95,
+            no_speech_prob=0.05 if self.script or self.options.language_only else 0.95,
             temperature=self.options.temperature,
             language=self.options.language or "en",
             ended=True,
             kept_frames=len(self.encoded.positions_T),
             total_frames=self.encoded.total_frames,
+            language_probs=() if self.options.language else LANGUAGE_PROBS,
         )
 
 
@@ -195,6 +197,8 @@ class _Run(NamedTuple):
 
 def _script(encoded: Encoded, options: DecodeOptions) -> tuple[int, ...]:
     """The tokens of a window: each run of sound between its timestamps, if they are wanted."""
+    if options.language_only:
+        return ()
     heard = {
         int(position) // FRAMES_PER_WORD: state
         for position, state in zip(

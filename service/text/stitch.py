@@ -26,32 +26,30 @@ class WindowText:
 
 
 def stitch(windows: Sequence[WindowText], duration_s: float) -> tuple[Segment, ...]:
-    """Segments of a recording of `duration_s` seconds, from its windows in time order.
+    """Segments of a recording of `duration_s` seconds, or of a channel of it, in time order.
 
-    Ids are consecutive from 0; times are in the recording, inside it, and never overlap. A
-    silent window gives no segment. Each segment's text carries its leading space, so that the
-    texts joined are the text of the recording.
+    `windows` are in time order. Ids are consecutive from 0; times are in the recording, inside
+    it, and never overlap. A silent window gives no segment. Each segment's text carries its
+    leading space, so that the texts joined are the text of the recording.
     """
     segments: list[Segment] = []
     for one in windows:
-        if is_silent(one.hypothesis):
-            continue
-        timed = settle(one.pieces, one.window.duration_s)
-        if not timed:
-            continue
-        ratio = compression_ratio("".join(piece.text for piece in timed).strip())
-        for number, piece in enumerate(timed):
-            previous = segments[-1] if segments else None
-            apart = number == 0 and previous is not None and _needs_space(previous, piece, one)
-            segments.append(
-                _segment(one, piece, ratio, previous, duration_s, space=" " if apart else "")
-            )
+        segments += segments_of(one, segments[-1] if segments else None, duration_s)
     return tuple(segments)
 
 
-def whole_text(segments: Sequence[Segment]) -> str:
-    """The text of the recording."""
-    return "".join(segment.text for segment in segments).strip()
+def segments_of(one: WindowText, previous: Segment | None, duration_s: float) -> list[Segment]:
+    """The segments of one window, which follow on the `previous` one of its channel."""
+    if is_silent(one.hypothesis):
+        return []
+    timed = settle(one.pieces, one.window.duration_s)
+    ratio = compression_ratio("".join(piece.text for piece in timed).strip())
+    segments: list[Segment] = []
+    for number, piece in enumerate(timed):
+        apart = number == 0 and previous is not None and _needs_space(previous, piece, one)
+        previous = _segment(one, piece, ratio, previous, duration_s, space=" " if apart else "")
+        segments.append(previous)
+    return segments
 
 
 def main_language(windows: Sequence[WindowText], default: str) -> str:
@@ -89,4 +87,5 @@ def _segment(
         no_speech_prob=one.hypothesis.no_speech_prob,
         compression_ratio=ratio,
         temperature=one.hypothesis.temperature,
+        channel=one.window.channel,
     )
