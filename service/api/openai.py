@@ -6,87 +6,112 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import Response
 
+from service.api.answers import LAYOUT, PROPERTIES, STREAM, respond, wanted
 from service.api.errors import ModelNotFound
-from service.api.params import choice, collect, flag, number, one
-from service.api.services import Services, services_of, transcribe_while_connected
+from service.api.params import choice, collect, number, one
+from service.api.services import Services, services_of, while_connected
+from service.api.streams import open_stream
 from service.api.uploads import read_upload
 from service.errors import InvalidRequest
 from service.profiles import Profile
-from service.text.formats import to_openai_json, to_openai_verbose, to_text
-from service.types import DecodeOptions, TranscribeRequest, Transcript
+from service.text.formats import to_format, to_openai_json
+from service.types import DecodeOptions, TranscribeRequest
 
 ALIAS = "whisper-1"  # what OpenAI calls its hosted Whisper: stands for the loaded model
 GRANULARITIES = ("timestamp_granularities[]", "timestamp_granularities")
-PARAMETERS = (
-    "model",
-    "language",
-    "prompt",
-    "response_format",
-    "temperature",
-    *GRANULARITIES,
-    "stream",
-)
-FORMATS = ("json", "text", "verbose_json")
-MAX_TEMPERATURE = 1.0
-OPENAPI = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file", "model"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary"},
-                        "model": {
-                            "type": "string",
-                            "description": "One that GET /v1/models lists: model or model@profile.",
-                        },
-                        "language": {"type": "string"},
-                        "response_format": {"type": "string", "enum": list(FORMATS)},
-                        "temperature": {"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE},
-                        "timestamp_granularities[]": {
-                            "type": "array",
-                            "items": {"type": "string", "enum": ["segment"]},
-                        },
-                    },
-                }
-            }
-        },
-    }
+SHARED = ("model", "prompt", "response_format", "temperature", *LAYOUT)
+PARAMETERS = {
+    "transcribe": (*SHARED, "language", *GRANULARITIES, "stream"),
+    "translate": SHARED,
 }
+FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
+MAX_TEMPERATURE = 1.0
+_SHARED_PROPERTIES: dict[str, Any] = {
+    "file": {"type": "string", "format": "binary"},
+    "model": {
+        "type": "string",
+        "description": "One that GET /v1/models lists: model or model@profile.",
+    },
+    "response_format": {"type": "string", "enum": list(FORMATS)},
+    "temperature": {"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE},
+    **PROPERTIES,
+}
+_TRANSCRIPTION_PROPERTIES: dict[str, Any] = {
+    "language": {"type": "string"},
+    "timestamp_granularities[]": {
+        "type": "array",
+        "items": {"type": "string", "enum": ["segment"]},
+    },
+    **STREAM,
+}
+
+
+def _openapi(properties: dict[str, Any]) -> dict[str, Any]:
+    form = {"type": "object", "required": ["file", "model"], "properties": properties}
+    content = {"multipart/form-data": {"schema": form}}
+    return {"requestBody": {"required": True, "content": content}}
+
 
 router = APIRouter(prefix="/v1")
 
 
 @router.post(
-    "/audio/transcriptions", openapi_extra=OPENAPI, summary="Transcribe, OpenAI-compatible"
+    "/audio/transcriptions",
+    openapi_extra=_openapi(_SHARED_PROPERTIES | _TRANSCRIPTION_PROPERTIES),
+    summary="Transcribe, OpenAI-compatible",
 )
 async def transcriptions(request: Request) -> Response:
     """OpenAI's route: https://platform.openai.com/docs/api-reference/audio/createTranscription."""
+    return await _answer(request, "transcribe")
+
+
+@router.post(
+    "/audio/translations",
+    openapi_extra=_openapi(_SHARED_PROPERTIES),
+    summary="Translate into English, OpenAI-compatible",
+)
+async def translations(request: Request) -> Response:
+    """OpenAI's route: https://platform.openai.com/docs/api-reference/audio/createTranslation."""
+    return await _answer(request, "translate")
+
+
+async def _answer(request: Request, task: str) -> Response:
     services = services_of(request)
     services.check_ready()
+    info = services.engine.model.info
+    if task == "translate" and not info.multilingual:
+        raise InvalidRequest(
+            f"The model {info.name} hears one language only and cannot translate.", "model"
+        )
     query = request.query_params.multi_items()
-    collect(query, PARAMETERS, GRANULARITIES)
+    collect(query, PARAMETERS[task], GRANULARITIES)
     async with read_upload(request, services.config, raw=False) as upload:
-        given = collect([*query, *upload.fields], PARAMETERS, GRANULARITIES)
+        given = collect([*query, *upload.fields], PARAMETERS[task], GRANULARITIES)
         _refuse_unsupported(given)
-        response_format = choice("response_format", one(given, "response_format"), FORMATS)
-        _check_granularities(given, response_format)
+        want = wanted(given, FORMATS)
+        _check_granularities(given, want.response_format)
         profile = _resolve_model(services, one(given, "model"))
         request.state.profile = profile.name
         asked = TranscribeRequest(
             profile=profile,
             options=DecodeOptions(
                 language=services.pipeline.resolve_language(one(given, "language")),
+                task=task,
                 temperature=number("temperature", one(given, "temperature"), 0.0, MAX_TEMPERATURE),
             ),
             timeout_s=float(services.config.deadline_seconds),
         )
-        transcript = await transcribe_while_connected(request, upload.audio, asked)
-    return _formatted(transcript, response_format)
+        if want.stream:
+            return await open_stream(request, upload.audio, asked, lambda part: {}, to_openai_json)
+        work = services.pipeline.transcribe(upload.audio, asked)
+        transcript = await while_connected(request, work)
+    if want.response_format == "json":
+        return respond(to_openai_json(transcript), "json")
+    return respond(
+        to_format(transcript, want.response_format, task, want.layout), want.response_format
+    )
 
 
 @router.get("/models", summary="The loaded model, plain and with each profile")
@@ -132,8 +157,6 @@ def _resolve_model(services: Services, asked: str | None) -> Profile:
 
 
 def _refuse_unsupported(given: Mapping[str, tuple[str, ...]]) -> None:
-    if flag("stream", one(given, "stream"), False):
-        raise InvalidRequest("stream=true is not supported yet: leave it out.", "stream")
     if "prompt" in given:
         raise InvalidRequest(
             "prompt is not supported yet, and would change nothing: leave it out.", "prompt"
@@ -156,11 +179,3 @@ def _check_granularities(given: Mapping[str, tuple[str, ...]], response_format: 
             "timestamp_granularities needs response_format=verbose_json.",
             "timestamp_granularities",
         )
-
-
-def _formatted(transcript: Transcript, response_format: str) -> Response:
-    if response_format == "text":
-        return PlainTextResponse(to_text(transcript))
-    if response_format == "verbose_json":
-        return JSONResponse(to_openai_verbose(transcript, "transcribe"))
-    return JSONResponse(to_openai_json(transcript))

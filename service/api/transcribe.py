@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import Response
 
+from service.api.answers import LAYOUT, PROPERTIES, STREAM, respond, wanted
 from service.api.params import choice, collect, flag, number, one
-from service.api.services import Services, services_of, transcribe_while_connected
+from service.api.services import Services, services_of, while_connected
+from service.api.streams import open_stream
 from service.api.uploads import read_upload
 from service.pipeline import TASKS
-from service.text.formats import to_json, to_text
-from service.types import DecodeOptions, TranscribeRequest
+from service.text.formats import FORMATS, segment_json, to_format, to_json
+from service.types import DecodeOptions, Progress, TranscribeRequest
 
 PARAMETERS = (
     "profile",
@@ -20,10 +22,13 @@ PARAMETERS = (
     "task",
     "temperature",
     "vad",
+    "channels",
     "response_format",
+    *LAYOUT,
+    "stream",
     "timeout",
 )
-FORMATS = ("json", "text")
+CHANNELS = ("mix", "split")
 MAX_TEMPERATURE = 1.0
 
 _PROPERTIES = {
@@ -32,7 +37,14 @@ _PROPERTIES = {
     "task": {"type": "string", "enum": list(TASKS)},
     "temperature": {"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE, "default": 0},
     "vad": {"type": "boolean", "default": True, "description": "Cut at silence, and skip it."},
+    "channels": {
+        "type": "string",
+        "enum": list(CHANNELS),
+        "description": "split transcribes each channel on its own, as call recordings need.",
+    },
     "response_format": {"type": "string", "enum": list(FORMATS)},
+    **PROPERTIES,
+    **STREAM,
     "timeout": {"type": "number", "description": "Seconds after which the work is cancelled."},
 }
 _RECORDING = {"type": "string", "format": "binary"}
@@ -70,13 +82,19 @@ async def transcribe(request: Request) -> Response:
     collect(query, PARAMETERS)  # a wrong name is refused before the upload
     async with read_upload(request, services.config) as upload:
         given = collect([*query, *upload.fields], PARAMETERS)
-        response_format = choice("response_format", one(given, "response_format"), FORMATS)
+        want = wanted(given, FORMATS)
         asked = _asked(given, services)
         request.state.profile = asked.profile.name
-        transcript = await transcribe_while_connected(request, upload.audio, asked)
-    if response_format == "text":
-        return PlainTextResponse(to_text(transcript))
-    return JSONResponse(to_json(transcript))
+        if want.stream:
+            return await open_stream(request, upload.audio, asked, _segments, to_json)
+        work = services.pipeline.transcribe(upload.audio, asked)
+        transcript = await while_connected(request, work)
+    content = to_format(transcript, want.response_format, asked.options.task, want.layout)
+    return respond(content, want.response_format)
+
+
+def _segments(part: Progress) -> dict[str, object]:
+    return {"segments": [segment_json(segment) for segment in part.segments]}
 
 
 def _asked(given: Mapping[str, tuple[str, ...]], services: Services) -> TranscribeRequest:
@@ -90,4 +108,5 @@ def _asked(given: Mapping[str, tuple[str, ...]], services: Services) -> Transcri
         ),
         vad=flag("vad", one(given, "vad"), True),
         timeout_s=number("timeout", one(given, "timeout"), longest_s, longest_s, positive=True),
+        split_channels=choice("channels", one(given, "channels"), CHANNELS) == "split",
     )
