@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from service.api.answers import LAYOUT, PROPERTIES, STREAM, respond, wanted
+from service.api.answers import PROPERTIES, STREAM, respond, wanted
 from service.api.errors import ModelNotFound
 from service.api.params import choice, collect, number, one
 from service.api.services import Services, services_of, while_connected
@@ -17,11 +17,12 @@ from service.api.uploads import read_upload
 from service.errors import InvalidRequest
 from service.profiles import Profile
 from service.text.formats import to_format, to_openai_json
+from service.text.subtitles import LIMITS
 from service.types import DecodeOptions, TranscribeRequest
 
 ALIAS = "whisper-1"  # what OpenAI calls its hosted Whisper: stands for the loaded model
 GRANULARITIES = ("timestamp_granularities[]", "timestamp_granularities")
-SHARED = ("model", "prompt", "response_format", "temperature", *LAYOUT)
+SHARED = ("model", "prompt", "response_format", "temperature", *LIMITS)
 PARAMETERS = {
     "transcribe": (*SHARED, "language", *GRANULARITIES, "stream"),
     "translate": SHARED,

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from service.api.answers import LAYOUT, PROPERTIES, STREAM, respond, wanted
+from service.api.answers import PROPERTIES, STREAM, respond, wanted
 from service.api.params import choice, collect, flag, number, one
 from service.api.services import Services, services_of, while_connected
 from service.api.streams import open_stream
 from service.api.uploads import read_upload
 from service.pipeline import TASKS
 from service.text.formats import FORMATS, segment_json, to_format, to_json
+from service.text.subtitles import LIMITS
 from service.types import DecodeOptions, Progress, TranscribeRequest
 
 PARAMETERS = (
@@ -24,7 +25,7 @@ PARAMETERS = (
     "vad",
     "channels",
     "response_format",
-    *LAYOUT,
+    *LIMITS,
     "stream",
     "timeout",
 )

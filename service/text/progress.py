@@ -89,7 +89,7 @@ class RunningText:
             text = segment.text
             if segment.channel is not None and segment.channel != self._channel:
                 self._channel, self._held = segment.channel, "\n" if self._begun else ""
-                text = f"{channel_mark(segment.channel)} {text.strip()}"
+                text = f"{channel_mark(segment.channel)} {text.lstrip()}"
             text = self._held + (text if self._begun else text.lstrip())
             said = text.rstrip()
             self._held = text[len(said) :]

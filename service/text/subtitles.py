@@ -12,11 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from service.errors import InvalidRequest
 from service.text.progress import channel_mark
 from service.types import Segment
 
 LONG_PAUSE_S = 3.0  # between two words' beginnings, as openai-whisper parts cues
-MIN_LINE_WIDTH = 10  # the mark of a channel takes this
+# Each limit's least and most valid value. The mark of a channel takes 10 columns.
+LIMITS = {
+    "max_line_width": (10, 1000),
+    "max_line_count": (1, 1000),
+    "max_words_per_line": (1, 1000),
+}
 # Marks of direction, byte order and control: noise in a subtitle, and torn apart by line breaks.
 _STRAY = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\x00-\x08\x0e-\x1b\x7f]")
 _ZERO_WIDTH_JOINER = "\u200d"
@@ -30,12 +36,28 @@ class Layout:
 
     Without any, a cue is a segment. `max_line_width`, in columns, breaks a cue's lines; with
     `max_line_count` too, cues have at most so many lines, whichever segments they come from, and
-    a long pause ends one. `max_words_per_line` makes cues of at most so many words.
+    a long pause ends one; where one line has no room for a word beside the mark of its channel,
+    they are two. `max_words_per_line` makes cues of at most so many words; a character of Chinese
+    or Japanese counts as one.
     """
 
     max_line_width: int | None = None
     max_line_count: int | None = None
     max_words_per_line: int | None = None
+
+    def check(self) -> None:
+        """Raises InvalidRequest for a limit out of range, or one that would do nothing."""
+        for name, (least, most) in LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise InvalidRequest(f"{name} {value} is not from {least} to {most}.", name)
+        if self.max_line_count is not None and self.max_line_width is None:
+            raise InvalidRequest("max_line_count needs max_line_width.", "max_line_count")
+        if self.max_words_per_line is not None and self.max_line_width is not None:
+            raise InvalidRequest(
+                "max_words_per_line and max_line_width exclude each other: give one.",
+                "max_words_per_line",
+            )
 
     @property
     def across_segments(self) -> bool:
