@@ -17,6 +17,7 @@ from service import __version__
 from service.config import ServerConfig, load_config
 from service.errors import ConfigError, InvalidRequest, WinnowError
 from service.lab.cli import add_commands
+from service.text.formats import FORMATS
 
 if TYPE_CHECKING:
     from service.model.protocol import SpeechModel
@@ -89,8 +90,17 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("--profile", metavar="NAME", help="speed profile (dense)")
     parser.add_argument("--language", help="a code or an English name; left out, it is detected")
     parser.add_argument("--task", choices=("transcribe", "translate"), default="transcribe")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="(text)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write DIR/<file>.txt or .json")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="(text)")
+    _add_subtitle_options(parser)
+    parser.add_argument(
+        "--channels",
+        choices=("mix", "split"),
+        default="mix",
+        help="split transcribes each channel on its own, as call recordings need (mix)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write DIR/<file>.txt, .json, .srt and so on"
+    )
     parser.add_argument(
         "--no-vad", action="store_true", help="transcribe silence and noise too, not only speech"
     )
@@ -100,6 +110,21 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
         help="write again what is in --out already; left out, that is skipped",
     )
     parser.set_defaults(run=_transcribe)
+
+
+def _add_subtitle_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-line-width",
+        type=int,
+        metavar="COLUMNS",
+        help="of srt and vtt: break lines; a Chinese or Japanese character takes two columns",
+    )
+    parser.add_argument(
+        "--max-line-count", type=int, metavar="N", help="lines of a subtitle, with a width"
+    )
+    parser.add_argument(
+        "--max-words-per-line", type=int, metavar="N", help="words of a subtitle, without a width"
+    )
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -151,6 +176,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 def _transcribe(args: argparse.Namespace) -> int:
     from service.files import FilesRequest, transcribe_files
+    from service.text.subtitles import Layout
 
     config = _config(args)
     asked = FilesRequest(
@@ -159,6 +185,8 @@ def _transcribe(args: argparse.Namespace) -> int:
         language=args.language,
         task=args.task,
         form=args.format,
+        layout=Layout(args.max_line_width, args.max_line_count, args.max_words_per_line),
+        split_channels=args.channels == "split",
         out=args.out,
         vad=not args.no_vad,
         overwrite=args.overwrite,

@@ -20,7 +20,8 @@ from service.errors import ConfigError, QueueFull, WinnowError
 from service.metrics import Metrics
 from service.model.protocol import SpeechModel
 from service.pipeline import Pipeline
-from service.text.formats import to_json, to_text
+from service.text.formats import FORMATS, SUBTITLES, to_format, to_json
+from service.text.subtitles import Layout
 from service.types import DecodeOptions, TranscribeRequest, Transcript
 
 # What is looked for in a folder. A file that is named is tried whatever its suffix.
@@ -28,20 +29,26 @@ AUDIO_SUFFIXES = (
     *(".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp3", ".mp4"),
     *(".mpeg", ".mpga", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma"),
 )
-OUTPUT_SUFFIXES = {"text": ".txt", "json": ".json"}
+OUTPUT_SUFFIXES = {name: f".{name}" for name in FORMATS} | {
+    "text": ".txt",
+    "verbose_json": ".verbose.json",
+}
+ONE_LINE = ("text", "json")  # formats of which several may be printed, a line each
 LOAD_TIMEOUT_S = 1800.0  # a large checkpoint on a slow disk, or its first download
 FILE_TIMEOUT_S = 7 * 24 * 3600.0  # nobody waits for an answer: a file may take its time
 
 
 @dataclass(frozen=True, slots=True)
 class FilesRequest:
-    """What is asked of files and folders. `form` is `text` or `json`; `out` None prints."""
+    """What is asked of files and folders. `form` is one of `FORMATS`; `out` None prints."""
 
     paths: tuple[Path, ...]
     profile: str | None = None
     language: str | None = None
     task: str = "transcribe"
     form: str = "text"
+    layout: Layout = field(default_factory=Layout)
+    split_channels: bool = False
     out: Path | None = None
     vad: bool = True
     overwrite: bool = False
@@ -55,9 +62,12 @@ def transcribe_files(
     Each failure is a line on standard error. Raises ConfigError, CheckpointError or
     InvalidRequest for what concerns all of them.
     """
+    _check_layout(asked)
     recordings, missing = _find(asked.paths)
     for path in missing:
         print(f"winnow: {path}: no such file, or a folder without audio", file=sys.stderr)
+    if asked.out is None and asked.form not in ONE_LINE and len(recordings) > 1:
+        raise ConfigError(f"{asked.form} of several recordings needs --out DIR")
     todo = _not_yet_done(recordings, asked.out, asked) if asked.out else recordings
     if not todo:
         return len(missing)
@@ -77,6 +87,12 @@ def transcribe_files(
     finally:
         pipeline.close()
         engine.stop()
+
+
+def _check_layout(asked: FilesRequest) -> None:
+    if asked.layout != Layout() and asked.form not in SUBTITLES:
+        raise ConfigError("line lengths are for --format srt and vtt")
+    asked.layout.check()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +170,9 @@ class _Run:
             language=self.pipeline.resolve_language(asked.language), task=asked.task
         )
         profile = self.pipeline.resolve_profile(asked.profile)
-        request = TranscribeRequest(profile, options, asked.vad, FILE_TIMEOUT_S)
+        request = TranscribeRequest(
+            profile, options, asked.vad, FILE_TIMEOUT_S, split_channels=asked.split_channels
+        )
         queue = iter(enumerate(self.recordings))
         # disable=None: no bar where standard error is not a terminal.
         with tqdm(total=len(self.recordings), unit="file", disable=None) as bar:
@@ -191,8 +209,7 @@ class _Run:
             with recording.path.open("rb") as source:
                 answer = await self._transcribe_when_room(source, request)
             if self.asked.out is not None:
-                form = self.asked.form
-                _write(_target(recording, self.asked.out, form), _render(answer, form))
+                _write(_target(recording, self.asked.out, self.asked.form), self._whole(answer))
         except (WinnowError, OSError) as error:
             tqdm.write(f"winnow: {recording.path}: {error}", file=sys.stderr)
             return None
@@ -225,13 +242,16 @@ class _Run:
         if self.asked.form == "json":
             named = {"file": str(recording.path)} if several else {}
             return json.dumps(named | to_json(answer), ensure_ascii=False)
-        return f"{recording.path}: {answer.text}" if several else answer.text
+        if self.asked.form == "text":
+            return f"{recording.path}: {answer.text}" if several else answer.text
+        return self._whole(answer).removesuffix("\n")
 
-
-def _render(answer: Transcript, form: str) -> str:
-    if form == "json":
-        return json.dumps(to_json(answer), ensure_ascii=False, indent=2) + "\n"
-    return to_text(answer)
+    def _whole(self, answer: Transcript) -> str:
+        """The content of a file."""
+        content = to_format(answer, self.asked.form, self.asked.task, self.asked.layout)
+        if isinstance(content, dict):
+            return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+        return content
 
 
 def _write(target: Path, content: str) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from service.engine.engine import Engine
-from service.errors import Cancelled, QueueFull
+from service.errors import Cancelled, DeadlineExceeded, QueueFull
 from service.model.protocol import SpeechModel
 from service.profiles import Profile
 from service.text.fallback import Attempt, Outcome, Verdict, best_of, judge
@@ -53,19 +54,36 @@ class WindowWork:
         self._id = uuid.uuid4().hex
         self._jobs: list[Job] = []
 
-    async def run(self, windows: Sequence[Window]) -> list[Done]:
-        """Every window's result, in the windows' order. One failure cancels the others."""
-        jobs = [
-            self._job(window, self._request.profile, self._request.options) for window in windows
-        ]
+    def submit(self, windows: Sequence[Window]) -> None:
+        """Hands all the windows to the engine, or none. Raises what `Engine.submit` raises."""
         # It was accepted while ready, before its audio was decoded: a drain may have begun since.
-        self._submit(jobs)
+        asked = self._request
+        self._submit([self._job(window, asked.profile, asked.options) for window in windows])
+
+    async def finished(self) -> AsyncGenerator[Done]:
+        """Every submitted window's result, as they come. One failure cancels the others."""
+        tasks = [asyncio.create_task(self._finish(job)) for job in list(self._jobs)]
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._finish(job)) for job in jobs]
-        except BaseExceptionGroup as failed:
-            raise _first_of(failed) from None
-        return [task.result() for task in tasks]
+            for next_one in asyncio.as_completed(tasks):
+                async with self.within_deadline():
+                    done = await next_one
+                yield done
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    @asynccontextmanager
+    async def within_deadline(self) -> AsyncIterator[None]:
+        """Raises DeadlineExceeded where the request's time ends first. Not to be held at a yield:
+        a timeout cancels whatever its task is doing."""
+        try:
+            async with asyncio.timeout(self._deadline - time.monotonic()) as limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineExceeded("the request's time is over") from None
 
     def withdraw(self) -> None:
         """Takes back whatever is still waiting or running."""
@@ -157,8 +175,3 @@ async def _reply(job: Job) -> WindowResult:
         if task is not None and task.cancelling():
             raise
         raise Cancelled("the engine dropped the work before it was done") from None
-
-
-def _first_of(failed: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = failed.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
-from service.audio.decode import decode
+from service.audio.decode import decode, decode_channels
 from service.audio.lent import LentFile
 from service.audio.segment import split
 from service.config import ServerConfig
@@ -26,8 +28,12 @@ from service.errors import (
 from service.gather import Done, WindowWork
 from service.metrics import Metrics
 from service.profiles import Profile, check_depth, load_profiles
-from service.text.stitch import main_language, stitch, whole_text
+from service.text.progress import InOrder, RunningText
+from service.text.stitch import main_language
 from service.types import (
+    DecodeOptions,
+    Progress,
+    SpokenLanguage,
     Timings,
     TranscribeRequest,
     Transcript,
@@ -44,6 +50,15 @@ MAX_RETRY_WAIT_S = 1.0
 # holds its upload meanwhile.
 READS_PER_THREAD, READS_IN_A_BURST = 8, 24
 RETRY_READ_S = 2.0  # a short recording takes tens of milliseconds, a long one seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    """A recording as it was read: its length, its windows, and the seconds that took."""
+
+    duration_s: float
+    windows: list[Window]
+    decode_s: float
 
 
 class Pipeline:
@@ -98,36 +113,91 @@ class Pipeline:
         EngineError; the request's other windows are withdrawn. Cancelling the call withdraws
         them too.
         """
+        async with aclosing(self.stream(source, request)) as parts:
+            async for part in parts:
+                transcript = part.transcript
+        assert transcript is not None
+        return transcript
+
+    async def stream(
+        self, source: BinaryIO, request: TranscribeRequest
+    ) -> AsyncGenerator[Progress]:
+        """The transcript as it becomes final, in order.
+
+        The first part is empty: it says that the audio was read, `source` is let go, and the
+        windows were accepted. Raises what `transcribe` does. Closing it withdraws the work.
+        """
         began = time.monotonic()
+        async with self._submitted(source, request) as (recording, work):
+            yield Progress()
+            in_order, running = InOrder(recording.windows, recording.duration_s), RunningText()
+            done: list[Done] = []
+            parts: list[Progress] = []
+            async with aclosing(work.finished()) as results:
+                async for one in results:
+                    done.append(one)
+                    if segments := in_order.add(one.text):
+                        parts.append(Progress(running.add(segments), tuple(segments)))
+                        yield parts[-1]
+        transcript = _assemble(recording, done, parts, request, self._engine.model.info, began)
+        self._observe(transcript, len(done))
+        yield Progress(transcript=transcript)
+
+    async def detect_language(self, source: BinaryIO, request: TranscribeRequest) -> SpokenLanguage:
+        """The language of the first window that has speech.
+
+        Raises what `transcribe` does, and InvalidRequest for a model of one language.
+        """
+        info = self._engine.model.info
+        if not info.multilingual:
+            raise InvalidRequest(
+                f"the model {info.name} hears one language only: nothing to detect"
+            )
+        asked = replace(request, options=DecodeOptions(language_only=True))
+        async with (
+            self._submitted(source, asked) as (recording, work),
+            aclosing(work.finished()) as results,
+        ):
+            probabilities = [one.text.hypothesis.language_probs async for one in results]
+        return SpokenLanguage(
+            probabilities=probabilities[0] if probabilities else (),
+            duration=recording.duration_s,
+            model=info.name,
+            profile=request.profile.name,
+        )
+
+    @asynccontextmanager
+    async def _submitted(
+        self, source: BinaryIO, request: TranscribeRequest
+    ) -> AsyncIterator[tuple[_Recording, WindowWork]]:
+        """A recording that was read, its windows in the engine; withdrawn at the end."""
         model = self._engine.model
         if self._engine.state != "ready":
             # Said before the audio is decoded; `submit` would say it only after.
             raise NotReady(f"not ready: {self._engine.reason}", RETRY_AFTER_S)
         _check_task(request.options.task, model.info)
-        work = WindowWork(self._engine, model, request, deadline=began + request.timeout_s)
+        work = WindowWork(
+            self._engine, model, request, deadline=time.monotonic() + request.timeout_s
+        )
         try:
-            async with asyncio.timeout(request.timeout_s) as limit:
-                duration_s, windows, decode_s = await self._read(source, request.vad)
-                done = await work.run(windows)
-        except (TimeoutError, DeadlineExceeded) as error:
-            if isinstance(error, TimeoutError) and not limit.expired():
-                raise
+            async with work.within_deadline():
+                recording = await self._read(source, request)
+            work.submit(recording.windows)
+            yield recording, work
+        except DeadlineExceeded:
             self._metrics.cancelled.labels(reason="deadline").inc()
             raise DeadlineExceeded(
                 f"the request was not done within {request.timeout_s:g} seconds and was cancelled"
             ) from None
         finally:
             work.withdraw()
-        transcript = _assemble(duration_s, done, request, model.info, began, decode_s)
-        self._observe(transcript, len(done))
-        return transcript
 
     def close(self) -> None:
         """Takes no more audio; what is being decoded ends on its own."""
         self._audio_pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _read(self, source: BinaryIO, vad: bool) -> tuple[float, list[Window], float]:
-        """The recording's seconds, its windows, and the seconds that took. Raises QueueFull."""
+    async def _read(self, source: BinaryIO, request: TranscribeRequest) -> _Recording:
+        """Raises QueueFull where too many recordings wait to be read."""
         if self._num_reads >= self._max_reads:
             raise QueueFull(
                 f"the queue is full: {self._num_reads} recordings wait to be decoded", RETRY_READ_S
@@ -136,20 +206,32 @@ class Pipeline:
         lent = LentFile(source)
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._audio_pool, self._decode_and_split, lent, vad
+                self._audio_pool, self._decode_and_split, lent, request
             )
         finally:
             lent.take_back()
             self._num_reads -= 1
 
-    def _decode_and_split(self, lent: LentFile, vad: bool) -> tuple[float, list[Window], float]:
+    def _decode_and_split(self, lent: LentFile, request: TranscribeRequest) -> _Recording:
         began = time.monotonic()
         with io.BufferedReader(lent, io.DEFAULT_BUFFER_SIZE * 8) as source:
-            audio = decode(source, self._config.max_audio_seconds)
+            if request.split_channels:
+                channels = decode_channels(source, self._config.max_audio_seconds)
+            else:
+                channels = [decode(source, self._config.max_audio_seconds)]
         if lent.taken_back:
             raise Cancelled("the request ended while its audio was decoded")
-        windows = split(audio, vad)
-        return audio.duration_s, windows, time.monotonic() - began
+        windows = [
+            replace(window, channel=number if request.split_channels else None)
+            for number, audio in enumerate(channels)
+            for window in split(audio, request.vad)
+        ]
+        # In time order: the channels of a call are heard, and streamed, side by side.
+        windows.sort(key=lambda window: window.start_s)
+        if request.options.language_only:
+            del windows[1:]
+        numbered = [replace(window, index=index) for index, window in enumerate(windows)]
+        return _Recording(channels[0].duration_s, numbered, time.monotonic() - began)
 
     def _observe(self, t: Transcript, num_windows: int) -> None:
         self._metrics.windows.labels(profile=t.profile).inc(num_windows)
@@ -165,25 +247,25 @@ class Pipeline:
 
 
 def _assemble(
-    duration_s: float,
-    done: Sequence[Done],
+    recording: _Recording,
+    done: list[Done],
+    parts: Sequence[Progress],
     request: TranscribeRequest,
     info: ModelInfo,
     began: float,
-    decode_s: float,
 ) -> Transcript:
+    done.sort(key=lambda one: one.text.window.index)
     texts = [one.text for one in done]
-    segments = stitch(texts, duration_s)
     return Transcript(
-        text=whole_text(segments),
+        text="".join(part.text for part in parts),
         language=main_language(texts, request.options.language or next(iter(info.languages))),
-        duration=duration_s,
+        duration=recording.duration_s,
         model=info.name,
         profile=request.profile.name,
-        segments=segments,
+        segments=tuple(segment for part in parts for segment in part.segments),
         total_frames=sum(one.text.hypothesis.total_frames for one in done),
         kept_frames=sum(one.text.hypothesis.kept_frames for one in done),
-        timings=_timings(done, decode_s, time.monotonic() - began),
+        timings=_timings(done, recording.decode_s, time.monotonic() - began),
         fallbacks=tuple(fallback for one in done for fallback in one.fallbacks),
     )
 

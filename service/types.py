@@ -35,11 +35,15 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Up to 30 s of a recording, the unit of scheduling: `samples` begin `start_s` into it."""
+    """Up to 30 s of a recording, the unit of scheduling: `samples` begin `start_s` into it.
+
+    `channel`: the one it was cut from, where the channels of a recording are kept apart.
+    """
 
     index: int
     start_s: float
     samples: Samples
+    channel: int | None = None
 
     @property
     def duration_s(self) -> float:
@@ -98,6 +102,7 @@ class TranscribeRequest:
 
     A window whose hypothesis misses the `thresholds` is decoded again, in the end at those of
     the `temperatures` above that of `options`.
+    `split_channels` keeps the channels apart instead of mixing them.
     """
 
     profile: Profile
@@ -106,6 +111,7 @@ class TranscribeRequest:
     timeout_s: float = 900.0
     thresholds: Thresholds = Thresholds()
     temperatures: tuple[float, ...] = TEMPERATURES
+    split_channels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,3 +278,26 @@ class Transcript:
     def real_time_factor(self) -> float:
         """Wall-clock seconds of processing per second of audio."""
         return self.timings.total / self.duration if self.duration else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What became final of a transcript since the last one.
+
+    The `text` of all of them, joined, is the transcript's. The last one, and only it, has the
+    `transcript`.
+    """
+
+    text: str = ""
+    segments: tuple[Segment, ...] = ()
+    transcript: Transcript | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenLanguage:
+    """The language of a recording: each one's probability, likeliest first; none in silence."""
+
+    probabilities: tuple[tuple[str, float], ...]
+    duration: float
+    model: str
+    profile: str

@@ -63,7 +63,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     [
         [],
         ["transcribe"],
-        ["transcribe", "a.wav", "--format", "srt"],
+        ["transcribe", "a.wav", "--format", "docx"],
         ["transcribe", "a.wav", "--resume"],
         ["serve", "--port", "many"],
     ],
@@ -108,6 +108,62 @@ def test_json_of_several_files_is_one_line_each_with_the_name(
     assert transcribe("--format", "json", *files) == OK
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [answer["file"] for answer in answers] == [str(file) for file in files]
+
+
+@pytest.mark.parametrize("form", ["srt", "vtt", "tsv", "verbose_json"])
+def test_a_file_in_every_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    file, out = record(tmp_path / "a.wav", seconds=3), tmp_path / "out"
+    assert transcribe("--format", form, file) == OK
+    printed = capsys.readouterr().out
+    assert transcribe("--format", form, file, "--out", out) == OK
+    (written,) = files_in(out)
+    assert written.name == f"a.wav.{form.replace('_json', '.json')}"
+    assert written.read_text() == printed != ""
+    assert transcribe(file) == OK
+    assert capsys.readouterr().out.strip() in printed
+
+
+def test_subtitles_of_a_chosen_length(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = record(tmp_path / "a.wav", seconds=4)
+    assert transcribe("--format", "srt", "--max-words-per-line", "1", file) == OK
+    assert capsys.readouterr().out.count("-->") == 4
+
+
+def test_the_channels_of_a_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "call.wav"
+    times_s = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
+    tones = [0.3 * np.sin(2 * np.pi * hertz * times_s) for hertz in (300, 4000)]
+    soundfile.write(file, np.stack(tones, axis=1), SAMPLE_RATE)
+    assert transcribe("--channels", "split", file) == OK
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("Channel 1: ")
+    assert second.startswith("Channel 2: ")
+    assert first.split()[2:] != second.split()[2:]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--max-line-width", "40"], "srt and vtt"),
+        (["--format", "srt", "--max-line-width", "4"], "10 to 1000"),
+        (["--format", "vtt", "--max-line-count", "2"], "needs max_line_width"),
+    ],
+)
+def test_line_lengths_that_would_do_nothing_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert transcribe(*options, record(tmp_path / "a.wav")) == USAGE
+    assert said in capsys.readouterr().err
+
+
+def test_subtitles_of_several_files_are_not_mixed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [record(tmp_path / "a.wav"), record(tmp_path / "b.wav")]
+    assert transcribe("--format", "srt", *files) == USAGE
+    assert "needs --out" in capsys.readouterr().err
 
 
 def test_a_translation_is_not_a_transcription(

@@ -41,6 +41,7 @@ from service.types import (
     Audio,
     DecodeOptions,
     Job,
+    Progress,
     Samples,
     TranscribeRequest,
     Transcript,
@@ -175,6 +176,52 @@ def test_silence_is_an_empty_transcript(service: Service, asked: str | None, ans
     assert (answer.text, answer.segments, answer.language) == ("", (), answered)
     assert (answer.total_frames, answer.kept_frames) == (0, 0)
     assert answer.duration == 3
+
+
+def test_one_part_says_that_the_windows_were_accepted(service: Service) -> None:
+    async def scenario() -> list[Progress]:
+        source = wav((LOW_HZ, 40))
+        parts = []
+        async for part in service.pipeline.stream(source, request()):
+            source.close()  # it is let go before the first part
+            parts.append(part)
+        return parts
+
+    first, *parts, last = asyncio.run(scenario())
+    assert first == Progress()
+    assert last.transcript is not None
+    assert "".join(part.text for part in parts) == last.transcript.text != ""
+    assert tuple(s for part in parts for s in part.segments) == last.transcript.segments
+
+
+def test_a_stream_that_is_closed_withdraws_its_work() -> None:
+    held = HeldDevice()
+
+    async def scenario(service: Service) -> None:
+        stream = service.pipeline.stream(wav((LOW_HZ, 100)), request())
+        assert await anext(stream) == Progress()
+        await until(held.reached.is_set)
+        assert service.sample("winnow_queue_windows") > 0
+        await stream.aclose()
+        assert service.sample("winnow_queue_windows") == 0
+        held.release.set()
+        assert (await service.pipeline.transcribe(wav((LOW_HZ, 1)), request())).text
+
+    with running(FakeModel(fail_encode_when=held), max_batch_windows=1) as service:
+        asyncio.run(scenario(service))
+
+
+def test_a_reader_that_is_slow_is_not_interrupted(service: Service) -> None:
+    """The deadline is the work's: it must not cancel what the reader does between two parts."""
+
+    async def scenario() -> Progress:
+        part = Progress()
+        async for part in service.pipeline.stream(wav((LOW_HZ, 2)), request(timeout_s=2)):
+            if part.text:
+                await asyncio.sleep(2.5)
+        return part
+
+    assert asyncio.run(scenario()).transcript is not None
 
 
 # The guard: test_fallback has the rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -64,8 +65,24 @@ def error_response(
     answer: Answer, message: str, param: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """An answer in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
+    return JSONResponse(error_body(answer, message, param), answer.status, headers)
+
+
+def error_body(answer: Answer, message: str, param: str | None = None) -> dict[str, Any]:
+    """OpenAI's shape of an error, in an answer or in an event."""
     error = {"message": message, "type": answer.type, "param": param, "code": answer.code}
-    return JSONResponse({"error": error}, answer.status, headers)
+    return {"error": error}
+
+
+def told(error: Exception, request_id: str) -> tuple[Answer, str]:
+    """How a WinnowError is answered, and what is said of it; any other's text stays here."""
+    answer = next((ANSWERS[c] for c in type(error).__mro__ if c in ANSWERS), INTERNAL_ERROR)
+    message = str(error)
+    if answer is INTERNAL_ERROR:
+        message = "Winnow could not answer this request."
+    if answer.status == 500:
+        message = f"{message} (request id {request_id})"
+    return answer, message
 
 
 def install(app: FastAPI) -> None:
@@ -76,12 +93,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _on_winnow_error(request: Request, error: Exception) -> Response:
-    answer = next((ANSWERS[c] for c in type(error).__mro__ if c in ANSWERS), INTERNAL_ERROR)
-    message = str(error)
-    if answer is INTERNAL_ERROR:
-        message = "Winnow could not answer this request."
-    if answer.status == 500:
-        message = f"{message} (request id {request.state.request_id})"
+    answer, message = told(error, request.state.request_id)
     headers = {}
     if answer.status in (429, 503):
         headers["retry-after"] = str(max(1, math.ceil(getattr(error, "retry_after_s", 1.0))))

@@ -7,74 +7,92 @@ from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import Response
 
+from service.api.answers import PROPERTIES, STREAM, respond, wanted
 from service.api.decoding import OPENAI_PROPERTIES as DECODING
 from service.api.decoding import decoding
 from service.api.errors import ModelNotFound
-from service.api.params import GRANULARITIES, choice, collect, flag, granularities, one
-from service.api.services import Services, services_of, transcribe_while_connected
+from service.api.params import GRANULARITIES, collect, granularities, one
+from service.api.services import Services, services_of, while_connected
+from service.api.streams import open_stream
 from service.api.uploads import read_upload
 from service.errors import InvalidRequest
 from service.profiles import Profile
-from service.text.formats import to_openai_json, to_openai_verbose, to_text
-from service.types import TranscribeRequest, Transcript
+from service.text.formats import to_format, to_openai_json, to_openai_verbose
+from service.text.subtitles import LIMITS
+from service.types import TranscribeRequest
 
 ALIAS = "whisper-1"  # what OpenAI calls its hosted Whisper: stands for the loaded model
-PARAMETERS = (
-    "model",
-    "language",
-    *DECODING,
-    "response_format",
-    *GRANULARITIES,
-    "stream",
-)
-FORMATS = ("json", "text", "verbose_json")
-OPENAPI = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file", "model"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary"},
-                        "model": {
-                            "type": "string",
-                            "description": "One that GET /v1/models lists: model or model@profile.",
-                        },
-                        "language": {"type": "string"},
-                        "response_format": {"type": "string", "enum": list(FORMATS)},
-                        **DECODING,
-                        "timestamp_granularities[]": {
-                            "type": "array",
-                            "items": {"type": "string", "enum": ["segment", "word"]},
-                        },
-                    },
-                }
-            }
-        },
-    }
+SHARED = ("model", "response_format", *DECODING, *LIMITS)
+PARAMETERS = {
+    "transcribe": (*SHARED, "language", *GRANULARITIES, "stream"),
+    "translate": SHARED,
 }
+FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
+_SHARED_PROPERTIES: dict[str, Any] = {
+    "file": {"type": "string", "format": "binary"},
+    "model": {
+        "type": "string",
+        "description": "One that GET /v1/models lists: model or model@profile.",
+    },
+    "response_format": {"type": "string", "enum": list(FORMATS)},
+    **DECODING,
+    **PROPERTIES,
+}
+_TRANSCRIPTION_PROPERTIES: dict[str, Any] = {
+    "language": {"type": "string"},
+    "timestamp_granularities[]": {
+        "type": "array",
+        "items": {"type": "string", "enum": ["segment", "word"]},
+    },
+    **STREAM,
+}
+
+
+def _openapi(properties: dict[str, Any]) -> dict[str, Any]:
+    form = {"type": "object", "required": ["file", "model"], "properties": properties}
+    content = {"multipart/form-data": {"schema": form}}
+    return {"requestBody": {"required": True, "content": content}}
+
 
 router = APIRouter(prefix="/v1")
 
 
 @router.post(
-    "/audio/transcriptions", openapi_extra=OPENAPI, summary="Transcribe, OpenAI-compatible"
+    "/audio/transcriptions",
+    openapi_extra=_openapi(_SHARED_PROPERTIES | _TRANSCRIPTION_PROPERTIES),
+    summary="Transcribe, OpenAI-compatible",
 )
 async def transcriptions(request: Request) -> Response:
     """OpenAI's route: https://platform.openai.com/docs/api-reference/audio/createTranscription."""
+    return await _answer(request, "transcribe")
+
+
+@router.post(
+    "/audio/translations",
+    openapi_extra=_openapi(_SHARED_PROPERTIES),
+    summary="Translate into English, OpenAI-compatible",
+)
+async def translations(request: Request) -> Response:
+    """OpenAI's route: https://platform.openai.com/docs/api-reference/audio/createTranslation."""
+    return await _answer(request, "translate")
+
+
+async def _answer(request: Request, task: str) -> Response:
     services = services_of(request)
     services.check_ready()
+    info = services.engine.model.info
+    if task == "translate" and not info.multilingual:
+        raise InvalidRequest(
+            f"The model {info.name} hears one language only and cannot translate.", "model"
+        )
     query = request.query_params.multi_items()
-    collect(query, PARAMETERS, GRANULARITIES)
+    collect(query, PARAMETERS[task], GRANULARITIES)
     async with read_upload(request, services.config, raw=False) as upload:
-        given = collect([*query, *upload.fields], PARAMETERS, GRANULARITIES)
-        _refuse_unsupported(given)
-        response_format = choice("response_format", one(given, "response_format"), FORMATS)
-        times = _granularities(given, response_format)
+        given = collect([*query, *upload.fields], PARAMETERS[task], GRANULARITIES)
+        want = wanted(given, FORMATS)
+        times = _granularities(given, want.response_format)
         profile = _resolve_model(services, one(given, "model"))
         request.state.profile = profile.name
         how = decoding(given, services.engine.model)
@@ -84,13 +102,23 @@ async def transcriptions(request: Request) -> Response:
                 how.options,
                 language=services.pipeline.resolve_language(one(given, "language")),
                 word_times="word" in times,
+                task=task,
             ),
             timeout_s=float(services.config.deadline_seconds),
             thresholds=how.thresholds,
             temperatures=how.temperatures,
         )
-        transcript = await transcribe_while_connected(request, upload.audio, asked)
-    return _formatted(transcript, response_format, times)
+        if want.stream:
+            return await open_stream(request, upload.audio, asked, lambda part: {}, to_openai_json)
+        work = services.pipeline.transcribe(upload.audio, asked)
+        transcript = await while_connected(request, work)
+    if want.response_format == "json":
+        return respond(to_openai_json(transcript), "json")
+    if want.response_format == "verbose_json":
+        return respond(to_openai_verbose(transcript, task, times), "verbose_json")
+    return respond(
+        to_format(transcript, want.response_format, task, want.layout), want.response_format
+    )
 
 
 @router.get("/models", summary="The loaded model, plain and with each profile")
@@ -135,11 +163,6 @@ def _resolve_model(services: Services, asked: str | None) -> Profile:
     return valid[model_id]
 
 
-def _refuse_unsupported(given: Mapping[str, tuple[str, ...]]) -> None:
-    if flag("stream", one(given, "stream"), False):
-        raise InvalidRequest("stream=true is not supported yet: leave it out.", "stream")
-
-
 def _granularities(given: Mapping[str, tuple[str, ...]], response_format: str) -> tuple[str, ...]:
     """The lists that verbose_json is to hold: segments, where nothing is said, as OpenAI has it."""
     asked = granularities(given)
@@ -151,11 +174,3 @@ def _granularities(given: Mapping[str, tuple[str, ...]], response_format: str) -
             "timestamp_granularities",
         )
     return asked
-
-
-def _formatted(transcript: Transcript, response_format: str, times: tuple[str, ...]) -> Response:
-    if response_format == "text":
-        return PlainTextResponse(to_text(transcript))
-    if response_format == "verbose_json":
-        return JSONResponse(to_openai_verbose(transcript, "transcribe", times))
-    return JSONResponse(to_openai_json(transcript))

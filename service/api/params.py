@@ -65,6 +65,15 @@ def number(
     return parsed
 
 
+def whole(name: str, value: str | None, least: int, most: int) -> int | None:
+    """A whole number from `least` to `most`; None where it is not given."""
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and least <= int(value[:10]) <= most):
+        raise InvalidRequest(f"{name} '{value}' is not a whole number {least} to {most}.", name)
+    return int(value)
+
+
 def flag(name: str, value: str | None, default: bool) -> bool:
     """True or false, in the spellings that forms and query strings use."""
     if value is None:

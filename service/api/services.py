@@ -1,13 +1,15 @@
-"""What handlers work with, and how one runs a transcription for a client that may leave."""
+"""What handlers work with, and how one awaits work for a client that may leave."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from service.config import ServerConfig
 from service.engine.engine import Engine
@@ -15,7 +17,8 @@ from service.engine.intake import RETRY_AFTER_S
 from service.errors import NotReady
 from service.metrics import Metrics
 from service.pipeline import Pipeline
-from service.types import TranscribeRequest, Transcript
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,31 +46,31 @@ def services_of(request: Request) -> Services:
     return services
 
 
-async def transcribe_while_connected(
-    request: Request, audio: BinaryIO, asked: TranscribeRequest
-) -> Transcript:
-    """Runs the pipeline, and cancels it if the client leaves first (then ClientDisconnect).
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Awaits `work`, and cancels it if the client leaves first (then ClientDisconnect).
 
     The body must have been read to its end.
     """
-    work = asyncio.create_task(services_of(request).pipeline.transcribe(audio, asked))
-    gone = asyncio.create_task(_until_disconnect(request))
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(until_disconnect(request.receive))
     try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
             raise ClientDisconnect
-        return work.result()
+        return task.result()
     finally:
-        await _stop(gone)
-        await _stop(work)
+        await stop(gone)
+        await stop(task)
 
 
-async def _until_disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def until_disconnect(receive: Receive) -> None:
+    """Returns when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _stop(task: asyncio.Task[Any]) -> None:
+async def stop(task: asyncio.Task[Any]) -> None:
+    """Cancels a task and waits for its end, whatever that is."""
     task.cancel()
     await asyncio.wait({task})
     if not task.cancelled():

@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import Response
 
+from service.api.answers import PROPERTIES, STREAM, respond, wanted
 from service.api.decoding import PROPERTIES as DECODING
 from service.api.decoding import decoding
 from service.api.params import GRANULARITIES, choice, collect, flag, granularities, number, one
-from service.api.services import Services, services_of, transcribe_while_connected
+from service.api.services import Services, services_of, while_connected
+from service.api.streams import open_stream
 from service.api.uploads import read_upload
 from service.pipeline import TASKS
-from service.text.formats import to_json, to_text
-from service.types import TranscribeRequest
+from service.text.formats import FORMATS, segment_json, to_format, to_json
+from service.text.subtitles import LIMITS
+from service.types import Progress, TranscribeRequest
 
 PARAMETERS = (
     "profile",
@@ -25,10 +28,13 @@ PARAMETERS = (
     "vad",
     "word_timestamps",
     *GRANULARITIES,
+    "channels",
     "response_format",
+    *LIMITS,
+    "stream",
     "timeout",
 )
-FORMATS = ("json", "text")
+CHANNELS = ("mix", "split")
 
 _PROPERTIES = {
     "profile": {"type": "string", "description": "A name that GET /profiles lists."},
@@ -46,7 +52,14 @@ _PROPERTIES = {
         "items": {"type": "string", "enum": ["segment", "word"]},
         "description": "OpenAI's way to say it: `word` is word_timestamps=true.",
     },
+    "channels": {
+        "type": "string",
+        "enum": list(CHANNELS),
+        "description": "split transcribes each channel on its own, as call recordings need.",
+    },
     "response_format": {"type": "string", "enum": list(FORMATS)},
+    **PROPERTIES,
+    **STREAM,
     "timeout": {"type": "number", "description": "Seconds after which the work is cancelled."},
 }
 _RECORDING = {"type": "string", "format": "binary"}
@@ -84,13 +97,19 @@ async def transcribe(request: Request) -> Response:
     collect(query, PARAMETERS, GRANULARITIES)  # a wrong name is refused before the upload
     async with read_upload(request, services.config) as upload:
         given = collect([*query, *upload.fields], PARAMETERS, GRANULARITIES)
-        response_format = choice("response_format", one(given, "response_format"), FORMATS)
+        want = wanted(given, FORMATS)
         asked = _asked(given, services)
         request.state.profile = asked.profile.name
-        transcript = await transcribe_while_connected(request, upload.audio, asked)
-    if response_format == "text":
-        return PlainTextResponse(to_text(transcript))
-    return JSONResponse(to_json(transcript))
+        if want.stream:
+            return await open_stream(request, upload.audio, asked, _segments, to_json)
+        work = services.pipeline.transcribe(upload.audio, asked)
+        transcript = await while_connected(request, work)
+    content = to_format(transcript, want.response_format, asked.options.task, want.layout)
+    return respond(content, want.response_format)
+
+
+def _segments(part: Progress) -> dict[str, object]:
+    return {"segments": [segment_json(segment) for segment in part.segments]}
 
 
 def _asked(given: Mapping[str, tuple[str, ...]], services: Services) -> TranscribeRequest:
@@ -109,4 +128,5 @@ def _asked(given: Mapping[str, tuple[str, ...]], services: Services) -> Transcri
         timeout_s=number("timeout", one(given, "timeout"), longest_s, longest_s, positive=True),
         thresholds=how.thresholds,
         temperatures=how.temperatures,
+        split_channels=choice("channels", one(given, "channels"), CHANNELS) == "split",
     )

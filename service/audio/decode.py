@@ -1,4 +1,4 @@
-"""The bytes of any audio file -> float32 mono at 16 kHz, in bounded memory."""
+"""The bytes of any audio file -> float32 at 16 kHz, mixed or by channel, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import soxr
 from service.audio.container import Nameless, Seekable, check_complete
 from service.audio.libav import libav_blocks
 from service.audio.sndfile import open_sndfile, sndfile_blocks
-from service.errors import InvalidAudio, TooLarge
+from service.errors import InvalidAudio, InvalidRequest, TooLarge
 from service.types import SAMPLE_RATE, Audio, Samples
 
 _MIN_RATE, _MAX_RATE = 1_000, 1_000_000  # Hz: outside there is no speech, only a broken header
+MAX_CHANNELS = 8  # that are kept apart; more is a studio's mix, no call
+
+Blocks = Iterable[tuple[Samples, int]]  # (n, channels) samples, and their rate in Hz
 
 
 def decode(source: Seekable, max_seconds: float) -> Audio:
@@ -26,36 +29,80 @@ def decode(source: Seekable, max_seconds: float) -> Audio:
     holds NaN; TooLarge as soon as more than `max_seconds` have been unpacked, so that memory is
     bounded by the limit and not by the file.
     """
+    (mono,) = _decoded(((_mixed(block), rate) for block, rate in _blocks(source)), max_seconds)
+    return mono
+
+
+def decode_channels(source: Seekable, max_seconds: float) -> list[Audio]:
+    """As `decode`, with every channel a recording of its own, all of one length.
+
+    The seconds of all channels together count against `max_seconds`: the memory is the same.
+    Raises InvalidRequest for more than 8 channels, InvalidAudio where their number changes.
+    """
+    return _decoded(_same_channels(_blocks(source)), max_seconds)
+
+
+def _blocks(source: Seekable) -> Blocks:
     file = Nameless(source)
     check_complete(file)
     sound = open_sndfile(file)
-    blocks = libav_blocks(file) if sound is None else sndfile_blocks(sound)
-    samples = _joined(_resampled(blocks), max_seconds)
-    if len(samples) == 0:
+    return libav_blocks(file) if sound is None else sndfile_blocks(sound)
+
+
+def _mixed(block_NC: Samples) -> Samples:
+    mono_N1: Samples = block_NC.mean(axis=1, keepdims=True, dtype=np.float32)
+    return mono_N1
+
+
+def _same_channels(blocks: Blocks) -> Blocks:
+    num_channels = 0
+    for block, rate in blocks:
+        num_channels = num_channels or block.shape[1]
+        if num_channels > MAX_CHANNELS:
+            raise InvalidRequest(
+                f"channels=split keeps at most {MAX_CHANNELS} channels apart, and the recording "
+                f"has {num_channels}; use channels=mix",
+                "channels",
+            )
+        if block.shape[1] != num_channels:
+            raise InvalidAudio(
+                f"The recording has {num_channels} channels and later {block.shape[1]}: they "
+                "cannot be kept apart."
+            )
+        yield block, rate
+
+
+def _decoded(blocks: Blocks, max_seconds: float) -> list[Audio]:
+    samples_CN = _joined(_resampled(blocks), max_seconds)
+    if samples_CN.size == 0:
         raise InvalidAudio("The audio file holds no sound: its length is zero.")
-    peak = max(samples.max(), -samples.min())
+    peak = max(samples_CN.max(), -samples_CN.min())
     if not np.isfinite(peak):
         raise InvalidAudio("The audio holds values that are not numbers (NaN or infinity).")
     if peak > 1:
-        samples /= peak
-    return Audio(samples)
+        samples_CN /= peak
+    return [Audio(samples) for samples in samples_CN]
 
 
-def _resampled(blocks: Iterable[tuple[Samples, int]]) -> Iterator[Samples]:
-    """Mono blocks of any sample rate, which may change on the way, at 16 kHz."""
-    rate = 0
+def _resampled(blocks: Blocks) -> Iterator[Samples]:
+    """Blocks (n, channels) of any sample rate, which may change on the way, at 16 kHz."""
+    rate = num_channels = 0
     stream: soxr.ResampleStream | None = None
     for block, block_rate in blocks:
         if block_rate != rate:
             if stream is not None:
-                yield stream.resample_chunk(np.empty(0, np.float32), last=True)
-            rate = _checked_rate(block_rate)
+                yield stream.resample_chunk(_nothing(num_channels), last=True)
+            rate, num_channels = _checked_rate(block_rate), block.shape[1]
             stream = None
             if rate != SAMPLE_RATE:
-                stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+                stream = soxr.ResampleStream(rate, SAMPLE_RATE, num_channels, dtype="float32")
         yield block if stream is None else stream.resample_chunk(block)
     if stream is not None:
-        yield stream.resample_chunk(np.empty(0, np.float32), last=True)
+        yield stream.resample_chunk(_nothing(num_channels), last=True)
+
+
+def _nothing(num_channels: int) -> Samples:
+    return np.empty((0, num_channels), np.float32)
 
 
 def _checked_rate(rate: int) -> int:
@@ -68,18 +115,25 @@ def _checked_rate(rate: int) -> int:
 
 
 def _joined(blocks: Iterable[Samples], max_seconds: float) -> Samples:
-    """One array of all blocks. Blocks are let go as they are copied: memory is not doubled."""
+    """All blocks (n, channels) as one array (channels, n).
+
+    Blocks are let go as they are copied: memory is not doubled.
+    """
     parts: deque[Samples] = deque()
-    num_samples = 0
+    num_values = num_channels = 0
     for block in blocks:
-        num_samples += len(block)
-        if num_samples > max_seconds * SAMPLE_RATE:
-            raise TooLarge(f"The recording is longer than the limit of {max_seconds:g} seconds.")
+        num_channels = block.shape[1]
+        num_values += block.size
+        if num_values > max_seconds * SAMPLE_RATE:
+            channels = f", its {num_channels} channels together" if num_channels > 1 else ""
+            raise TooLarge(
+                f"The recording is longer than the limit of {max_seconds:g} seconds{channels}."
+            )
         parts.append(block)
-    joined = np.empty(num_samples, np.float32)
+    joined = np.empty((num_channels, num_values // max(num_channels, 1)), np.float32)
     at = 0
     while parts:
         part = parts.popleft()
-        joined[at : at + len(part)] = part
+        joined[:, at : at + len(part)] = part.T
         at += len(part)
     return joined

@@ -33,7 +33,7 @@ av.logging.set_level(None)  # nothing of a user's file goes to stderr
 
 
 def libav_blocks(file: Seekable) -> Iterator[tuple[Samples, int]]:
-    """Mono blocks of about 1 s, each with its sample rate, of the first audio stream.
+    """Blocks (n, channels) of about 1 s, each with its sample rate, of the first audio stream.
 
     Raises InvalidAudio if libav cannot read the file, it has no audio, or it is corrupt.
     """
@@ -67,28 +67,30 @@ def _joined(frames: Iterator[av.AudioFrame]) -> Iterator[tuple[Samples, int]]:
     parts: list[Samples] = []
     num_samples = rate = 0
     for frame in frames:
-        if parts and (frame.sample_rate != rate or num_samples >= _BLOCK_SECONDS * rate):
+        samples_NC = _samples(frame)
+        changed = parts and (frame.sample_rate, samples_NC.shape[1]) != (rate, parts[0].shape[1])
+        if parts and (changed or num_samples >= _BLOCK_SECONDS * rate):
             yield np.concatenate(parts), rate
             parts, num_samples = [], 0
         rate = frame.sample_rate
-        parts.append(_mono(frame))
+        parts.append(samples_NC)
         num_samples += frame.samples
     if parts:
         yield np.concatenate(parts), rate
 
 
-def _mono(frame: av.AudioFrame) -> Samples:
-    """Mean of the channels, float32. Integer samples are scaled to [-1, 1]."""
+def _samples(frame: av.AudioFrame) -> Samples:
+    """A frame's samples (n, channels), float32. Integer samples are scaled to [-1, 1]."""
     values = frame.to_ndarray()  # (channels, n), or (1, n * channels) where they are interleaved
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
-    mono: Samples = values.mean(axis=0, dtype=np.float32)
+    samples_NC: Samples = values.T.astype(np.float32)
     if values.dtype.kind in "iu":
         full_scale = float(1 << 8 * values.dtype.itemsize - 1)
-        mono /= np.float32(full_scale)
+        samples_NC /= np.float32(full_scale)
         if values.dtype.kind == "u":
-            mono -= 1
-    return mono
+            samples_NC -= 1
+    return samples_NC
 
 
 def _refuse(url: str, flags: int, options: dict[str, str]) -> object:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import soundfile
 
 from service.audio.container import Seekable, has_mp3_frame_count
@@ -53,7 +52,7 @@ def _counts_frames(file: Seekable) -> bool:
 
 
 def sndfile_blocks(sound: soundfile.SoundFile) -> Iterator[tuple[Samples, int]]:
-    """Mono blocks of at most 4 s, each with its sample rate. Closes the file.
+    """Blocks (n, channels) of at most 4 s, each with its sample rate. Closes the file.
 
     Raises InvalidAudio for a corrupt file, or one that holds less than its header says.
     """
@@ -62,7 +61,7 @@ def sndfile_blocks(sound: soundfile.SoundFile) -> Iterator[tuple[Samples, int]]:
     with sound:
         while len(block := _read(sound, size)):
             read += len(block)
-            yield block.mean(axis=1, dtype=np.float32), rate
+            yield block, rate
     if declared < _UNKNOWN_FRAMES and declared - read > _SLACK_SECONDS * rate:
         raise InvalidAudio(
             f"The audio file is truncated: it holds {read / rate:.1f} s of the "

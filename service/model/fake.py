@@ -33,8 +33,7 @@ SILENCE = -1.0
 SILENCE_RISE = 0.08
 
 LANGUAGES = {"en": "english", "de": "german", "fr": "french"}
-
-LANGUAGE_PROBS = (("en", 0.75), ("de", 0.125), ("fr", 0.125))
+LANGUAGE_PROBS = (("en", 0.5), ("fr", 0.375), ("de", 0.125))  # whatever it hears
 
 Predicate = Callable[[torch.Tensor], bool]
 
@@ -160,7 +159,7 @@ class _Window:
         return Hypothesis(
             tokens=self.script,
             avg_logprob=-0.1,
-            no_speech_prob=0.05 if self.script else 0.95,
+            no_speech_prob=0.05 if self.script or self.options.language_only else 0.95,
             temperature=self.options.temperature,
             language=(self._is_told and self.options.language) or "en",
             language_probs=() if self._is_told else LANGUAGE_PROBS,

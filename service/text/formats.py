@@ -1,4 +1,4 @@
-"""A transcript as plain text, as Winnow's JSON and as OpenAI's. Golden files pin each."""
+"""A transcript in every format of an answer. Golden files pin each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from service.text.languages import english_name
-from service.types import Segment, Transcript, Word
+from service.text.subtitles import Layout, to_srt, to_tsv, to_vtt
+from service.types import Segment, SpokenLanguage, Transcript, Word
+
+FORMATS = ("json", "text", "srt", "vtt", "tsv", "verbose_json")
+SUBTITLES = ("srt", "vtt")  # what a Layout is for
 
 TIME_DECIMALS = 3
 FINE_DECIMALS = 6
@@ -27,13 +31,14 @@ def to_json(t: Transcript) -> dict[str, Any]:
         "duration": round(t.duration, TIME_DECIMALS),
         "model": t.model,
         "profile": t.profile,
-        "segments": [_segment(segment) for segment in t.segments],
+        "segments": [segment_json(segment) for segment in t.segments],
         "frames": {"total": t.total_frames, "kept": t.kept_frames},
         "timings": {
             stage: round(seconds, FINE_DECIMALS) for stage, seconds in asdict(t.timings).items()
         },
         "real_time_factor": round(t.real_time_factor, FINE_DECIMALS),
         "fallbacks": [asdict(fallback) for fallback in t.fallbacks],
+        "usage": _usage(t),
     }
 
 
@@ -43,17 +48,21 @@ def to_openai_json(t: Transcript) -> dict[str, Any]:
 
 
 def to_openai_verbose(
-    t: Transcript, task: str, granularities: Collection[str] = ("segment",)
+    t: Transcript, task: str, granularities: Collection[str] | None = None
 ) -> dict[str, Any]:
     """OpenAI's `response_format=verbose_json`; `task` is `transcribe` or `translate`.
 
-    `granularities`: `segment`, `word` or both, whichever lists the answer is to hold.
+    `granularities`: `segment`, `word` or both, whichever lists the answer is to hold; None:
+    segments, and words where there are any.
     """
+    if granularities is None:
+        granularities = ("segment", "word") if any(s.words for s in t.segments) else ("segment",)
     words = {"words": [_openai_word(word) for s in t.segments for word in s.words]}
     segments = {"segments": [_openai_segment(segment) for segment in t.segments]}
     return {
         "task": task,
-        "language": english_name(t.language),
+        # OpenAI's is that of the text: a translation is English.
+        "language": "english" if task == "translate" else english_name(t.language),
         "duration": round(t.duration, TIME_DECIMALS),
         "text": t.text,
         **(words if "word" in granularities else {}),
@@ -62,7 +71,24 @@ def to_openai_verbose(
     }
 
 
-def _segment(segment: Segment) -> dict[str, Any]:
+def to_format(t: Transcript, name: str, task: str, layout: Layout) -> str | dict[str, Any]:
+    """The transcript in one of `FORMATS`: text, or what becomes a JSON object."""
+    match name:
+        case "json":
+            return to_json(t)
+        case "verbose_json":
+            return to_openai_verbose(t, task)
+        case "srt":
+            return to_srt(t.segments, layout)
+        case "vtt":
+            return to_vtt(t.segments, layout)
+        case "tsv":
+            return to_tsv(t.segments)
+    return to_text(t)
+
+
+def segment_json(segment: Segment) -> dict[str, Any]:
+    """A segment of `POST /transcribe`, in its answer and in its events."""
     return {
         "id": segment.id,
         "start": round(segment.start, TIME_DECIMALS),
@@ -72,6 +98,7 @@ def _segment(segment: Segment) -> dict[str, Any]:
         "no_speech_prob": round(segment.no_speech_prob, FINE_DECIMALS),
         "compression_ratio": round(segment.compression_ratio, FINE_DECIMALS),
         "temperature": segment.temperature,
+        **({"channel": segment.channel} if segment.channel is not None else {}),
         **({"words": [_word(word) for word in segment.words]} if segment.words else {}),
     }
 
@@ -92,7 +119,7 @@ def _openai_word(word: Word) -> dict[str, Any]:
 
 
 def _openai_segment(segment: Segment) -> dict[str, Any]:
-    own = _segment(segment)
+    own = segment_json(segment)
     return {
         "id": own["id"],
         "seek": int(segment.start * 100),  # in log-mel frames of 10 ms, as Whisper counts
@@ -102,6 +129,20 @@ def _openai_segment(segment: Segment) -> dict[str, Any]:
             name: own[name]
             for name in ("temperature", "avg_logprob", "compression_ratio", "no_speech_prob")
         },
+        **({"channel": segment.channel} if segment.channel is not None else {}),
+    }
+
+
+def language_answer(spoken: SpokenLanguage) -> dict[str, Any]:
+    """The answer of `POST /detect-language`; the language is None where nobody speaks."""
+    language, probability = next(iter(spoken.probabilities), (None, 0.0))
+    return {
+        "language": language,
+        "probability": round(probability, FINE_DECIMALS),
+        "probabilities": {code: round(p, FINE_DECIMALS) for code, p in spoken.probabilities},
+        "duration": round(spoken.duration, TIME_DECIMALS),
+        "model": spoken.model,
+        "profile": spoken.profile,
     }
 
 

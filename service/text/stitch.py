@@ -35,34 +35,34 @@ class WindowText:
 
 
 def stitch(windows: Sequence[WindowText], duration_s: float) -> tuple[Segment, ...]:
-    """Segments of a recording of `duration_s` seconds, from its windows in time order.
+    """Segments of a recording of `duration_s` seconds, or of a channel of it, in time order.
 
-    Ids are consecutive from 0; times are in the recording, inside it, and never overlap. A
-    silent window gives no segment. Each segment's text carries its leading space, so that the
-    texts joined are the text of the recording.
+    `windows` are in time order. Ids are consecutive from 0; times are in the recording, inside
+    it, and never overlap. A silent window gives no segment. Each segment's text carries its
+    leading space, so that the texts joined are the text of the recording.
     """
     segments: list[Segment] = []
     for one in windows:
-        if one.is_silent:
-            continue
-        timed = settle(one.pieces, one.window.duration_s)
-        if not timed:
-            continue
-        words = by_piece(one.hypothesis.words, one.pieces)
-        ratio = compression_ratio("".join(piece.text for piece in timed).strip())
-        for number, piece in enumerate(timed):
-            previous = segments[-1] if segments else None
-            apart = number == 0 and previous is not None and _needs_space(previous, piece, one)
-            space = " " if apart else ""
-            segment = _segment(one, piece, ratio, previous, duration_s, space)
-            own = place(words[number], one.window.start_s, segment.start, segment.end, space)
-            segments.append(replace(segment, words=own))
+        segments += segments_of(one, segments[-1] if segments else None, duration_s)
     return tuple(segments)
 
 
-def whole_text(segments: Sequence[Segment]) -> str:
-    """The text of the recording."""
-    return "".join(segment.text for segment in segments).strip()
+def segments_of(one: WindowText, previous: Segment | None, duration_s: float) -> list[Segment]:
+    """The segments of one window, which follow on the `previous` one of its channel."""
+    if one.is_silent:
+        return []
+    timed = settle(one.pieces, one.window.duration_s)
+    words = by_piece(one.hypothesis.words, one.pieces)
+    ratio = compression_ratio("".join(piece.text for piece in timed).strip())
+    segments: list[Segment] = []
+    for number, piece in enumerate(timed):
+        apart = number == 0 and previous is not None and _needs_space(previous, piece, one)
+        space = " " if apart else ""
+        segment = _segment(one, piece, ratio, previous, duration_s, space)
+        own = place(words[number], one.window.start_s, segment.start, segment.end, space)
+        previous = replace(segment, words=own)
+        segments.append(previous)
+    return segments
 
 
 def main_language(windows: Sequence[WindowText], default: str) -> str:
@@ -100,4 +100,5 @@ def _segment(
         no_speech_prob=one.hypothesis.no_speech_prob,
         compression_ratio=ratio,
         temperature=one.hypothesis.temperature,
+        channel=one.window.channel,
     )

@@ -8,7 +8,7 @@ import time
 import wave
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -20,7 +20,7 @@ from service.api.server import DrainingServer
 from service.api.services import Services
 from service.config import ServerConfig
 from service.model.fake import FakeDecodeBatch, FakeModel
-from service.model.protocol import SpeechModel
+from service.model.protocol import ModelInfo, SpeechModel
 from service.types import SAMPLE_RATE, DecodeOptions, Encoded
 
 PATIENCE_S = 60.0  # how long a test waits before it calls something stuck; never a measurement
@@ -47,10 +47,10 @@ def silence(seconds: float) -> bytes:
 
 
 def wav(samples: np.ndarray[Any, np.dtype[np.float64]]) -> bytes:
-    """16-bit mono at 16 kHz."""
+    """16-bit at 16 kHz, of one dimension for mono or (n, channels)."""
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
-        out.setnchannels(1)
+        out.setnchannels(1 if samples.ndim == 1 else samples.shape[1])
         out.setsampwidth(2)
         out.setframerate(SAMPLE_RATE)
         out.writeframes((samples * 32767).astype("<i2").tobytes())
@@ -63,6 +63,14 @@ def refused(answer: httpx.Response, status: int, code: str, param: str | None = 
     assert (answer.status_code, error["code"], error["param"]) == (status, code, param)
     assert set(error) == {"message", "type", "param", "code"}
     return str(error["message"])
+
+
+class EnglishModel(FakeModel):
+    """The fake model, as an English-only checkpoint presents itself."""
+
+    @property
+    def info(self) -> ModelInfo:
+        return replace(super().info, languages={"en": "english"}, multilingual=False)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from service.model.fake import FakeModel
 
 from .conftest import StartServer
-from .harness import Running, refused, remembered, silence, voice
+from .harness import EnglishModel, Running, refused, remembered, silence, voice
 
 
 @pytest.fixture
@@ -71,6 +71,56 @@ def test_words_with_their_times(
         assert [(word.start, word.end) for word in answer.words] == [(0, 1), (1, 2), (2, 3)]
 
 
+@pytest.mark.parametrize("response_format", ["srt", "vtt"])
+def test_subtitles(client: OpenAI, shared: Running, response_format: Any) -> None:
+    audio = voice(9)
+    answer: Any = client.audio.transcriptions.create(
+        model="fake",
+        file=("a.wav", audio),
+        response_format=response_format,
+        extra_body={"max_words_per_line": 2},
+    )
+    assert answer.startswith("WEBVTT\n\n" if response_format == "vtt" else "1\n00:00:0")
+    assert answer.count("-->") >= 4
+    assert (
+        answer
+        == shared.transcribe(audio, response_format=response_format, max_words_per_line="2").text
+    )
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # by OpenAI, still there
+@pytest.mark.parametrize("response_format", ["json", "text", "srt", "vtt", "verbose_json"])
+def test_translations(client: OpenAI, shared: Running, response_format: Any) -> None:
+    audio = voice(3)
+    answer: Any = client.audio.translations.create(
+        model="fake", file=("a.wav", audio), response_format=response_format
+    )
+    text = answer if isinstance(answer, str) else answer.text
+    words = shared.transcribe(audio).json()["text"].upper()
+    assert words in text
+    if response_format == "verbose_json":
+        assert answer.language == "english"
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # by OpenAI, still there
+def test_an_english_only_model_does_not_translate(server: StartServer) -> None:
+    one = server(EnglishModel)
+    with OpenAI(base_url=f"{one.url}/v1", api_key="none", max_retries=0) as client:
+        with pytest.raises(BadRequestError, match="one language only") as refusal:
+            client.audio.translations.create(model="fake", file=("a.wav", voice(1)))
+        assert refusal.value.param == "model"
+
+
+@pytest.mark.parametrize("param", ["language", "stream", "timestamp_granularities[]"])
+def test_a_translation_takes_openais_parameters_alone(shared: Running, param: str) -> None:
+    answer = shared.client.post(
+        "/v1/audio/translations",
+        files={"file": voice(0.1)},
+        data={"model": "fake", param: "true"},
+    )
+    assert "Valid parameters: model" in refused(answer, 400, "invalid_request", param)
+
+
 def test_silence_is_an_empty_text(client: OpenAI) -> None:
     answer = client.audio.transcriptions.create(model="fake", file=("a.wav", silence(1)))
     assert answer.text == ""
@@ -115,8 +165,7 @@ def test_an_unknown_profile_of_a_served_model_is_refused(
 @pytest.mark.parametrize(
     ("param", "value", "says"),
     [
-        ("stream", True, "not supported yet"),
-        ("response_format", "srt", "json, text, verbose_json"),
+        ("response_format", "tsv", "json, text, srt, verbose_json, vtt"),
         ("timestamp_granularities", ["word"], "response_format=verbose_json"),
         ("timestamp_granularities", ["phrase"], "segment, word"),
         ("timestamp_granularities", ["segment"], "response_format=verbose_json"),
@@ -125,7 +174,7 @@ def test_an_unknown_profile_of_a_served_model_is_refused(
         (
             "chunking_strategy",
             "auto",
-            "Valid parameters: model, language, temperature, prompt, hotwords",
+            "Valid parameters: model, response_format, temperature, prompt, hotwords",
         ),
     ],
 )

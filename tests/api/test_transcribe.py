@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import soundfile
 
-from .harness import Running, refused, silence, voice
+from service.types import SAMPLE_RATE
+
+from .conftest import StartServer
+from .harness import EnglishModel, Running, refused, silence, voice, wav
 
 SEGMENT_KEYS = {
     *("id", "start", "end", "text"),
@@ -69,6 +75,135 @@ def test_text_alone(shared: Running) -> None:
     assert answer.text.strip() == shared.transcribe(voice(1)).json()["text"]
 
 
+@pytest.mark.parametrize(
+    ("response_format", "content_type", "silent"),
+    [
+        ("json", "application/json", None),
+        ("verbose_json", "application/json", None),
+        ("text", "text/plain; charset=utf-8", "\n"),
+        ("srt", "application/x-subrip; charset=utf-8", ""),
+        ("vtt", "text/vtt; charset=utf-8", "WEBVTT\n\n"),
+        ("tsv", "text/tab-separated-values; charset=utf-8", "start\tend\ttext\n"),
+    ],
+)
+def test_every_format_has_its_content_type_and_invents_nothing(
+    shared: Running, response_format: str, content_type: str, silent: str | None
+) -> None:
+    answer = shared.transcribe(voice(2), response_format=response_format)
+    assert answer.headers["content-type"] == content_type
+    assert shared.transcribe(voice(2)).json()["text"] in answer.text
+    quiet = shared.transcribe(silence(2), response_format=response_format)
+    if silent is None:
+        assert (quiet.json()["text"], quiet.json()["segments"]) == ("", [])
+    else:
+        assert quiet.text == silent
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("max_line_width", "9", "10 to 1000"),
+        ("max_line_width", "1001", "10 to 1000"),
+        ("max_line_width", "40.5", "10 to 1000"),
+        ("max_line_width", "²0", "10 to 1000"),
+        ("max_line_count", "2", "needs max_line_width"),
+        ("max_words_per_line", "-1", "1 to 1000"),
+    ],
+)
+def test_a_line_length_that_cannot_be_used_is_refused(
+    shared: Running, name: str, value: str, says: str
+) -> None:
+    answer = shared.transcribe(voice(0.1), response_format="srt", **{name: value})
+    assert says in refused(answer, 400, "invalid_request", name)
+
+
+def tone(hertz: float, *spans: tuple[int, int], seconds: int = 14) -> npt.NDArray[np.float64]:
+    """A tone in those spans of seconds, silence elsewhere."""
+    times_s = np.arange(seconds * SAMPLE_RATE) / SAMPLE_RATE
+    sounds = sum((first <= times_s) & (times_s < last) for first, last in spans)
+    return 0.3 * np.sin(2 * np.pi * hertz * times_s) * sounds
+
+
+def test_the_channels_of_a_call_are_heard_apart(shared: Running) -> None:
+    left, right = tone(300, (0, 4), (9, 12)), tone(4000, (3, 8), (10, 12))
+    call = wav(np.stack([left, right], axis=1))
+    options = {"channels": "split", "vad": "false"}
+    body = shared.transcribe(call, **options).json()
+    turns = [(s["channel"], s["start"], s["end"]) for s in body["segments"]]
+    assert turns == [(0, 0, 4), (1, 3, 8), (0, 9, 12), (1, 10, 12)]
+    for number, samples in enumerate((left, right)):
+        alone = shared.transcribe(wav(samples), vad="false").json()
+        heard = [s["text"] for s in body["segments"] if s["channel"] == number]
+        assert heard == [s["text"] for s in alone["segments"]]
+    lines = [line.split(":")[0] for line in body["text"].splitlines()]
+    assert lines == ["Channel 1", "Channel 2", "Channel 1", "Channel 2"]
+    assert body["duration"] == 14
+    srt = shared.transcribe(call, response_format="srt", **options).text
+    assert srt.count("Channel 1: ") == srt.count("Channel 2: ") == 2
+    tsv = shared.transcribe(call, response_format="tsv", **options).text
+    assert [row.split("\t")[3] for row in tsv.splitlines()] == ["channel", "0", "1", "0", "1"]
+    streamed = shared.transcribe(call, stream="true", **options).text
+    events = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: ")]
+    assert "".join(event.get("delta", "") for event in events) == body["text"]
+
+
+def test_a_mono_recording_has_one_channel(shared: Running) -> None:
+    body = shared.transcribe(wav(tone(300, (0, 4))), channels="split", vad="false").json()
+    assert [segment["channel"] for segment in body["segments"]] == [0]
+    assert "channel" not in shared.transcribe(voice(1)).json()["segments"][0]
+
+
+def test_all_channels_together_count_against_the_limit(shared: Running) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros((10 * SAMPLE_RATE, 8)), SAMPLE_RATE, format="FLAC")
+    assert shared.transcribe(file.getvalue()).json()["duration"] == 10
+    message = refused(
+        shared.transcribe(file.getvalue(), channels="split"), 413, "payload_too_large"
+    )
+    assert "8 channels together" in message
+    nine = shared.transcribe(wav(np.zeros((1000, 9))), channels="split")
+    assert "at most 8 channels" in refused(nine, 400, "invalid_request", "channels")
+
+
+@pytest.mark.parametrize("way", ["multipart", "raw"])
+def test_the_language_is_detected(shared: Running, way: str) -> None:
+    sent: dict[str, Any] = (
+        {"files": {"file": voice(2)}} if way == "multipart" else {"content": voice(2)}
+    )
+    body = shared.client.post("/detect-language?profile=fast", **sent).json()
+    assert body == {
+        "language": "en",
+        "probability": 0.5,
+        "probabilities": {"en": 0.5, "fr": 0.375, "de": 0.125},
+        "duration": 2.0,
+        "model": "fake",
+        "profile": "fast",
+    }
+    assert list(body["probabilities"]) == ["en", "fr", "de"]
+
+
+def test_silence_has_no_language(shared: Running) -> None:
+    body = shared.client.post("/detect-language", content=silence(2)).json()
+    assert (body["language"], body["probability"], body["probabilities"]) == (None, 0.0, {})
+
+
+def test_only_the_first_window_is_encoded_for_the_language(server: StartServer) -> None:
+    one = server(max_audio_seconds=60)
+    assert one.client.post("/detect-language", content=voice(50)).status_code == 200
+    one.eventually(lambda: one.metric("winnow_frames_total", profile="dense", outcome="kept") > 0)
+    assert one.metric("winnow_frames_total", profile="dense", outcome="kept") == 1500
+
+
+def test_a_model_of_one_language_has_none_to_detect(server: StartServer) -> None:
+    answer = server(EnglishModel).client.post("/detect-language", content=voice(1))
+    assert "one language only" in refused(answer, 400, "invalid_request")
+
+
+def test_detection_takes_no_other_parameter(shared: Running) -> None:
+    answer = shared.client.post("/detect-language?language=en", content=voice(1))
+    assert "profile, timeout" in refused(answer, 400, "invalid_request", "language")
+
+
 def test_task_reaches_the_model(shared: Running) -> None:
     transcribed = shared.transcribe(voice(1)).json()["text"]
     assert shared.transcribe(voice(1), task="translate").json()["text"] == transcribed.upper()
@@ -99,6 +234,9 @@ def test_a_blank_form_field_is_not_given(shared: Running) -> None:
         ("timeout", "901", "more than 0 to 900"),
         ("timeout", "inf", "more than 0 to 900"),
         ("profil", "fast", "profile, language, task, temperature, prompt, hotwords, beam_size"),
+        ("channels", "left", "mix, split"),
+        ("stream", "maybe", "true, 1, yes, on, false, 0, no, off"),
+        ("max_line_width", "40", "srt or vtt"),
     ],
 )
 @pytest.mark.parametrize("where", ["form", "query"])

@@ -12,8 +12,17 @@ from openai.types.audio import TranscriptionVerbose
 from whisper.tokenizer import LANGUAGES
 
 from service.text import languages
-from service.text.formats import to_json, to_openai_json, to_openai_verbose, to_text
-from service.types import Fallback, Segment, Timings, Transcript, Word
+from service.text.formats import (
+    FORMATS,
+    language_answer,
+    to_format,
+    to_json,
+    to_openai_json,
+    to_openai_verbose,
+    to_text,
+)
+from service.text.subtitles import Layout
+from service.types import Fallback, Segment, SpokenLanguage, Timings, Transcript, Word
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -31,6 +40,23 @@ TRANSCRIPT = Transcript(
     kept_frames=1800,
     timings=Timings(0.1, 0.02, 0.0030000004, 1.5, 2.25, 4.0),
     fallbacks=(Fallback(1, "repetition", "fast", "dense"),),
+)
+
+# With everything that a request can ask for.
+RICH = replace(
+    TRANSCRIPT,
+    text="Channel 1: one twö\nChannel 2: three",
+    segments=(
+        replace(
+            TRANSCRIPT.segments[0],
+            channel=0,
+            words=(Word(0.0, 0.5, " one", 0.75), Word(0.6, 1.23456, " twö", 0.1234567)),
+        ),
+        replace(TRANSCRIPT.segments[1], channel=1, words=(Word(30.0, 61.2, " three", 1.0),)),
+    ),
+)
+SILENT = replace(
+    TRANSCRIPT, text="", segments=(), total_frames=0, kept_frames=0, fallbacks=(), duration=0.0
 )
 
 
@@ -57,6 +83,12 @@ def test_text_matches_the_golden_file() -> None:
         ("openai_verbose.json", to_openai_verbose(TRANSCRIPT, "transcribe")),
         ("words.json", to_json(WITH_WORDS)),
         ("openai_words.json", to_openai_verbose(WITH_WORDS, "transcribe", ["word"])),
+        ("rich.json", to_json(RICH)),
+        ("rich_verbose.json", to_openai_verbose(RICH, "translate")),
+        (
+            "language.json",
+            language_answer(SpokenLanguage((("de", 0.75), ("en", 0.25)), 1.5, "fake", "dense")),
+        ),
     ],
 )
 def test_json_matches_the_golden_file(name: str, answer: dict[str, Any]) -> None:
@@ -66,12 +98,27 @@ def test_json_matches_the_golden_file(name: str, answer: dict[str, Any]) -> None
 
 
 def test_silence_is_a_valid_answer() -> None:
-    silent = replace(
-        TRANSCRIPT, text="", segments=(), total_frames=0, kept_frames=0, fallbacks=(), duration=0.0
-    )
-    answer = to_json(silent)
+    answer = to_json(SILENT)
     assert (answer["text"], answer["segments"], answer["real_time_factor"]) == ("", [], 0.0)
     assert answer["frames"] == {"total": 0, "kept": 0}
+    unheard = language_answer(SpokenLanguage((), 1.5, "fake", "dense"))
+    assert (unheard["language"], unheard["probability"]) == (None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "empty"),
+    [("text", "\n"), ("srt", ""), ("vtt", "WEBVTT\n\n"), ("tsv", "start\tend\ttext\n")],
+)
+def test_no_format_invents_text_for_silence(name: str, empty: str) -> None:
+    assert to_format(SILENT, name, "transcribe", Layout()) == empty
+
+
+def test_every_format_says_the_same() -> None:
+    for name in FORMATS:
+        content = to_format(TRANSCRIPT, name, "transcribe", Layout())
+        text = content["text"] if isinstance(content, dict) else content
+        assert "one twö" in text
+        assert "three" in text
 
 
 def test_openais_client_reads_the_verbose_answer() -> None:

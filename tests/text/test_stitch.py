@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.text.stitch import WindowText, main_language, stitch, whole_text
+from service.text.progress import whole_text
+from service.text.stitch import WindowText, main_language, stitch
 from service.text.timestamps import compression_ratio
 from service.types import SAMPLE_RATE, Hypothesis, Piece, Window
 

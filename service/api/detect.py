@@ -1,0 +1,62 @@
+"""`POST /detect-language`: which language a recording is in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from service.api.params import collect, number, one
+from service.api.services import services_of, while_connected
+from service.api.uploads import read_upload
+from service.text.formats import language_answer
+from service.types import DecodeOptions, TranscribeRequest
+
+PARAMETERS = ("profile", "timeout")
+_PROPERTIES = {
+    "profile": {"type": "string", "description": "A name that GET /profiles lists."},
+    "timeout": {"type": "number", "description": "Seconds after which the work is cancelled."},
+}
+_RECORDING = {"type": "string", "format": "binary"}
+OPENAPI = {
+    "parameters": [
+        {"name": name, "in": "query", "schema": schema} for name, schema in _PROPERTIES.items()
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": _RECORDING, **_PROPERTIES},
+                }
+            },
+            "audio/*": {"schema": _RECORDING},
+        },
+    },
+}
+
+router = APIRouter()
+
+
+@router.post("/detect-language", openapi_extra=OPENAPI, summary="Detect a recording's language")
+async def detect_language(request: Request) -> dict[str, Any]:
+    """The language of the first window that has speech, and every language's probability.
+
+    The recording as multipart `file` or as a raw `audio/*` body. Where nobody speaks the language
+    is null. A model of one language has nothing to detect: 400.
+    """
+    services = services_of(request)
+    services.check_ready()
+    query = request.query_params.multi_items()
+    collect(query, PARAMETERS)
+    longest_s = float(services.config.deadline_seconds)
+    async with read_upload(request, services.config) as upload:
+        given = collect([*query, *upload.fields], PARAMETERS)
+        timeout_s = number("timeout", one(given, "timeout"), longest_s, longest_s, positive=True)
+        profile = services.pipeline.resolve_profile(one(given, "profile"))
+        request.state.profile = profile.name
+        asked = TranscribeRequest(profile, DecodeOptions(), timeout_s=timeout_s)
+        work = services.pipeline.detect_language(upload.audio, asked)
+        return language_answer(await while_connected(request, work))
