@@ -71,13 +71,13 @@ def _joined(frames: Iterator[av.AudioFrame]) -> Iterator[tuple[Samples, int]]:
             yield np.concatenate(parts), rate
             parts, num_samples = [], 0
         rate = frame.sample_rate
-        parts.append(_mono(frame))
+        parts.append(to_mono(frame))
         num_samples += frame.samples
     if parts:
         yield np.concatenate(parts), rate
 
 
-def _mono(frame: av.AudioFrame) -> Samples:
+def to_mono(frame: av.AudioFrame) -> Samples:
     """Mean of the channels, float32. Integer samples are scaled to [-1, 1]."""
     values = frame.to_ndarray()  # (channels, n), or (1, n * channels) where they are interleaved
     if not frame.format.is_planar:
