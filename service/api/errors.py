@@ -64,8 +64,17 @@ def error_response(
     answer: Answer, message: str, param: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """An answer in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
-    error = {"message": message, "type": answer.type, "param": param, "code": answer.code}
-    return JSONResponse({"error": error}, answer.status, headers)
+    return JSONResponse({"error": error_object(answer, message, param)}, answer.status, headers)
+
+
+def error_object(answer: Answer, message: str, param: str | None = None) -> dict[str, str | None]:
+    """What stands under `error` in OpenAI's shape."""
+    return {"message": message, "type": answer.type, "param": param, "code": answer.code}
+
+
+def answer_to(error: Exception) -> Answer:
+    """How this error looks from outside."""
+    return next((ANSWERS[c] for c in type(error).__mro__ if c in ANSWERS), INTERNAL_ERROR)
 
 
 def install(app: FastAPI) -> None:
@@ -76,7 +85,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _on_winnow_error(request: Request, error: Exception) -> Response:
-    answer = next((ANSWERS[c] for c in type(error).__mro__ if c in ANSWERS), INTERNAL_ERROR)
+    answer = answer_to(error)
     message = str(error)
     if answer is INTERNAL_ERROR:
         message = "Winnow could not answer this request."

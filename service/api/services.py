@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
 from service.errors import NotReady
+from service.live.registry import LiveSessions
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.types import TranscribeRequest, Transcript
@@ -25,6 +26,7 @@ class Services:
     config: ServerConfig
     engine: Engine
     pipeline: Pipeline
+    live: LiveSessions
     metrics: Metrics
 
     def check_ready(self) -> None:
@@ -37,7 +39,7 @@ class Services:
         raise NotReady(f"Winnow is not ready: {self.engine.reason or state}", wait_s)
 
 
-def services_of(request: Request) -> Services:
+def services_of(request: HTTPConnection) -> Services:
     """The services of the application that answers `request`."""
     services: Services = request.app.state.services
     return services
