@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from service.audio.segment import MIN_PAUSE, MIN_SPEECH, OFF, ON, PADDING, SMOOTH, Floats
 from service.audio.vad import CHUNK_SAMPLES
@@ -21,7 +20,7 @@ from service.types import SAMPLE_RATE
 # of those between them, and half of the second in which an answer is promised.
 PAUSE = 14
 MAX_CHUNKS = 28 * SAMPLE_RATE // CHUNK_SAMPLES  # of one utterance, its padding included
-_SEARCH = 8 * SAMPLE_RATE // CHUNK_SAMPLES  # a forced cut looks for quiet in the last 8 s
+_NUM_RECENT = 8 * SAMPLE_RATE // CHUNK_SAMPLES  # a forced cut looks for quiet in the last 8 s
 
 
 class Utterance(NamedTuple):
@@ -70,15 +69,18 @@ def advance(
     `probabilities` and `loud` (root mean square): one value for each chunk.
     """
     ended: list[Utterance] = []
-    for probability, level in zip(probabilities.tolist(), loud.tolist(), strict=True):
-        state = _heard(state, probability, level)
-        if state.begin >= 0 and state.at - state.end >= PAUSE:
+    known = np.concatenate([state.recent, np.stack([probabilities, loud], axis=1)])
+    for number, probability in enumerate(probabilities.tolist(), start=len(state.recent) + 1):
+        state = _heard(state, probability)
+        # A stretch that has just begun may be speech or a click: it is heard out first.
+        if state.begin >= 0 > state.first and state.at - state.end >= PAUSE:
             state, utterance = _close(state, min(state.end + PADDING, state.at))
             ended.append(utterance)
         elif state.begin >= 0 and state.at - state.opened >= MAX_CHUNKS:
-            state, utterance = _close(state, _quietest(state))
+            recent = known[max(0, number - _NUM_RECENT) : number]
+            state, utterance = _close(state, _quietest(state.at, recent))
             ended.append(utterance)
-    return state, tuple(ended)
+    return replace(state, recent=known[-_NUM_RECENT:]), tuple(ended)
 
 
 def finish(state: Endpoint) -> tuple[Endpoint, tuple[Utterance, ...]]:
@@ -89,7 +91,7 @@ def finish(state: Endpoint) -> tuple[Endpoint, tuple[Utterance, ...]]:
     return replace(state, begin=-1, end=-1, first=-1, last=-1), (utterance,)
 
 
-def _heard(state: Endpoint, probability: float, level: float) -> Endpoint:
+def _heard(state: Endpoint, probability: float) -> Endpoint:
     """One chunk more. A stretch counts once it is longer than a click."""
     at, first, last = state.at, state.first, state.last
     if first < 0 and probability >= ON:
@@ -101,9 +103,7 @@ def _heard(state: Endpoint, probability: float, level: float) -> Endpoint:
         begin, end = (begin if begin >= 0 else first), last
     if first >= 0 and at + 1 - last >= MIN_PAUSE:
         first = last = -1
-    newest: npt.NDArray[np.float32] = np.array([[probability, level]], np.float32)
-    recent = np.concatenate([state.recent[-(_SEARCH + SMOOTH) :], newest])
-    return Endpoint(at + 1, state.floor, begin, end, first, last, recent)
+    return Endpoint(at + 1, state.floor, begin, end, first, last, state.recent)
 
 
 def _close(state: Endpoint, cut: int) -> tuple[Endpoint, Utterance]:
@@ -117,9 +117,9 @@ def _close(state: Endpoint, cut: int) -> tuple[Endpoint, Utterance]:
     return replace(state, begin=-1, end=-1), utterance
 
 
-def _quietest(state: Endpoint) -> int:
-    """The most restful chunk of the last 8 s, as `segment` judges it for recordings."""
-    probabilities, loud = state.recent[:, 0], state.recent[:, 1]
+def _quietest(at: int, recent: Floats) -> int:
+    """The most restful of the newest chunks before `at`, as `segment` judges it in recordings."""
+    probabilities, loud = recent[:, 0], recent[:, 1]
     restless = probabilities + loud / max(float(loud.max()), 1e-9)
     smooth = np.convolve(restless, np.ones(SMOOTH), mode="valid")
-    return state.at - len(restless) + SMOOTH // 2 + int(smooth.argmin())
+    return at - len(restless) + SMOOTH // 2 + int(smooth.argmin())
