@@ -69,7 +69,8 @@ async def _session(args: argparse.Namespace, times: int) -> tuple[list[float], i
             message = json.loads(text)
             if message["type"] == "final":
                 # Which time it was spoken is told by the final's own clock, not by its number.
-                number = int(message["start"] * rate) // len(phrase)
+                middle_s = (message["start"] + message["end"]) / 2
+                number = int(middle_s * rate) // len(phrase)
                 said = began + number * len(phrase) / rate + speech_s
                 waits.append(time.perf_counter() - said)
             num_partials += message["type"] == "partial"

@@ -36,8 +36,11 @@ from service.types import Window
 LISTEN_SAMPLES = 3 * CHUNK_SAMPLES  # what is worth a call of the VAD
 MAX_BAD_MESSAGES = 16  # of one connection, before it is closed
 MAX_RETRY_WAIT_S = 1.0
-# A partial is made only where its window would be among the first pieces of the next batch.
+# A partial is made only where its window would be among the first pieces of the next batch, and
+# windows are so quick that a final which comes meanwhile does not wait long: an encode that has
+# begun is not broken off.
 BUSY_SHARE = 4
+SLOW_WINDOW_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class Conversation:
         self._send = send
         self._ending = False
         self._num_bad = 0
+        self._last_window_s = 0.0
 
     async def run(self, draining: asyncio.Event) -> None:
         """Returns when every final of what was received is sent, after Stop or when `draining`.
@@ -210,6 +214,8 @@ class Conversation:
             return None
         if self._engine.num_outstanding >= self._max_outstanding:
             return None
+        if self._last_window_s > SLOW_WINDOW_S:
+            return None
         return self._session.partial_window()
 
     async def _partial(self, window: Window) -> None:
@@ -237,12 +243,13 @@ class Conversation:
 
     async def _transcribe(self, window: Window) -> Done:
         request = self._session.asked.request
-        deadline = time.monotonic() + request.timeout_s
-        work = WindowWork(self._engine, self._engine.model, request, deadline)
+        began = time.monotonic()
+        work = WindowWork(self._engine, self._engine.model, request, began + request.timeout_s)
         try:
             return (await work.run([window]))[0]
         finally:
             work.withdraw()
+            self._last_window_s = time.monotonic() - began
 
 
 async def stop(task: asyncio.Task[Any]) -> None:
