@@ -35,6 +35,10 @@ class ServerConfig:
     batch_wait_ms: int = 5
     deadline_seconds: int = 900
     drain_seconds: int = 30
+    max_live_sessions: int = 64  # connected at once; as many more are kept for those cut off
+    live_keep_seconds: int = 60  # how long a session outlives its connection
+    live_idle_seconds: int = 60  # a connection that sends nothing for so long is closed
+    live_buffer_seconds: int = 60  # audio of a session that waits; more is not read from it
 
     def __post_init__(self) -> None:
         """Raises ConfigError with a sentence that says what would be right."""
@@ -43,6 +47,8 @@ class ServerConfig:
             self, 1, "audio_threads", "max_upload_mb", "max_audio_seconds", "max_queue_windows"
         )
         _at_least(self, 1, "max_batch_windows", "max_decode_windows", "deadline_seconds")
+        _at_least(self, 1, "max_live_sessions", "live_keep_seconds", "live_idle_seconds")
+        _at_least(self, 32, "live_buffer_seconds")  # an utterance has up to 28 s
         for name in ("host", "model", "default_profile"):
             if not getattr(self, name).strip():
                 raise ConfigError(f"{name}: must not be empty")

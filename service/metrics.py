@@ -88,6 +88,16 @@ class Metrics:
         self.cancelled = Counter(
             "winnow_cancelled_total", "Requests cancelled, by reason.", ["reason"], registry=on
         )
+        self.live_sessions = Gauge(
+            "winnow_live_sessions", "Live sessions that are connected.", registry=on
+        )
+        self.live_final_seconds = Histogram(
+            "winnow_live_final_seconds",
+            "Seconds from the pause that ended an utterance being heard to its final being sent.",
+            ["profile"],
+            buckets=SECONDS,
+            registry=on,
+        )
         self.ready = Gauge("winnow_ready", "1 while the engine accepts work.", registry=on)
         self.model_info = Info("winnow_model", "The model that is served.", registry=on)
         self.device_memory = Gauge(

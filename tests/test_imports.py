@@ -15,7 +15,7 @@ RANKS = (
     ("audio", "model", "text"),
     ("engine",),
     ("gather",),
-    ("pipeline",),
+    ("pipeline", "live"),
     ("api", "files", "lab"),
     ("cli",),
     ("__main__",),

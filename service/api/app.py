@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import __version__
-from service.api import detect, errors, openai, ops, transcribe
+from service.api import detect, errors, live, openai, ops, transcribe
 from service.api.context import RequestContext
 from service.api.server import DrainingServer
 from service.api.services import Services
 from service.config import ServerConfig
 from service.engine.engine import Engine
+from service.live.registry import LiveSessions
 from service.metrics import Metrics
 from service.model.protocol import SpeechModel
 from service.pipeline import Pipeline
@@ -40,7 +41,8 @@ def create_app(
         return model
 
     engine = Engine(load_checked, config, metrics, warm_up=tuple(profiles.values()))
-    services = Services(config, engine, Pipeline(engine, config, metrics), metrics)
+    pipeline, sessions = Pipeline(engine, config, metrics), LiveSessions(engine, config, metrics)
+    services = Services(config, engine, pipeline, sessions, metrics)
     app = FastAPI(
         title="Winnow",
         version=__version__,
@@ -54,7 +56,7 @@ def create_app(
     app.state.started_at = int(time.time())
     app.add_middleware(RequestContext, metrics=metrics)
     errors.install(app)
-    for room in (transcribe, detect, openai, ops):
+    for room in (transcribe, detect, openai, live, ops):
         app.include_router(room.router)
     return app
 
@@ -85,3 +87,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(services.engine.drain, services.config.drain_seconds)
         await asyncio.to_thread(services.engine.stop)
         services.pipeline.close()
+        services.live.close()

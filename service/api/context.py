@@ -43,7 +43,7 @@ class RequestContext:
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:
-            _log_unexpected(exchange.request_id, error)
+            log_unexpected(exchange.request_id, error)
             if exchange.status is not None:
                 raise ConnectionAbortedError("the answer broke off") from None
             message = f"Something went wrong here. (request id {exchange.request_id})"
@@ -116,7 +116,7 @@ class _Exchange:
             return
 
 
-def _log_unexpected(request_id: str, error: Exception) -> None:
+def log_unexpected(request_id: str, error: Exception) -> None:
     """Logs where it happened. The error's own text may quote what was said, and is left out."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     logger.error("unexpected %s, request_id=%s\n%s", type(error).__name__, request_id, frames)

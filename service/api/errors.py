@@ -70,13 +70,22 @@ def error_response(
 
 def error_body(answer: Answer, message: str, param: str | None = None) -> dict[str, Any]:
     """OpenAI's shape of an error, in an answer or in an event."""
-    error = {"message": message, "type": answer.type, "param": param, "code": answer.code}
-    return {"error": error}
+    return {"error": error_object(answer, message, param)}
+
+
+def error_object(answer: Answer, message: str, param: str | None = None) -> dict[str, str | None]:
+    """What stands under `error` in OpenAI's shape."""
+    return {"message": message, "type": answer.type, "param": param, "code": answer.code}
+
+
+def answer_to(error: Exception) -> Answer:
+    """How this error looks from outside."""
+    return next((ANSWERS[c] for c in type(error).__mro__ if c in ANSWERS), INTERNAL_ERROR)
 
 
 def told(error: Exception, request_id: str) -> tuple[Answer, str]:
     """How a WinnowError is answered, and what is said of it; any other's text stays here."""
-    answer = next((ANSWERS[c] for c in type(error).__mro__ if c in ANSWERS), INTERNAL_ERROR)
+    answer = answer_to(error)
     message = str(error)
     if answer is INTERNAL_ERROR:
         message = "Winnow could not answer this request."

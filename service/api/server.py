@@ -17,6 +17,7 @@ from service.api.services import Services
 logger = logging.getLogger("winnow.server")
 
 BETTER_MODEL = "openai/whisper-large-v3-turbo"
+MAX_MESSAGE_BYTES = 1024 * 1024  # of a WebSocket; half a minute of 16 kHz PCM
 LAST_ANSWERS_S = 2  # for answers to leave after the drain has ended
 
 
@@ -35,8 +36,16 @@ class DrainingServer(uvicorn.Server):
                 lifespan="on",
                 timeout_graceful_shutdown=LAST_ANSWERS_S,
                 server_header=False,
+                ws="websockets-sansio",
+                ws_max_size=MAX_MESSAGE_BYTES,
+                # A client that is held back is not read, so its pongs are not either; who is gone
+                # is found by `live_idle_seconds`.
+                ws_ping_timeout=None,
+                # Recorded sound does not shrink by it, and it costs memory for each connection.
+                ws_per_message_deflate=False,
             )
         )
+        logging.getLogger("uvicorn.error").addFilter(_without_queries)
         self._services = services
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drain_ends: float | None = None
@@ -71,6 +80,7 @@ class DrainingServer(uvicorn.Server):
         drain_s = self._services.config.drain_seconds
         logger.info("draining: no new work, up to %d s for what was accepted", drain_s)
         self._services.engine.begin_drain()
+        self._services.live.begin_drain()
         self._drain_ends = time.monotonic() + drain_s
 
     async def on_tick(self, counter: int) -> bool:
@@ -93,6 +103,11 @@ class DrainingServer(uvicorn.Server):
             return
         self._announced = True
         logger.info("%s", start_up_line(self._services, self.url))
+
+
+def _without_queries(record: logging.LogRecord) -> bool:
+    """Leaves out uvicorn's lines about WebSockets: they hold query strings, as its access log."""
+    return '"WebSocket %s"' not in record.msg
 
 
 def start_up_line(services: Services, url: str) -> str:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import Receive
 
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
 from service.errors import NotReady
+from service.live.registry import LiveSessions
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 
@@ -28,6 +29,7 @@ class Services:
     config: ServerConfig
     engine: Engine
     pipeline: Pipeline
+    live: LiveSessions
     metrics: Metrics
 
     def check_ready(self) -> None:
@@ -40,7 +42,7 @@ class Services:
         raise NotReady(f"Winnow is not ready: {self.engine.reason or state}", wait_s)
 
 
-def services_of(request: Request) -> Services:
+def services_of(request: HTTPConnection) -> Services:
     """The services of the application that answers `request`."""
     services: Services = request.app.state.services
     return services

@@ -67,7 +67,7 @@ def _joined(frames: Iterator[av.AudioFrame]) -> Iterator[tuple[Samples, int]]:
     parts: list[Samples] = []
     num_samples = rate = 0
     for frame in frames:
-        samples_NC = _samples(frame)
+        samples_NC = samples_of(frame)
         changed = parts and (frame.sample_rate, samples_NC.shape[1]) != (rate, parts[0].shape[1])
         if parts and (changed or num_samples >= _BLOCK_SECONDS * rate):
             yield np.concatenate(parts), rate
@@ -79,7 +79,7 @@ def _joined(frames: Iterator[av.AudioFrame]) -> Iterator[tuple[Samples, int]]:
         yield np.concatenate(parts), rate
 
 
-def _samples(frame: av.AudioFrame) -> Samples:
+def samples_of(frame: av.AudioFrame) -> Samples:
     """A frame's samples (n, channels), float32. Integer samples are scaled to [-1, 1]."""
     values = frame.to_ndarray()  # (channels, n), or (1, n * channels) where they are interleaved
     if not frame.format.is_planar:

@@ -17,19 +17,19 @@ from service.types import SAMPLE_RATE, WINDOW_SAMPLES, Audio, Samples, Window
 Floats = npt.NDArray[np.float32]
 Stretch = tuple[int, int]  # first chunk, and one past the last
 
-_ON, _OFF = 0.5, 0.35  # speech begins at this probability, and ends below this one
-_MIN_SPEECH = 3  # chunks (96 ms); shorter is a click
-_MIN_PAUSE = 4  # chunks (128 ms) below `_OFF` that end a stretch
-_PADDING = 9  # chunks (288 ms) kept around speech: soft beginnings, breath, word endings
+ON, OFF = 0.5, 0.35  # speech begins at this probability, and ends below this one
+MIN_SPEECH = 3  # chunks (96 ms); shorter is a click
+MIN_PAUSE = 4  # chunks (128 ms) below `OFF` that end a stretch
+PADDING = 9  # chunks (288 ms) kept around speech: soft beginnings, breath, word endings
 # Chunks (12 s) of silence that end a window. Any window is padded to 30 s, so shorter ones cost
 # nothing inside it, while a window for each of a few sparse words costs an encode for each.
 _LONG_PAUSE = 375
 _GOOD_PAUSE = 16  # chunks (512 ms); a cut in a shorter pause risks a word
 _SHORT_PAUSE_COST = 0.3  # windows; what a cut in no pause at all costs
 _MAX_CHUNKS = WINDOW_SAMPLES // CHUNK_SAMPLES
-_MAX_SPEECH = _MAX_CHUNKS - 2 * _PADDING
+_MAX_SPEECH = _MAX_CHUNKS - 2 * PADDING
 _SEARCH = 8 * SAMPLE_RATE // CHUNK_SAMPLES  # where to look for a quiet place: the last 8 s
-_SMOOTH = 5  # chunks over which "quiet" is judged
+SMOOTH = 5  # chunks over which "quiet" is judged
 
 
 def split(audio: Audio, vad: bool = True) -> list[Window]:
@@ -79,20 +79,20 @@ def plan(probabilities: Floats, loud: Floats) -> list[Stretch]:
 
 
 def _speech(probabilities: Floats) -> list[Stretch]:
-    """Runs that begin at `_ON` and last until `_MIN_PAUSE` chunks lie below `_OFF`."""
+    """Runs that begin at `ON` and last until `MIN_PAUSE` chunks lie below `OFF`."""
     found: list[Stretch] = []
     first = last = -1  # last: one past the newest chunk that still counts as speech
-    for at in np.flatnonzero(probabilities >= _OFF).tolist():
-        if first >= 0 and at - last >= _MIN_PAUSE:
+    for at in np.flatnonzero(probabilities >= OFF).tolist():
+        if first >= 0 and at - last >= MIN_PAUSE:
             found.append((first, last))
             first = -1
-        if first < 0 and probabilities[at] >= _ON:
+        if first < 0 and probabilities[at] >= ON:
             first = at
         if first >= 0:
             last = at + 1
     if first >= 0:
         found.append((first, last))
-    return [(first, last) for first, last in found if last - first >= _MIN_SPEECH]
+    return [(first, last) for first, last in found if last - first >= MIN_SPEECH]
 
 
 def _cut_long(stretch: Stretch, limit: int, restless: Floats) -> list[Stretch]:
@@ -101,8 +101,8 @@ def _cut_long(stretch: Stretch, limit: int, restless: Floats) -> list[Stretch]:
     first, last = stretch
     while last - first > limit:
         low, high = first + limit - _SEARCH, first + limit
-        around = restless[low - _SMOOTH // 2 : high + _SMOOTH // 2 + 1]
-        smooth = np.convolve(around, np.ones(_SMOOTH), mode="valid")
+        around = restless[low - SMOOTH // 2 : high + SMOOTH // 2 + 1]
+        smooth = np.convolve(around, np.ones(SMOOTH), mode="valid")
         cut = low + int(smooth[: high - low + 1].argmin())
         pieces.append((first, cut))
         first = cut
@@ -148,13 +148,13 @@ def _cut_cost(pieces: Sequence[Stretch], index: int) -> float:
 
 
 def _padded(groups: Sequence[Stretch], num_chunks: int) -> list[Stretch]:
-    """Groups with `_PADDING` on both sides, or half the pause where two would meet."""
+    """Groups with `PADDING` on both sides, or half the pause where two would meet."""
     if not groups:
         return []
     middles = [(before[1] + after[0]) // 2 for before, after in pairwise(groups)]
     floors, ceilings = [0, *middles], [*middles, num_chunks]
     return [
-        (max(floor, first - _PADDING), min(ceiling, last + _PADDING))
+        (max(floor, first - PADDING), min(ceiling, last + PADDING))
         for (first, last), floor, ceiling in zip(groups, floors, ceilings, strict=True)
     ]
 

@@ -21,11 +21,14 @@ from torch.nn import functional as F
 
 from service.types import Samples
 
+Probabilities = npt.NDArray[np.float32]
+
 CHUNK_SAMPLES = 512
 _CONTEXT_SAMPLES = 64  # the end of the chunk before, which the network sees as well
 _STFT_SAMPLES, _STFT_HOP, _STFT_FRAMES, _STFT_BINS = 256, 128, 4, 129
 _STRIDES = (1, 2, 2, 1)
-_LEAD_IN_CHUNKS = 16  # half a second of silence in front; see speech_probabilities
+_NUM_HIDDEN = 128
+_LEAD_IN_CHUNKS = 16  # half a second of silence in front; see led_in
 _BLOCK_CHUNKS = 512  # 16 s at a time: intermediate results stay in cache, memory stays bounded
 
 
@@ -49,37 +52,59 @@ class _Network:
     out_bias: Tensor
 
 
-def speech_probabilities(samples: Samples) -> npt.NDArray[np.float32]:
+@dataclass(frozen=True, slots=True)
+class VadState:
+    """What the network remembers: the last 64 samples, and its LSTM's output and cell (1, 128)."""
+
+    context: Samples
+    output: Tensor
+    cell: Tensor
+
+
+@cache
+def led_in() -> VadState:
+    """The state a recording starts with: after half a second of silence.
+
+    Started cold on a clip that begins with speech the network misses 40 of 500 spoken digits, led
+    in it misses 1.
+    """
+    zeros = torch.zeros(1, _NUM_HIDDEN)
+    cold = VadState(np.zeros(_CONTEXT_SAMPLES, np.float32), zeros, zeros)
+    return advance(cold, np.zeros(_LEAD_IN_CHUNKS * CHUNK_SAMPLES, np.float32))[0]
+
+
+def advance(state: VadState, samples: Samples) -> tuple[VadState, Probabilities]:
+    """The state after these samples, and the probability of speech in each chunk of them.
+
+    `samples`: whole chunks of 512 at 16 kHz, at least one. However a recording is cut into calls,
+    its probabilities are the same to rounding.
+    """
+    network = _network()
+    with torch.inference_mode():
+        known = torch.from_numpy(np.concatenate([state.context, samples]))
+        chunks = known.unfold(0, _CONTEXT_SAMPLES + CHUNK_SAMPLES, CHUNK_SAMPLES)
+        features_TD = _encode(network, F.pad(chunks, (0, _CONTEXT_SAMPLES), mode="reflect"))
+        hidden_TD, (output, cell) = network.lstm(features_TD, (state.output, state.cell))
+        logits_T = hidden_TD.relu() @ network.out_weight + network.out_bias
+        probabilities: Probabilities = logits_T.sigmoid().numpy()
+    return VadState(samples[-_CONTEXT_SAMPLES:].copy(), output, cell), probabilities
+
+
+def speech_probabilities(samples: Samples) -> Probabilities:
     """Probability of speech in each 512-sample (32 ms) chunk of 16 kHz audio.
 
     Returns one value in [0, 1] per chunk, the last of which may be partly filled. The network's
-    state runs through the whole recording. It is led in by half a second of silence: started
-    cold on a clip that begins with speech it misses 40 of 500 spoken digits, led in it misses 1.
+    state runs through the whole recording.
     """
-    num_chunks = -(-len(samples) // CHUNK_SAMPLES)
-    probabilities = np.empty(_LEAD_IN_CHUNKS + num_chunks, np.float32)
-    network, state = _network(), None
-    for first in range(-_LEAD_IN_CHUNKS, num_chunks, _BLOCK_CHUNKS):
-        last = min(num_chunks, first + _BLOCK_CHUNKS)
-        with torch.inference_mode():
-            chunks = _with_context(samples, first, last)
-            features_TD = _encode(network, chunks)
-            hidden_TD, state = network.lstm(features_TD, state)
-            logits_T = hidden_TD.relu() @ network.out_weight + network.out_bias
-            filled = slice(_LEAD_IN_CHUNKS + first, _LEAD_IN_CHUNKS + last)
-            probabilities[filled] = logits_T.sigmoid().numpy()
-    return probabilities[_LEAD_IN_CHUNKS:]
-
-
-def _with_context(samples: Samples, first: int, last: int) -> Tensor:
-    """Chunks `first` to `last` with 64 samples before each and 64 mirrored after: (N, 640)."""
-    start = first * CHUNK_SAMPLES - _CONTEXT_SAMPLES
-    stop = last * CHUNK_SAMPLES
-    part = samples[max(0, start) : stop]
-    padded = np.zeros(stop - start, np.float32)
-    padded[max(0, -start) : max(0, -start) + len(part)] = part
-    chunks = torch.from_numpy(padded).unfold(0, _CONTEXT_SAMPLES + CHUNK_SAMPLES, CHUNK_SAMPLES)
-    return F.pad(chunks, (0, _CONTEXT_SAMPLES), mode="reflect")
+    block = _BLOCK_CHUNKS * CHUNK_SAMPLES
+    state, found = led_in(), [np.empty(0, np.float32)]
+    for at in range(0, len(samples), block):
+        part = samples[at : at + block]
+        if missing := -len(part) % CHUNK_SAMPLES:
+            part = np.pad(part, (0, missing))
+        state, probabilities = advance(state, part)
+        found.append(probabilities)
+    return np.concatenate(found)
 
 
 def _encode(network: _Network, chunks: Tensor) -> Tensor:
@@ -101,7 +126,7 @@ def _network() -> _Network:
     asset = files("service") / "assets" / "silero_vad" / "silero_vad_16k.safetensors"
     with as_file(asset) as path:
         weights = load_file(path)
-    lstm = torch.nn.LSTM(128, 128)
+    lstm = torch.nn.LSTM(_NUM_HIDDEN, _NUM_HIDDEN)
     parts = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
     lstm.load_state_dict({part: weights[f"lstm.{part}"] for part in parts})
     return _Network(

@@ -76,6 +76,11 @@ class Engine:
             raise NotReady(f"not ready: {self.reason}", RETRY_AFTER_S)
         return self._model
 
+    @property
+    def num_outstanding(self) -> int:
+        """Windows that were accepted and are not answered yet."""
+        return self._intake.num_outstanding
+
     def start(self) -> None:
         """Begins to load, and returns at once."""
         self._thread.start()

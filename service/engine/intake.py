@@ -53,6 +53,12 @@ class Intake:
     def reason(self) -> str:
         return self._reason
 
+    @property
+    def num_outstanding(self) -> int:
+        """Accepted jobs without an answer."""
+        with self._changed:
+            return len(self._outstanding)
+
     def submit(self, jobs: Sequence[Job], *, admitted: bool = False) -> None:
         """Accepts all the jobs or none, `admitted` ones while draining too.
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from service.audio.vad import speech_probabilities
+from service.audio.vad import CHUNK_SAMPLES, advance, led_in, speech_probabilities
 from service.types import Samples
 
 from .files import SPEECH_FILE, noise, silence, speech, tone
@@ -82,6 +82,20 @@ def test_equal_to_what_silero_itself_gives() -> None:
     """The weights, and the network written above, are Silero's."""
     ours = speech_probabilities(recorded_sound()[8_192:])
     np.testing.assert_allclose(ours[::8], RECORDED, atol=1e-3)
+
+
+@pytest.mark.parametrize("num_chunks", [1, 3, 20])
+def test_a_stream_is_heard_as_a_recording_is(num_chunks: int) -> None:
+    """However it is cut into calls; and a call changes nothing that it was given."""
+    sound, step = recorded_sound(), num_chunks * CHUNK_SAMPLES
+    sound = sound[: len(sound) // CHUNK_SAMPLES * CHUNK_SAMPLES]
+    state, heard = led_in(), []
+    for at in range(0, len(sound), step):
+        again = advance(state, sound[at : at + step])[1]
+        state, probabilities = advance(state, sound[at : at + step])
+        np.testing.assert_array_equal(probabilities, again)
+        heard.append(probabilities)
+    np.testing.assert_allclose(np.concatenate(heard), speech_probabilities(sound), atol=2e-5)
 
 
 def test_speech_is_speech() -> None:

@@ -1,0 +1,264 @@
+"""One connection to a session: audio is heard as it comes, utterances are transcribed in turn.
+
+Two tasks share the session. The reader takes messages while there is room, which is what holds a
+client back: a message that is not read stays in the socket. The worker makes finals, and partials
+when nothing else waits. Ending either withdraws what the engine holds; the session keeps the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from service.audio import vad
+from service.audio.vad import CHUNK_SAMPLES
+from service.config import ServerConfig
+from service.engine.engine import Engine
+from service.engine.intake import RETRY_AFTER_S
+from service.errors import (
+    DeadlineExceeded,
+    EngineError,
+    InvalidAudio,
+    NotReady,
+    QueueFull,
+    WinnowError,
+)
+from service.gather import Done, WindowWork
+from service.live.session import Final, Partial, Session, Spoken
+from service.metrics import Metrics
+from service.text.progress import whole_text
+from service.text.stitch import stitch
+from service.types import Window
+
+LISTEN_SAMPLES = 3 * CHUNK_SAMPLES  # what is worth a call of the VAD
+MAX_BAD_MESSAGES = 16  # of one connection, before it is closed
+MAX_RETRY_WAIT_S = 1.0
+# A partial is made only where its window would be among the first pieces of the next batch, and
+# windows are so quick that a final which comes meanwhile does not wait long: an encode that has
+# begun is not broken off.
+BUSY_SHARE = 4
+SLOW_WINDOW_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The client has every final up to `seq`."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """The speaker has paused, whatever the audio says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """There will be no more audio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A message that was passed over, and why."""
+
+    error: InvalidAudio
+
+
+Message = bytes | Ack | Flush | Stop
+Event = Partial | Final | Refused
+
+
+class Conversation:
+    """Runs a session for one connection: `receive` its messages, `send` it events."""
+
+    def __init__(
+        self,
+        session: Session,
+        engine: Engine,
+        config: ServerConfig,
+        metrics: Metrics,
+        pool: Executor,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Event], Awaitable[None]],
+    ) -> None:
+        self._session = session
+        self._engine = engine
+        self._max_outstanding = max(1, config.max_batch_windows // BUSY_SHARE)
+        self._metrics = metrics
+        self._pool = pool
+        self._receive = receive
+        self._send = send
+        self._ending = False
+        self._num_bad = 0
+        self._last_window_s = 0.0
+
+    async def run(self, draining: asyncio.Event) -> None:
+        """Returns when every final of what was received is sent, after Stop or when `draining`.
+
+        Raises what `receive` and `send` raise, NotReady where the engine cannot go on, and
+        InvalidAudio or InvalidRequest for messages that cannot be taken. Cancelling it withdraws
+        its work.
+        """
+        reader = asyncio.create_task(self._read())
+        worker = asyncio.create_task(self._work())
+        drain = asyncio.create_task(draining.wait())
+        try:
+            await asyncio.wait({reader, worker, drain}, return_when=asyncio.FIRST_COMPLETED)
+            if worker.done():
+                worker.result()
+            if not reader.done():
+                await stop(reader)
+                await self._finish()
+            elif not reader.cancelled():
+                reader.result()
+            self._ending = True
+            self._session.changed.set()
+            await worker
+        finally:
+            for task in (reader, worker, drain):
+                await stop(task)
+
+    async def _read(self) -> None:
+        """Messages until Stop."""
+        while True:
+            match await self._receive():
+                case Ack(seq):
+                    self._session.acknowledge(seq)
+                case Flush():
+                    await self._finish()
+                case Stop():
+                    await self._finish()
+                    return
+                case bytes(audio):
+                    await self._take(audio)
+
+    async def _take(self, audio: bytes) -> None:
+        session = self._session
+        session.stream.check(audio)
+        for part in session.stream.split(audio):
+            while not session.has_room:
+                session.roomy.clear()
+                await session.roomy.wait()
+            try:
+                session.take(part)
+            except InvalidAudio as error:
+                self._num_bad += 1
+                if self._num_bad > MAX_BAD_MESSAGES:
+                    raise
+                await self._send(Refused(error))
+            if len(session.unheard()) >= LISTEN_SAMPLES:
+                await self._listen()
+
+    async def _listen(self) -> None:
+        """The VAD hears what it has not heard. A call that is cancelled leaves no trace."""
+        unheard = self._session.unheard()
+        if len(unheard):
+            loop = asyncio.get_running_loop()
+            state = self._session.vad_state()
+            heard = await loop.run_in_executor(self._pool, vad.advance, state, unheard)
+            self._session.hear(*heard)
+
+    async def _finish(self) -> None:
+        self._session.fill_chunk()
+        await self._listen()
+        self._session.finish()
+
+    async def _work(self) -> None:
+        """Finals in order; partials where nothing waits; until the end, if there is one."""
+        session = self._session
+        for final in session.unacknowledged():
+            await self._send(final)
+        while session.spoken or not self._ending:
+            session.changed.clear()
+            if session.spoken:
+                await self._final(session.spoken[0])
+            elif (window := self._due_partial()) is not None:
+                await self._partial(window)
+            else:
+                await session.changed.wait()
+
+    async def _final(self, spoken: Spoken) -> None:
+        session, window = self._session, spoken.window
+        end_s = window.start_s + window.duration_s
+        try:
+            done = await self._patiently(window)
+        except (EngineError, DeadlineExceeded) as error:
+            if self._engine.state not in ("ready", "draining"):
+                raise NotReady(f"not ready: {self._engine.reason}", RETRY_AFTER_S) from None
+            final = Final(window.index, window.start_s, end_s, "", "", error=error)
+        else:
+            segments = stitch([done.text], end_s)
+            language = done.text.hypothesis.language
+            text = whole_text(segments)
+            final = Final(window.index, window.start_s, end_s, text, language, segments)
+        session.complete(final)
+        await self._send(final)
+        profile = session.asked.request.profile.name
+        waited_s = time.monotonic() - spoken.heard_at
+        self._metrics.live_final_seconds.labels(profile=profile).observe(waited_s)
+        self._metrics.audio_seconds.labels(profile=profile).inc(window.duration_s)
+
+    async def _patiently(self, window: Window) -> Done:
+        """Waits for room in the engine's queue; meanwhile the session's own buffer fills."""
+        while True:
+            try:
+                return await self._transcribe(window)
+            except QueueFull as full:
+                await asyncio.sleep(min(full.retry_after_s, MAX_RETRY_WAIT_S))
+
+    def _due_partial(self) -> Window | None:
+        if not self._session.asked.partials or self._ending:
+            return None
+        if self._engine.num_outstanding >= self._max_outstanding:
+            return None
+        if self._last_window_s > SLOW_WINDOW_S:
+            return None
+        return self._session.partial_window()
+
+    async def _partial(self, window: Window) -> None:
+        """Sends a partial, unless it fails or its utterance ends first."""
+        work = asyncio.create_task(self._transcribe(window))
+        ended = asyncio.create_task(self._until_spoken())
+        try:
+            await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                return
+            done = work.result()
+        except WinnowError:
+            return
+        finally:
+            await stop(ended)
+            await stop(work)
+        end_s = window.start_s + window.duration_s
+        text = whole_text(stitch([done.text], end_s))
+        await self._send(Partial(window.index, window.start_s, end_s, text))
+
+    async def _until_spoken(self) -> None:
+        while not (self._session.spoken or self._ending):
+            self._session.changed.clear()
+            await self._session.changed.wait()
+
+    async def _transcribe(self, window: Window) -> Done:
+        request = self._session.asked.request
+        began = time.monotonic()
+        work = WindowWork(self._engine, self._engine.model, request, began + request.timeout_s)
+        try:
+            work.submit([window])
+            async with aclosing(work.finished()) as results:
+                return await anext(results)
+        finally:
+            work.withdraw()
+            self._last_window_s = time.monotonic() - began
+
+
+async def stop(task: asyncio.Task[Any]) -> None:
+    """Cancels a task and waits until it has ended, however it ends."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # read, or asyncio reports it as forgotten
