@@ -336,7 +336,24 @@ class RememberingEngine(Engine):
 
     def submit(self, jobs: Sequence[Job], *, admitted: bool = False) -> None:
         self.turns = [*getattr(self, "turns", []), {job.request_id for job in jobs}]
+        # The first submission is all of them; what is decoded again follows.
+        self.windows = getattr(self, "windows", None) or [job.window for job in jobs]
         super().submit(jobs, admitted=admitted)
+
+
+def test_the_channels_of_a_call_are_heard_side_by_side() -> None:
+    both = np.stack([np.frombuffer(wav((hz, 70)).read(), "<i2", offset=44) for hz in (300, 4000)])
+    call = io.BytesIO()
+    soundfile.write(call, both.T, SAMPLE_RATE, format="WAV")
+    call.seek(0)
+    with running(engine_class=RememberingEngine) as service:
+        transcribe(service, call, request(split_channels=True))
+        assert isinstance(service.engine, RememberingEngine)
+        windows = service.engine.windows
+        assert {window.channel for window in windows} == {0, 1}
+        assert [window.index for window in windows] == list(range(len(windows)))
+        starts = [window.start_s for window in windows]
+        assert starts == sorted(starts)
 
 
 def test_every_request_takes_turns_of_its_own() -> None:

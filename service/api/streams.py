@@ -15,6 +15,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service.api.context import log_unexpected
 from service.api.errors import error_body, told
 from service.api.services import services_of, stop, until_disconnect, while_connected
 from service.errors import WinnowError
@@ -91,20 +92,18 @@ class EventStream(Response):
             await stop(gone)
 
     async def _send_all(self, gone: asyncio.Task[None], send: Send) -> None:
-        unexpected: Exception | None = None
         try:
             async with aclosing(self._texts(gone)) as texts:
                 async for text in texts:
                     await _send(send, text)
         except Exception as error:
-            unexpected = None if isinstance(error, WinnowError) else error
+            if not isinstance(error, WinnowError):
+                log_unexpected(self._request_id, error)
             body = error_body(*told(error, self._request_id))
             await _send(send, f"event: error\n{_data(body)}")
         if gone.done():
             self._metrics.cancelled.labels("client_gone").inc()
         await _send(send, "", more=False)
-        if unexpected is not None:
-            raise unexpected
 
     async def _texts(self, gone: asyncio.Task[None]) -> AsyncGenerator[str]:
         """Events, and a comment wherever there was none for a while, until the client leaves."""

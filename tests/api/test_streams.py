@@ -24,12 +24,16 @@ from .harness import PATIENCE_S, Gate, Running, refused, silence, voice, wav
 
 Event = dict[str, Any]
 # A window is done before the next is encoded.
+ONCE = {"stream": "true", "temperature": "0.5"}
 ONE_BY_ONE: dict[str, Any] = {"max_batch_windows": 1, "max_decode_windows": 1}
 
 
 @dataclass(slots=True)
 class LaterWindows:
-    """Holds every encode but the first of real audio until it is opened."""
+    """Holds every encode but the first of real audio until it is opened.
+
+    Requests name a temperature, so that no window is decoded, and encoded, again.
+    """
 
     opened: threading.Event = field(default_factory=threading.Event)
     passed: bool = False
@@ -91,7 +95,7 @@ def test_a_delta_comes_before_the_next_window_is_done(server: StartServer) -> No
     one = server(lambda: FakeModel(fail_encode_when=later), **ONE_BY_ONE)
     try:
         with one.client.stream(
-            "POST", "/transcribe", files={"file": voice(70)}, data={"stream": "true"}
+            "POST", "/transcribe", files={"file": voice(70)}, data=ONCE
         ) as answer:
             coming = events(answer)
             assert next(coming)["type"] == "transcript.text.delta"
@@ -149,7 +153,7 @@ def test_a_deadline_on_the_way_is_an_event_and_frees_the_engine(server: StartSer
     later = LaterWindows()
     one = server(lambda: FakeModel(fail_encode_when=later), **ONE_BY_ONE)
     try:
-        got = streamed(one, voice(100), vad="false", timeout="2")
+        got = streamed(one, voice(100), vad="false", timeout="2", temperature="0.5")
         assert got[-1]["error"]["code"] == "deadline_exceeded"
         assert one.metric("winnow_queue_windows") == 0
         assert one.metric("winnow_cancelled_total", reason="deadline") == 1
@@ -163,7 +167,7 @@ def test_a_client_that_leaves_frees_the_engine(server: StartServer) -> None:
     one = server(lambda: FakeModel(fail_encode_when=later), **ONE_BY_ONE)
     try:
         with one.client.stream(
-            "POST", "/transcribe", files={"file": voice(100)}, data={"stream": "true"}
+            "POST", "/transcribe", files={"file": voice(100)}, data=ONCE
         ) as answer:
             assert next(events(answer))["delta"]
             assert one.metric("winnow_queue_windows") > 0
@@ -195,17 +199,20 @@ def test_a_silent_connection_is_kept_alive(
 
 
 def test_what_broke_unexpectedly_is_not_shown(
-    server: StartServer, monkeypatch: pytest.MonkeyPatch
+    server: StartServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = server()
 
-    def explode(transcript: object) -> None:
-        raise RuntimeError("the secret transcript")
+    said = "the secret transcript"
+
+    def explode(*_: object) -> None:
+        raise RuntimeError(said)
 
     monkeypatch.setattr(one.services.pipeline, "_observe", explode)
-    answer = one.transcribe(voice(1), stream="true")
-    assert '"code": "internal_error"' in answer.text
-    assert "secret" not in answer.text
+    (_, failure) = streamed(one, voice(1))
+    assert failure["error"]["code"] == "internal_error"
+    assert "secret" not in json.dumps(failure) + caplog.text
+    assert "unexpected RuntimeError" in caplog.text
     assert one.client.get("/healthz").status_code == 200
 
 
@@ -239,7 +246,7 @@ def test_openais_client_raises_an_error_on_the_way(server: StartServer) -> None:
     try:
         with OpenAI(base_url=f"{one.url}/v1", api_key="none", max_retries=0) as client:
             stream = client.audio.transcriptions.create(
-                model="fake", file=("a.wav", voice(70)), stream=True
+                model="fake", file=("a.wav", voice(70)), stream=True, temperature=0.5
             )
             assert next(iter(stream)).type == "transcript.text.delta"
             with pytest.raises(openai.APIError, match="2 seconds"):
