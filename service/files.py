@@ -20,6 +20,7 @@ from service.errors import ConfigError, QueueFull, WinnowError
 from service.metrics import Metrics
 from service.model.protocol import SpeechModel
 from service.pipeline import Pipeline
+from service.profiles import load_profiles
 from service.text.formats import to_json, to_text
 from service.types import DecodeOptions, TranscribeRequest, Transcript
 
@@ -65,7 +66,7 @@ def transcribe_files(
     logging.getLogger("service").addHandler(logging.NullHandler())
     metrics = Metrics()
     engine = Engine(load, config, metrics)
-    pipeline = Pipeline(engine, config, metrics)
+    pipeline = Pipeline(engine, config, metrics, load_profiles(config.profiles_file))
     engine.start()
     try:
         engine.wait_ready(LOAD_TIMEOUT_S)

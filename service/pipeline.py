@@ -25,7 +25,7 @@ from service.errors import (
 )
 from service.gather import Done, WindowWork
 from service.metrics import Metrics
-from service.profiles import Profile, check_depth, load_profiles
+from service.profiles import Profile, check_depth
 from service.text.stitch import main_language, stitch, whole_text
 from service.types import (
     Timings,
@@ -49,9 +49,15 @@ RETRY_READ_S = 2.0  # a short recording takes tens of milliseconds, a long one s
 class Pipeline:
     """Answers requests with an engine. Lives on one event loop; the engine is its owner's."""
 
-    def __init__(self, engine: Engine, config: ServerConfig, metrics: Metrics) -> None:
-        """Raises ConfigError for a profiles file or a default profile that cannot be used."""
-        self.profiles: Mapping[str, Profile] = load_profiles(config.profiles_file)
+    def __init__(
+        self,
+        engine: Engine,
+        config: ServerConfig,
+        metrics: Metrics,
+        profiles: Mapping[str, Profile],
+    ) -> None:
+        """Raises ConfigError for a default profile that is none of the `profiles`."""
+        self.profiles = profiles
         if config.default_profile not in self.profiles:
             raise ConfigError(
                 f"default_profile {config.default_profile!r}: use one of {', '.join(self.profiles)}"

@@ -40,7 +40,8 @@ def create_app(
         return model
 
     engine = Engine(load_checked, config, metrics, warm_up=tuple(profiles.values()))
-    services = Services(config, engine, Pipeline(engine, config, metrics), metrics)
+    pipeline = Pipeline(engine, config, metrics, profiles)
+    services = Services(config, engine, pipeline, metrics)
     app = FastAPI(
         title="Winnow",
         version=__version__,
