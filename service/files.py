@@ -10,13 +10,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
 from tqdm import tqdm
 
 from service.config import ServerConfig
 from service.engine.engine import Engine
-from service.errors import ConfigError, QueueFull, WinnowError
+from service.errors import ConfigError, WinnowError
 from service.metrics import Metrics
 from service.model.protocol import SpeechModel
 from service.pipeline import Pipeline
@@ -155,7 +155,8 @@ class _Run:
             language=self.pipeline.resolve_language(asked.language), task=asked.task
         )
         profile = self.pipeline.resolve_profile(asked.profile)
-        request = TranscribeRequest(profile, options, asked.vad, FILE_TIMEOUT_S)
+        # What fills the queue is the other files: it empties again.
+        request = TranscribeRequest(profile, options, asked.vad, FILE_TIMEOUT_S, wait_for_room=True)
         queue = iter(enumerate(self.recordings))
         # disable=None: no bar where standard error is not a terminal.
         with tqdm(total=len(self.recordings), unit="file", disable=None) as bar:
@@ -190,7 +191,7 @@ class _Run:
         """The transcript, written if there is an --out; None, said on stderr, where it failed."""
         try:
             with recording.path.open("rb") as source:
-                answer = await self._transcribe_when_room(source, request)
+                answer = await self.pipeline.transcribe(source, request)
             if self.asked.out is not None:
                 form = self.asked.form
                 _write(_target(recording, self.asked.out, form), _render(answer, form))
@@ -198,19 +199,6 @@ class _Run:
             tqdm.write(f"winnow: {recording.path}: {error}", file=sys.stderr)
             return None
         return answer
-
-    async def _transcribe_when_room(
-        self, source: BinaryIO, request: TranscribeRequest
-    ) -> Transcript:
-        while True:
-            try:
-                return await self.pipeline.transcribe(source, request)
-            except QueueFull as full:
-                # The other files fill the queue: this one fits into it, but not beside them (more
-                # than it can ever hold is TooLarge). What was decoded is decoded again later: to
-                # keep the audio of every file that waits would cost memory without bound.
-                await asyncio.sleep(full.retry_after_s)
-                source.seek(0)
 
     def _print_ready(self) -> None:
         """Prints the answers that are next in the order of the recordings."""

@@ -53,16 +53,29 @@ class WindowWork:
         self._id = uuid.uuid4().hex
         self._jobs: list[Job] = []
 
-    async def run(self, windows: Sequence[Window]) -> list[Done]:
-        """Every window's result, in the windows' order. One failure cancels the others."""
-        jobs = [
-            self._job(window, self._request.profile, self._request.options) for window in windows
-        ]
-        # It was accepted while ready, before its audio was decoded: a drain may have begun since.
-        self._submit(jobs)
+    async def submit(self, windows: Sequence[Window]) -> None:
+        """Hands all the windows to the engine, or none. Raises what `Engine.submit` raises, but
+        not QueueFull where the request waits for room."""
+        while True:
+            jobs = [
+                self._job(window, self._request.profile, self._request.options)
+                for window in windows
+            ]
+            try:
+                # Accepted while ready, before its audio was decoded: a drain may have begun since.
+                self._submit(jobs)
+            except QueueFull as full:
+                if not self._request.wait_for_room:
+                    raise
+                await _until_room(full)
+            else:
+                return
+
+    async def results(self) -> list[Done]:
+        """Every submitted window's result, in their order. One failure cancels the others."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._finish(job)) for job in jobs]
+                tasks = [group.create_task(self._finish(job)) for job in self._jobs]
         except BaseExceptionGroup as failed:
             raise _first_of(failed) from None
         return [task.result() for task in tasks]
@@ -122,7 +135,7 @@ class WindowWork:
             try:
                 self._submit([job])
             except QueueFull as full:
-                await asyncio.sleep(min(full.retry_after_s, MAX_RETRY_WAIT_S))
+                await _until_room(full)
             else:
                 return job
 
@@ -147,6 +160,10 @@ def _fallback(window: Window, reason: str, attempt: Attempt, following: Attempt)
         following.profile.name,
         following.options.temperature,
     )
+
+
+async def _until_room(full: QueueFull) -> None:
+    await asyncio.sleep(min(full.retry_after_s, MAX_RETRY_WAIT_S))
 
 
 async def _reply(job: Job) -> WindowResult:

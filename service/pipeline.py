@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, BinaryIO
 
 from service.audio.decode import decode
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 TASKS = ("transcribe", "translate")
 NUM_LISTED = 12  # languages that an error message lists before it only counts the rest
-MAX_RETRY_WAIT_S = 1.0
 # Recordings that may wait to be decoded: some for each thread, and a burst of short ones. Each
 # holds its upload meanwhile.
 READS_PER_THREAD, READS_IN_A_BURST = 8, 24
@@ -68,6 +68,9 @@ class Pipeline:
         self._audio_pool = ThreadPoolExecutor(config.audio_threads, thread_name_prefix="audio")
         self._max_reads = READS_PER_THREAD * config.audio_threads + READS_IN_A_BURST
         self._num_reads = 0
+        # Held from reading until the windows are in the queue: what is decoded and waits there
+        # costs the memory of so many recordings, not of every one that would like to.
+        self._waiting_room = asyncio.Semaphore(config.audio_threads)
 
     def resolve_profile(self, name: str | None) -> Profile:
         """The profile of that name, or the default for None. Raises InvalidRequest."""
@@ -113,8 +116,10 @@ class Pipeline:
         work = WindowWork(self._engine, model, request, deadline=began + request.timeout_s)
         try:
             async with asyncio.timeout(request.timeout_s) as limit:
-                duration_s, windows, decode_s = await self._read(source, request.vad)
-                done = await work.run(windows)
+                async with self._waiting_room if request.wait_for_room else nullcontext():
+                    duration_s, windows, decode_s = await self._read(source, request.vad)
+                    await work.submit(windows)
+                done = await work.results()
         except (TimeoutError, DeadlineExceeded) as error:
             if isinstance(error, TimeoutError) and not limit.expired():
                 raise

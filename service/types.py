@@ -98,6 +98,7 @@ class TranscribeRequest:
 
     A window whose hypothesis misses the `thresholds` is decoded again, in the end at those of
     the `temperatures` above that of `options`.
+    `wait_for_room`: where the queue is full, wait until it is not instead of being refused.
     """
 
     profile: Profile
@@ -106,6 +107,7 @@ class TranscribeRequest:
     timeout_s: float = 900.0
     thresholds: Thresholds = Thresholds()
     temperatures: tuple[float, ...] = TEMPERATURES
+    wait_for_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)
