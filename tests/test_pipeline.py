@@ -7,10 +7,9 @@ import io
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -35,7 +34,7 @@ from service.metrics import Metrics
 from service.model.fake import FakeModel
 from service.model.protocol import ModelInfo
 from service.pipeline import Pipeline
-from service.profiles import BUILT_IN
+from service.profiles import BUILT_IN, Profile
 from service.types import (
     SAMPLE_RATE,
     Audio,
@@ -63,12 +62,15 @@ class Service:
 
 @contextmanager
 def running(
-    model: FakeModel | None = None, engine_class: type[Engine] = Engine, **settings: Any
+    model: FakeModel | None = None,
+    engine_class: type[Engine] = Engine,
+    profiles: Mapping[str, Profile] = BUILT_IN,
+    **settings: Any,
 ) -> Iterator[Service]:
     config = ServerConfig(**settings)
     metrics = Metrics()
     engine = engine_class(lambda: model or FakeModel(), config, metrics)
-    pipeline = Pipeline(engine, config, metrics)
+    pipeline = Pipeline(engine, config, metrics, profiles)
     engine.start()
     try:
         engine.wait_ready(READY_S)
@@ -255,7 +257,7 @@ def test_bytes_that_are_not_audio_are_refused(service: Service) -> None:
 
 def test_nothing_is_read_while_the_model_loads() -> None:
     metrics, config = Metrics(), ServerConfig()
-    pipeline = Pipeline(Engine(FakeModel, config, metrics), config, metrics)
+    pipeline = Pipeline(Engine(FakeModel, config, metrics), config, metrics, BUILT_IN)
     source = wav((LOW_HZ, 1))
     with pytest.raises(NotReady):
         asyncio.run(pipeline.transcribe(source, request()))
@@ -575,14 +577,14 @@ def test_a_default_profile_that_is_not_there_is_refused_at_once() -> None:
     config, metrics = ServerConfig(default_profile="turbo"), Metrics()
     engine = Engine(FakeModel, config, metrics)
     with pytest.raises(ConfigError, match="dense, balanced, fast"):
-        Pipeline(engine, config, metrics)
+        Pipeline(engine, config, metrics, BUILT_IN)
 
 
-def test_a_profile_that_prunes_deeper_than_the_model_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "profiles.toml"
-    file.write_text("[late]\nlayer = 9\nsparsity = 0.5\n")
+def test_a_profile_that_prunes_deeper_than_the_model_is_refused() -> None:
     with (
-        running(profiles_file=file) as service,
+        running(
+            profiles={"late": Profile("late", layer=9, sparsity=0.5)} | dict(BUILT_IN)
+        ) as service,
         pytest.raises(ConfigError, match="the model has 4 encoder layers"),
     ):
         service.pipeline.check_model()
