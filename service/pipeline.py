@@ -157,7 +157,7 @@ class Pipeline:
         Raises what `transcribe` does, and InvalidRequest for a model of one language.
         """
         info = self._engine.model.info
-        if not info.multilingual:
+        if not info.knows_several:
             raise InvalidRequest(
                 f"the model {info.name} hears one language only: nothing to detect"
             )
@@ -296,7 +296,7 @@ def _timings(done: Sequence[Done], decode_s: float, total_s: float) -> Timings:
 def _check_task(task: str, info: ModelInfo) -> None:
     if task not in TASKS:
         raise InvalidRequest(f"unknown task {task!r}; use one of {', '.join(TASKS)}", "task")
-    if task == "translate" and not info.multilingual:
+    if task == "translate" and not info.knows_several:
         raise InvalidRequest(
             f"the model {info.name} hears one language only and cannot translate; use transcribe",
             "task",

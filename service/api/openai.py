@@ -83,7 +83,7 @@ async def _answer(request: Request, task: str) -> Response:
     services = services_of(request)
     services.check_ready()
     info = services.engine.model.info
-    if task == "translate" and not info.multilingual:
+    if task == "translate" and not info.knows_several:
         raise InvalidRequest(
             f"The model {info.name} hears one language only and cannot translate.", "model"
         )

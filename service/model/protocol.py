@@ -37,6 +37,12 @@ class ModelInfo:
     logprob_threshold: float = -1.0
     limits: str = ""
 
+    @property
+    def knows_several(self) -> bool:
+        """Whether there is a language to detect, or to translate from. A multilingual vocabulary
+        alone is not enough: a model may have been trained on one of its languages."""
+        return self.multilingual and len(self.languages) > 1
+
 
 class DecodeBatch(Protocol):
     """Windows being decoded together. All its state is here, none on the model."""

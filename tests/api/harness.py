@@ -68,9 +68,17 @@ def refused(answer: httpx.Response, status: int, code: str, param: str | None = 
 class EnglishModel(FakeModel):
     """The fake model, as an English-only checkpoint presents itself."""
 
+    multilingual = False
+
     @property
     def info(self) -> ModelInfo:
-        return replace(super().info, languages={"en": "english"}, multilingual=False)
+        return replace(super().info, languages={"en": "english"}, multilingual=self.multilingual)
+
+
+class DigitsModel(EnglishModel):
+    """The fake model, with a multilingual vocabulary of which one language was trained."""
+
+    multilingual = True
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from service.model.fake import FakeModel
 
 from .conftest import StartServer
-from .harness import EnglishModel, Running, refused, remembered, silence, voice
+from .harness import DigitsModel, EnglishModel, Running, refused, remembered, silence, voice
 
 
 @pytest.fixture
@@ -103,8 +103,11 @@ def test_translations(client: OpenAI, shared: Running, response_format: Any) -> 
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # by OpenAI, still there
-def test_an_english_only_model_does_not_translate(server: StartServer) -> None:
-    one = server(EnglishModel)
+@pytest.mark.parametrize("model", [EnglishModel, DigitsModel])
+def test_an_english_only_model_does_not_translate(
+    server: StartServer, model: type[FakeModel]
+) -> None:
+    one = server(model)
     with OpenAI(base_url=f"{one.url}/v1", api_key="none", max_retries=0) as client:
         with pytest.raises(BadRequestError, match="one language only") as refusal:
             client.audio.translations.create(model="fake", file=("a.wav", voice(1)))

@@ -12,10 +12,11 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
+from service.model.fake import FakeModel
 from service.types import SAMPLE_RATE
 
 from .conftest import StartServer
-from .harness import EnglishModel, Running, refused, silence, voice, wav
+from .harness import DigitsModel, EnglishModel, Running, refused, silence, voice, wav
 
 SEGMENT_KEYS = {
     *("id", "start", "end", "text"),
@@ -194,8 +195,11 @@ def test_only_the_first_window_is_encoded_for_the_language(server: StartServer) 
     assert one.metric("winnow_frames_total", profile="dense", outcome="kept") == 1500
 
 
-def test_a_model_of_one_language_has_none_to_detect(server: StartServer) -> None:
-    answer = server(EnglishModel).client.post("/detect-language", content=voice(1))
+@pytest.mark.parametrize("model", [EnglishModel, DigitsModel])
+def test_a_model_of_one_language_has_none_to_detect(
+    server: StartServer, model: type[FakeModel]
+) -> None:
+    answer = server(model).client.post("/detect-language", content=voice(1))
     assert "one language only" in refused(answer, 400, "invalid_request")
 
 
