@@ -13,7 +13,7 @@ from service.engine.engine import Engine
 from service.errors import QueueFull
 from service.model.fake import FakeModel
 from service.types import Audio, Job, Transcript
-from tests.test_pipeline import LOW_HZ, READY_S, HeldDevice, Service, request, running, until, wav
+from tests.harness import LOW_HZ, READY_S, HeldDevice, Service, request, running, until, wav
 
 
 class CountingEngine(Engine):
