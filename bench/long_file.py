@@ -115,7 +115,7 @@ def transcribe(samples: Samples, profile: str) -> Transcript:
     engine = Engine(lambda: load_model("embedded", device="cpu"), config, metrics)
     engine.start()
     engine.wait_ready(120)
-    pipeline = Pipeline(engine, config, metrics)
+    pipeline = Pipeline(engine, config, metrics, BUILT_IN)
     wav = io.BytesIO()
     soundfile.write(wav, samples, SAMPLE_RATE, format="WAV")
     wav.seek(0)

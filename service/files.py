@@ -10,16 +10,17 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
 from tqdm import tqdm
 
 from service.config import ServerConfig
 from service.engine.engine import Engine
-from service.errors import ConfigError, QueueFull, WinnowError
+from service.errors import ConfigError, WinnowError
 from service.metrics import Metrics
 from service.model.protocol import SpeechModel
 from service.pipeline import Pipeline
+from service.profiles import load_profiles
 from service.text.formats import FORMATS, SUBTITLES, to_format, to_json
 from service.text.subtitles import Layout
 from service.types import DecodeOptions, TranscribeRequest, Transcript
@@ -75,7 +76,7 @@ def transcribe_files(
     logging.getLogger("service").addHandler(logging.NullHandler())
     metrics = Metrics()
     engine = Engine(load, config, metrics)
-    pipeline = Pipeline(engine, config, metrics)
+    pipeline = Pipeline(engine, config, metrics, load_profiles(config.profiles_file))
     engine.start()
     try:
         engine.wait_ready(LOAD_TIMEOUT_S)
@@ -171,7 +172,13 @@ class _Run:
         )
         profile = self.pipeline.resolve_profile(asked.profile)
         request = TranscribeRequest(
-            profile, options, asked.vad, FILE_TIMEOUT_S, split_channels=asked.split_channels
+            profile,
+            options,
+            asked.vad,
+            FILE_TIMEOUT_S,
+            split_channels=asked.split_channels,
+            # What fills the queue is the other files: it empties again.
+            wait_for_room=True,
         )
         queue = iter(enumerate(self.recordings))
         # disable=None: no bar where standard error is not a terminal.
@@ -207,26 +214,13 @@ class _Run:
         """The transcript, written if there is an --out; None, said on stderr, where it failed."""
         try:
             with recording.path.open("rb") as source:
-                answer = await self._transcribe_when_room(source, request)
+                answer = await self.pipeline.transcribe(source, request)
             if self.asked.out is not None:
                 _write(_target(recording, self.asked.out, self.asked.form), self._whole(answer))
         except (WinnowError, OSError) as error:
             tqdm.write(f"winnow: {recording.path}: {error}", file=sys.stderr)
             return None
         return answer
-
-    async def _transcribe_when_room(
-        self, source: BinaryIO, request: TranscribeRequest
-    ) -> Transcript:
-        while True:
-            try:
-                return await self.pipeline.transcribe(source, request)
-            except QueueFull as full:
-                # The other files fill the queue: this one fits into it, but not beside them (more
-                # than it can ever hold is TooLarge). What was decoded is decoded again later: to
-                # keep the audio of every file that waits would cost memory without bound.
-                await asyncio.sleep(full.retry_after_s)
-                source.seek(0)
 
     def _print_ready(self) -> None:
         """Prints the answers that are next in the order of the recordings."""

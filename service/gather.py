@@ -54,11 +54,21 @@ class WindowWork:
         self._id = uuid.uuid4().hex
         self._jobs: list[Job] = []
 
-    def submit(self, windows: Sequence[Window]) -> None:
-        """Hands all the windows to the engine, or none. Raises what `Engine.submit` raises."""
-        # It was accepted while ready, before its audio was decoded: a drain may have begun since.
-        asked = self._request
-        self._submit([self._job(window, asked.profile, asked.options) for window in windows])
+    async def submit(self, windows: Sequence[Window]) -> None:
+        """Hands all the windows to the engine, or none. Raises what `Engine.submit` raises, but
+        not QueueFull where the request waits for room."""
+        while True:
+            asked = self._request
+            jobs = [self._job(window, asked.profile, asked.options) for window in windows]
+            try:
+                # Accepted while ready, before its audio was decoded: a drain may have begun since.
+                self._submit(jobs)
+            except QueueFull as full:
+                if not self._request.wait_for_room:
+                    raise
+                await _until_room(full)
+            else:
+                return
 
     async def finished(self) -> AsyncGenerator[Done]:
         """Every submitted window's result, as they come. One failure cancels the others."""
@@ -140,7 +150,7 @@ class WindowWork:
             try:
                 self._submit([job])
             except QueueFull as full:
-                await asyncio.sleep(min(full.retry_after_s, MAX_RETRY_WAIT_S))
+                await _until_room(full)
             else:
                 return job
 
@@ -165,6 +175,10 @@ def _fallback(window: Window, reason: str, attempt: Attempt, following: Attempt)
         following.profile.name,
         following.options.temperature,
     )
+
+
+async def _until_room(full: QueueFull) -> None:
+    await asyncio.sleep(min(full.retry_after_s, MAX_RETRY_WAIT_S))
 
 
 async def _reply(job: Job) -> WindowResult:

@@ -7,7 +7,7 @@ import io
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -27,7 +27,7 @@ from service.errors import (
 )
 from service.gather import Done, WindowWork
 from service.metrics import Metrics
-from service.profiles import Profile, check_depth, load_profiles
+from service.profiles import Profile, check_depth
 from service.text.progress import InOrder, RunningText
 from service.text.stitch import main_language
 from service.types import (
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 TASKS = ("transcribe", "translate")
 NUM_LISTED = 12  # languages that an error message lists before it only counts the rest
-MAX_RETRY_WAIT_S = 1.0
 # Recordings that may wait to be decoded: some for each thread, and a burst of short ones. Each
 # holds its upload meanwhile.
 READS_PER_THREAD, READS_IN_A_BURST = 8, 24
@@ -64,9 +63,15 @@ class _Recording:
 class Pipeline:
     """Answers requests with an engine. Lives on one event loop; the engine is its owner's."""
 
-    def __init__(self, engine: Engine, config: ServerConfig, metrics: Metrics) -> None:
-        """Raises ConfigError for a profiles file or a default profile that cannot be used."""
-        self.profiles: Mapping[str, Profile] = load_profiles(config.profiles_file)
+    def __init__(
+        self,
+        engine: Engine,
+        config: ServerConfig,
+        metrics: Metrics,
+        profiles: Mapping[str, Profile],
+    ) -> None:
+        """Raises ConfigError for a default profile that is none of the `profiles`."""
+        self.profiles = profiles
         if config.default_profile not in self.profiles:
             raise ConfigError(
                 f"default_profile {config.default_profile!r}: use one of {', '.join(self.profiles)}"
@@ -77,6 +82,9 @@ class Pipeline:
         self._audio_pool = ThreadPoolExecutor(config.audio_threads, thread_name_prefix="audio")
         self._max_reads = READS_PER_THREAD * config.audio_threads + READS_IN_A_BURST
         self._num_reads = 0
+        # Held from reading until the windows are in the queue: what is decoded and waits there
+        # costs the memory of so many recordings, not of every one that would like to.
+        self._waiting_room = asyncio.Semaphore(config.audio_threads)
 
     def resolve_profile(self, name: str | None) -> Profile:
         """The profile of that name, or the default for None. Raises InvalidRequest."""
@@ -180,9 +188,12 @@ class Pipeline:
             self._engine, model, request, deadline=time.monotonic() + request.timeout_s
         )
         try:
-            async with work.within_deadline():
+            async with (
+                work.within_deadline(),
+                self._waiting_room if request.wait_for_room else nullcontext(),
+            ):
                 recording = await self._read(source, request)
-            work.submit(recording.windows)
+                await work.submit(recording.windows)
             yield recording, work
         except DeadlineExceeded:
             self._metrics.cancelled.labels(reason="deadline").inc()

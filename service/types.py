@@ -103,6 +103,7 @@ class TranscribeRequest:
     A window whose hypothesis misses the `thresholds` is decoded again, in the end at those of
     the `temperatures` above that of `options`.
     `split_channels` keeps the channels apart instead of mixing them.
+    `wait_for_room`: where the queue is full, wait until it is not instead of being refused.
     """
 
     profile: Profile
@@ -112,6 +113,7 @@ class TranscribeRequest:
     thresholds: Thresholds = Thresholds()
     temperatures: tuple[float, ...] = TEMPERATURES
     split_channels: bool = False
+    wait_for_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)

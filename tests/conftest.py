@@ -1,13 +1,15 @@
-"""Fixtures that more than one room's tests share: checkpoints of random weights."""
+"""Fixtures that more than one room's tests share: checkpoints of random weights, a pipeline."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.checkpoints import write_checkpoint
+from tests.harness import Service, running
 
 # Small tensors: on a busy machine a second thread waits longer than it computes.
 torch.set_num_threads(1)
@@ -36,3 +38,10 @@ def mini_en_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mini_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two layers each side, multilingual, 80 mels. To be read only."""
     return write_checkpoint(tmp_path_factory.mktemp("mini"), shape="mini")
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """A pipeline that is ready; tests leave it as it was."""
+    with running() as started:
+        yield started

@@ -46,7 +46,7 @@ def pipeline(model: SpeechModel) -> Iterator[Pipeline]:
     engine = Engine(lambda: model, config, metrics)
     engine.start()
     engine.wait_ready(60)
-    pipeline = Pipeline(engine, config, metrics)
+    pipeline = Pipeline(engine, config, metrics, BUILT_IN)
     yield pipeline
     pipeline.close()
     engine.stop()

@@ -11,7 +11,7 @@ import pytest
 from service import gather
 from service.model.fake import FakeDecodeBatch, FakeModel
 from service.types import DecodeOptions, Encoded, Hypothesis, Job, Thresholds, WindowResult
-from tests.test_pipeline import HIGH_HZ, LOW_HZ, request, running, transcribe, wav
+from tests.harness import HIGH_HZ, LOW_HZ, request, running, transcribe, wav
 
 Spoil = Callable[[Hypothesis], Hypothesis]
 

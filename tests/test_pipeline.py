@@ -3,126 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import threading
-import time
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, BinaryIO
+from dataclasses import replace
 
-import numpy as np
 import pytest
-import soundfile
-import torch
 
-from service.audio.decode import decode
 from service.config import ServerConfig
 from service.engine.engine import Engine
-from service.errors import (
-    ConfigError,
-    DeadlineExceeded,
-    EngineError,
-    InvalidAudio,
-    InvalidRequest,
-    NotReady,
-    QueueFull,
-    TooLarge,
-)
+from service.errors import ConfigError, InvalidRequest
 from service.metrics import Metrics
 from service.model.fake import FakeModel
 from service.model.protocol import ModelInfo
 from service.pipeline import Pipeline
-from service.profiles import BUILT_IN
-from service.types import (
-    SAMPLE_RATE,
-    Audio,
-    DecodeOptions,
-    Job,
-    Progress,
-    Samples,
-    TranscribeRequest,
-    Transcript,
+from service.profiles import BUILT_IN, Profile
+from service.types import Progress
+from tests.harness import (
+    HIGH_HZ,
+    LOW_HZ,
+    HeldDevice,
+    Service,
+    request,
+    running,
+    transcribe,
+    until,
+    wav,
 )
-
-READY_S = 30.0
-LOW_HZ, HIGH_HZ = 300.0, 4000.0
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    engine: Engine
-    pipeline: Pipeline
-    metrics: Metrics
-
-    def sample(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(name, labels) or 0.0
-
-
-@contextmanager
-def running(
-    model: FakeModel | None = None, engine_class: type[Engine] = Engine, **settings: Any
-) -> Iterator[Service]:
-    config = ServerConfig(**settings)
-    metrics = Metrics()
-    engine = engine_class(lambda: model or FakeModel(), config, metrics)
-    pipeline = Pipeline(engine, config, metrics)
-    engine.start()
-    try:
-        engine.wait_ready(READY_S)
-        yield Service(engine, pipeline, metrics)
-    finally:
-        engine.stop()
-        pipeline.close()
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    with running() as started:
-        yield started
-
-
-def wav(*tones: tuple[float, float]) -> io.BytesIO:
-    """A recording of (hertz, seconds) tones, 0 Hz for silence."""
-    waves = [
-        0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE)
-        for hertz, seconds in tones
-    ]
-    file = io.BytesIO()
-    soundfile.write(file, np.concatenate(waves), SAMPLE_RATE, format="WAV")
-    file.seek(0)
-    return file
-
-
-def request(profile: str = "dense", **more: Any) -> TranscribeRequest:
-    options = DecodeOptions(**more.pop("options", {}))
-    return TranscribeRequest(BUILT_IN[profile], options, **({"vad": False} | more))
-
-
-def transcribe(service: Service, source: io.BytesIO, asked: TranscribeRequest) -> Transcript:
-    return asyncio.run(service.pipeline.transcribe(source, asked))
-
-
-class HeldDevice:
-    """A predicate of the fake model that holds the device until it is released."""
-
-    def __init__(self) -> None:
-        self.reached = threading.Event()
-        self.release = threading.Event()
-
-    def __call__(self, mel_FT: torch.Tensor) -> bool:
-        self.reached.set()
-        self.release.wait(READY_S)
-        return False
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(READY_S):
-        while not condition():
-            await asyncio.sleep(0.005)
-
 
 # A recording becomes a transcript
 
@@ -245,297 +149,6 @@ def test_a_repetitive_window_is_decoded_again_until_nothing_is_left_to_try() -> 
         assert service.sample("winnow_guarded_windows_total", profile="fast") == 1
 
 
-# Requests that cannot be done
-
-
-def test_bytes_that_are_not_audio_are_refused(service: Service) -> None:
-    with pytest.raises(InvalidAudio):
-        transcribe(service, io.BytesIO(b"no audio at all" * 99), request())
-
-
-def test_nothing_is_read_while_the_model_loads() -> None:
-    metrics, config = Metrics(), ServerConfig()
-    pipeline = Pipeline(Engine(FakeModel, config, metrics), config, metrics)
-    source = wav((LOW_HZ, 1))
-    with pytest.raises(NotReady):
-        asyncio.run(pipeline.transcribe(source, request()))
-    assert source.tell() == 0
-
-
-def test_nothing_is_read_while_the_engine_drains() -> None:
-    with running() as service:
-        service.engine.drain(READY_S)
-        source = wav((LOW_HZ, 1))
-        with pytest.raises(NotReady, match="shutting down"):
-            transcribe(service, source, request())
-        assert source.tell() == 0
-
-
-def test_more_windows_than_the_queue_can_ever_hold_are_too_large() -> None:
-    with running(max_queue_windows=1) as service, pytest.raises(TooLarge):
-        transcribe(service, wav((LOW_HZ, 40)), request())
-
-
-def test_a_full_queue_refuses_the_newcomer_only() -> None:
-    held = HeldDevice()
-
-    async def scenario(service: Service) -> tuple[Transcript, Transcript]:
-        first = asyncio.create_task(service.pipeline.transcribe(wav((LOW_HZ, 1)), request()))
-        await until(held.reached.is_set)
-        ask = request()
-        second = asyncio.create_task(service.pipeline.transcribe(wav((LOW_HZ, 1)), ask))
-        await until(lambda: service.sample("winnow_queue_windows") == 1)
-        with pytest.raises(QueueFull) as full:
-            await service.pipeline.transcribe(wav((LOW_HZ, 1)), request())
-        assert full.value.retry_after_s > 0
-        held.release.set()
-        return await asyncio.gather(first, second)
-
-    with running(FakeModel(fail_encode_when=held), max_queue_windows=1) as service:
-        assert all(answer.text for answer in asyncio.run(scenario(service)))
-
-
-def test_more_recordings_than_may_wait_to_be_read_are_refused() -> None:
-    reading = threading.Event()
-
-    class HeldFile(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            reading.wait(READY_S)
-            return super().read(size)
-
-    async def scenario(service: Service) -> list[Transcript]:
-        most = 8 * 2 + 24
-        held = HeldFile(wav((LOW_HZ, 1)).getvalue())
-        sources = [held, HeldFile(held.getvalue()), *(wav((LOW_HZ, 1)) for _ in range(most - 2))]
-        tasks = [
-            asyncio.create_task(service.pipeline.transcribe(source, request()))
-            for source in sources
-        ]
-        await asyncio.sleep(0)
-        refused = wav((LOW_HZ, 1))
-        try:
-            with pytest.raises(QueueFull, match="40 recordings wait") as full:
-                await service.pipeline.transcribe(refused, request(timeout_s=1))
-            assert 1 <= full.value.retry_after_s <= 5
-            assert refused.tell() == 0
-            tasks.pop().cancel()  # who leaves makes room
-            await asyncio.sleep(0)
-            tasks.append(asyncio.create_task(service.pipeline.transcribe(refused, request())))
-            await asyncio.sleep(0)
-        finally:
-            reading.set()
-        return await asyncio.gather(*tasks)
-
-    with running(audio_threads=2) as service:
-        assert all(answer.text for answer in asyncio.run(scenario(service)))
-        assert transcribe(service, wav((LOW_HZ, 1)), request()).text
-
-
-class RememberingEngine(Engine):
-    """Keeps what turns are taken by, for each submission."""
-
-    def submit(self, jobs: Sequence[Job], *, admitted: bool = False) -> None:
-        self.turns = [*getattr(self, "turns", []), {job.request_id for job in jobs}]
-        # The first submission is all of them; what is decoded again follows.
-        self.windows = getattr(self, "windows", None) or [job.window for job in jobs]
-        super().submit(jobs, admitted=admitted)
-
-
-def test_the_channels_of_a_call_are_heard_side_by_side() -> None:
-    both = np.stack([np.frombuffer(wav((hz, 70)).read(), "<i2", offset=44) for hz in (300, 4000)])
-    call = io.BytesIO()
-    soundfile.write(call, both.T, SAMPLE_RATE, format="WAV")
-    call.seek(0)
-    with running(engine_class=RememberingEngine) as service:
-        transcribe(service, call, request(split_channels=True))
-        assert isinstance(service.engine, RememberingEngine)
-        windows = service.engine.windows
-        assert {window.channel for window in windows} == {0, 1}
-        assert [window.index for window in windows] == list(range(len(windows)))
-        starts = [window.start_s for window in windows]
-        assert starts == sorted(starts)
-
-
-def test_every_request_takes_turns_of_its_own() -> None:
-    with running(engine_class=RememberingEngine) as service:
-        for _ in range(2):
-            transcribe(service, wav((LOW_HZ, 70)), request(temperatures=()))
-        assert isinstance(service.engine, RememberingEngine)
-        first, second = service.engine.turns
-        assert len(first) == len(second) == 1
-        assert first != second
-
-
-def test_a_recording_is_let_go_once_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = HeldDevice()
-    recordings: list[weakref.ref[Samples]] = []
-
-    def remembered(source: BinaryIO, max_seconds: float) -> Audio:
-        audio = decode(source, max_seconds)
-        recordings.append(weakref.ref(audio.samples))
-        return audio
-
-    async def scenario(service: Service) -> None:
-        work = asyncio.create_task(service.pipeline.transcribe(wav((LOW_HZ, 40)), request()))
-        await until(held.reached.is_set)
-        await until(lambda: recordings[0]() is None)
-        held.release.set()
-        assert (await work).duration == 40
-
-    monkeypatch.setattr("service.pipeline.decode", remembered)
-    with running(FakeModel(fail_encode_when=held)) as service:
-        asyncio.run(scenario(service))
-
-
-class BrieflyFullEngine(Engine):
-    """Has no room at the second submission, whatever waits: a moment that is hard to time."""
-
-    num_submissions = 0
-
-    def submit(self, jobs: Sequence[Job], *, admitted: bool = False) -> None:
-        self.num_submissions += 1
-        if self.num_submissions == 2:
-            raise QueueFull("the queue is full", retry_after_s=0.01)
-        super().submit(jobs, admitted=admitted)
-
-
-class DrainingAfterFirstEngine(Engine):
-    """Begins to drain once the request's windows are in."""
-
-    def submit(self, jobs: Sequence[Job], *, admitted: bool = False) -> None:
-        super().submit(jobs, admitted=admitted)
-        self.begin_drain()
-
-
-def test_a_window_is_decoded_again_in_a_drain_too() -> None:
-    with running(engine_class=DrainingAfterFirstEngine) as service:
-        asked = request("fast", temperatures=(0.0,))
-        answer = transcribe(service, wav((LOW_HZ, 29)), asked)
-        assert len(answer.fallbacks) == 2
-        assert answer.kept_frames == answer.total_frames
-
-
-class DrainingBeforeEachEngine(Engine):
-    """Begins to drain while the audio is decoded: a moment that is hard to time."""
-
-    def submit(self, jobs: Sequence[Job], *, admitted: bool = False) -> None:
-        self.begin_drain()
-        super().submit(jobs, admitted=admitted)
-
-
-def test_a_drain_answers_what_is_still_being_read() -> None:
-    with running(engine_class=DrainingBeforeEachEngine) as service:
-        assert transcribe(service, wav((LOW_HZ, 2)), request()).text
-        with pytest.raises(NotReady, match="shutting down"):
-            transcribe(service, wav((LOW_HZ, 2)), request())
-
-
-def test_a_window_decoded_again_waits_for_room_in_a_full_queue() -> None:
-    with running(engine_class=BrieflyFullEngine) as service:
-        asked = request("fast", temperatures=(0.0,))
-        answer = transcribe(service, wav((LOW_HZ, 29)), asked)
-        assert isinstance(service.engine, BrieflyFullEngine)
-        assert service.engine.num_submissions == 4
-        assert len(answer.fallbacks) == 2
-        assert answer.kept_frames == answer.total_frames
-
-
-def test_a_failing_window_fails_its_request_and_no_other() -> None:
-    def is_high(mel_FT: torch.Tensor) -> bool:
-        return int(mel_FT.mean(dim=1).argmax()) > 40
-
-    async def scenario(
-        service: Service,
-    ) -> tuple[Transcript | BaseException, Transcript | BaseException]:
-        bad = service.pipeline.transcribe(wav((LOW_HZ, 40), (HIGH_HZ, 40)), request())
-        good = service.pipeline.transcribe(wav((LOW_HZ, 70)), request())
-        answers = await asyncio.gather(bad, good, return_exceptions=True)
-        await until(lambda: service.sample("winnow_decoding_windows") == 0)
-        return answers
-
-    with running(FakeModel(fail_encode_when=is_high)) as service:
-        bad, good = asyncio.run(scenario(service))
-        assert isinstance(bad, EngineError)
-        assert isinstance(good, Transcript)
-        assert good.text
-        assert service.engine.state == "ready"
-        assert service.sample("winnow_queue_windows") == 0
-
-
-# Deadlines and cancellation
-
-
-def test_a_passed_deadline_withdraws_the_work() -> None:
-    held = HeldDevice()
-    with running(FakeModel(fail_encode_when=held), max_batch_windows=1) as service:
-        with pytest.raises(DeadlineExceeded, match=r"0\.5 seconds"):
-            transcribe(service, wav((LOW_HZ, 100)), request(timeout_s=0.5))
-        # The device still holds the first window; the others have left the queue.
-        assert service.sample("winnow_queue_windows") == 0
-        assert service.sample("winnow_cancelled_total", reason="deadline") == 1
-        held.release.set()
-        assert transcribe(service, wav((LOW_HZ, 1)), request()).text
-
-
-class SlowFile(io.BytesIO):
-    """Takes its time to read, and counts."""
-
-    num_reads = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.num_reads += 1
-        time.sleep(0.02)
-        return super().read(size)
-
-
-def test_a_deadline_passes_while_audio_is_decoded_and_the_file_is_left_alone() -> None:
-    with running(audio_threads=1) as service:
-        whole = wav((LOW_HZ, 600))
-        source = SlowFile(whole.getvalue())
-        with pytest.raises(DeadlineExceeded):
-            transcribe(service, source, request(timeout_s=0.1))
-        num_reads = source.num_reads
-        assert num_reads > 0
-        source.close()
-        # The only audio thread takes this one after it has given the other up.
-        assert transcribe(service, wav((LOW_HZ, 1)), request()).text
-        assert source.num_reads == num_reads
-
-
-def test_a_cancelled_request_withdraws_its_work() -> None:
-    held = HeldDevice()
-
-    async def scenario(service: Service) -> None:
-        work = asyncio.create_task(service.pipeline.transcribe(wav((LOW_HZ, 100)), request()))
-        await until(held.reached.is_set)
-        assert service.sample("winnow_queue_windows") > 0
-        work.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await work
-        assert service.sample("winnow_queue_windows") == 0
-        held.release.set()
-        assert (await service.pipeline.transcribe(wav((LOW_HZ, 1)), request())).text
-
-    with running(FakeModel(fail_encode_when=held), max_batch_windows=1) as service:
-        asyncio.run(scenario(service))
-        assert service.sample("winnow_cancelled_total", reason="deadline") == 0
-
-
-def test_work_that_the_engine_gives_up_is_an_error_and_not_a_hang() -> None:
-    held = HeldDevice()
-
-    async def scenario(service: Service) -> None:
-        work = asyncio.create_task(service.pipeline.transcribe(wav((LOW_HZ, 1)), request()))
-        await until(held.reached.is_set)
-        await asyncio.to_thread(service.engine.drain, 0.0)
-        with pytest.raises(NotReady):
-            await work
-        held.release.set()
-
-    with running(FakeModel(fail_encode_when=held)) as service:
-        asyncio.run(scenario(service))
-
-
 # Names
 
 
@@ -592,14 +205,14 @@ def test_a_default_profile_that_is_not_there_is_refused_at_once() -> None:
     config, metrics = ServerConfig(default_profile="turbo"), Metrics()
     engine = Engine(FakeModel, config, metrics)
     with pytest.raises(ConfigError, match="dense, balanced, fast"):
-        Pipeline(engine, config, metrics)
+        Pipeline(engine, config, metrics, BUILT_IN)
 
 
-def test_a_profile_that_prunes_deeper_than_the_model_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "profiles.toml"
-    file.write_text("[late]\nlayer = 9\nsparsity = 0.5\n")
+def test_a_profile_that_prunes_deeper_than_the_model_is_refused() -> None:
     with (
-        running(profiles_file=file) as service,
+        running(
+            profiles={"late": Profile("late", layer=9, sparsity=0.5)} | dict(BUILT_IN)
+        ) as service,
         pytest.raises(ConfigError, match="the model has 4 encoder layers"),
     ):
         service.pipeline.check_model()

@@ -41,7 +41,8 @@ def create_app(
         return model
 
     engine = Engine(load_checked, config, metrics, warm_up=tuple(profiles.values()))
-    pipeline, sessions = Pipeline(engine, config, metrics), LiveSessions(engine, config, metrics)
+    pipeline = Pipeline(engine, config, metrics, profiles)
+    sessions = LiveSessions(engine, config, metrics)
     services = Services(config, engine, pipeline, sessions, metrics)
     app = FastAPI(
         title="Winnow",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 SPOOL_BYTES = 4 * 1024 * 1024  # above it an upload goes to disk
+WRITE_BYTES = 1024 * 1024  # what is written there at once
 MAX_FIELDS = 64
 MAX_FIELD_BYTES = 16 * 1024
 
@@ -48,22 +49,24 @@ async def read_upload(
     if request.headers.get("content-length") == "0":
         raise InvalidAudio("The body is empty: send a recording.")
     chunks = _limited(request, config.max_upload_mb)
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
-        audio = cast(BinaryIO, spool)
+    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
+        audio = cast(BinaryIO, file)
+        spool = _Spool(audio)
         try:
             async with asyncio.timeout(config.deadline_seconds):
                 if media_type == b"multipart/form-data":
-                    fields = await _read_form(chunks, options.get(b"boundary", b""), audio)
+                    fields = await _read_form(chunks, options.get(b"boundary", b""), spool)
                 elif raw and _is_raw_audio(media_type):
-                    fields = await _read_raw(chunks, audio)
+                    fields = await _read_raw(chunks, spool)
                 else:
                     raise InvalidRequest(_wrong_type(media_type, raw), "content-type")
+                await spool.write()
         except TimeoutError:
             services_of(request).metrics.cancelled.labels("deadline").inc()
             raise DeadlineExceeded(
                 f"The upload took longer than {config.deadline_seconds} s."
             ) from None
-        if audio.tell() == 0:
+        if spool.num_bytes == 0:
             raise InvalidAudio("The recording is empty: it has no bytes.")
         audio.seek(0)
         yield Upload(audio, fields)
@@ -95,22 +98,53 @@ async def _limited(request: Request, max_upload_mb: int) -> AsyncIterator[bytes]
         yield chunk
 
 
-async def _read_raw(chunks: AsyncIterator[bytes], audio: BinaryIO) -> tuple[tuple[str, str], ...]:
+class _Spool:
+    """Fills a spooled file. What goes to disk is written by a thread: a slow disk is one upload's
+    business, the loop is everyone's."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.num_bytes = 0
+        self._file = file
+        self._pending = bytearray()
+
+    def add(self, data: bytes) -> None:
+        self.num_bytes += len(data)
+        self._pending += data
+
+    async def write(self, least: int = 1) -> None:
+        """Writes what was added, if that is at least so many bytes."""
+        if len(self._pending) < least:
+            return
+        pending, self._pending = self._pending, bytearray()
+        if self.num_bytes <= SPOOL_BYTES:
+            self._file.write(pending)
+            return
+        writing = asyncio.get_running_loop().run_in_executor(None, self._file.write, pending)
+        try:
+            await asyncio.shield(writing)
+        finally:
+            # Who cancels closes the file next, and the thread cannot be stopped.
+            await asyncio.wait({writing})
+
+
+async def _read_raw(chunks: AsyncIterator[bytes], spool: _Spool) -> tuple[tuple[str, str], ...]:
     async for chunk in chunks:
-        audio.write(chunk)
+        spool.add(chunk)
+        await spool.write(WRITE_BYTES)
     return ()
 
 
 async def _read_form(
-    chunks: AsyncIterator[bytes], boundary: bytes, audio: BinaryIO
+    chunks: AsyncIterator[bytes], boundary: bytes, spool: _Spool
 ) -> tuple[tuple[str, str], ...]:
     if not boundary:
         raise InvalidRequest("multipart/form-data without a boundary.", "content-type")
-    form = _Form(audio)
+    form = _Form(spool)
     try:
         parser = MultipartParser(boundary, form.callbacks())
         async for chunk in chunks:
             parser.write(chunk)
+            await spool.write(WRITE_BYTES)
     except FormParserError as error:
         raise InvalidRequest(f"The multipart body is malformed: {error}.") from error
     if not form.ended:
@@ -123,11 +157,11 @@ async def _read_form(
 class _Form:
     """Receives the parser's callbacks: the part `file` goes to the spool, others to memory."""
 
-    def __init__(self, audio: BinaryIO) -> None:
+    def __init__(self, spool: _Spool) -> None:
         self.fields: list[tuple[str, str]] = []
         self.has_file = False
         self.ended = False
-        self._audio = audio
+        self._spool = spool
         self._header = bytearray()
         self._header_value = bytearray()
         self._name: str | None = None
@@ -174,7 +208,7 @@ class _Form:
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == "file":
-            self._audio.write(data[start:end])
+            self._spool.add(data[start:end])
             return
         if len(self._value) + end - start > MAX_FIELD_BYTES:
             raise InvalidRequest(

@@ -28,16 +28,28 @@ def log_mel(
     """
     device = torch.device(device)
     mel_BFT = torch.full((len(windows), num_mels, _FRAMES), _FLOOR, device=device)
-    samples = _padded(windows).to(device)
-    if samples.numel():
-        hann, filters_FK = _hann(device), _filters(num_mels, device)
-        spectrum = torch.stft(
-            samples, _FFT_SAMPLES, _HOP_SAMPLES, window=hann, return_complex=True
-        )[..., :-1]
-        mel_BFT[..., : spectrum.shape[-1]] = filters_FK @ spectrum.abs().square()
-    mel_BFT = mel_BFT.clamp_(min=_FLOOR).log10_()
-    loudest = mel_BFT.amax(dim=(1, 2), keepdim=True)
-    return torch.maximum(mel_BFT, loudest - _RANGE).add_(4).div_(4)
+    samples_BS = _padded(windows).to(device)
+    if samples_BS.numel():
+        power_BFT = mel_power(samples_BS, num_mels)
+        mel_BFT[..., : power_BFT.shape[-1]] = power_BFT
+    return compress(mel_BFT)
+
+
+def mel_power(samples_BS: torch.Tensor, num_mels: int) -> torch.Tensor:
+    """Power in each mel band every 10 ms, (B, num_mels, S // 160), of 16 kHz windows of any length.
+
+    Nothing is padded: past either end of a window the transform hears its mirror image.
+    """
+    hann, filters_FK = _hann(samples_BS.device), _filters(num_mels, samples_BS.device)
+    spectrum = torch.stft(samples_BS, _FFT_SAMPLES, _HOP_SAMPLES, window=hann, return_complex=True)
+    return filters_FK @ spectrum[..., :-1].abs().square()
+
+
+def compress(mel_BFT: torch.Tensor) -> torch.Tensor:
+    """Powers -> what a model reads: log10, at most 8 decades below each window's own maximum."""
+    log_BFT = mel_BFT.clamp(min=_FLOOR).log10_()
+    loudest = log_BFT.amax(dim=(1, 2), keepdim=True)
+    return log_BFT.clamp_(min=loudest - _RANGE).add_(4).div_(4)
 
 
 def _padded(windows: Sequence[Samples]) -> torch.Tensor:

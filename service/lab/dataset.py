@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers.audio_utils import mel_filter_bank
 
+from service.audio.mel import compress, mel_power
 from service.lab import augment
 from service.lab.sources import NOWHERE, Phrase, Source, Span, Utterance
 from service.lab.synthesis import SpeechSet
@@ -286,17 +285,9 @@ def to_characters(text: str) -> list[int]:
 
 
 def log_mel_of(samples_BN: Tensor, num_mels: int = 80) -> Tensor:
-    """Whisper's log-mel (B, F, N // 160) of windows of any one length."""
-    window = torch.hann_window(400)
-    power = torch.stft(samples_BN, 400, 160, window=window, return_complex=True).abs() ** 2
-    log = torch.clamp(_filters(num_mels) @ power[..., :-1], min=1e-10).log10()
-    floor = log.amax(dim=(1, 2), keepdim=True) - 8
-    return (torch.maximum(log, floor) + 4) / 4
+    """Whisper's log-mel (B, F, N // 160) of windows of any one length.
 
-
-@lru_cache
-def _filters(num_mels: int) -> Tensor:
-    bank = mel_filter_bank(
-        201, num_mels, 0.0, 8000.0, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
-    )
-    return torch.from_numpy(bank.T).float()
+    Where the service pads a window with silence to 30 s, this one ends as it is, mirrored by the
+    transform: training on padding would cost the time that it spends on speech.
+    """
+    return compress(mel_power(samples_BN, num_mels))

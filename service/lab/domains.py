@@ -46,8 +46,10 @@ def _synthetic_digits(places: Places) -> list[Utterance]:
 def _sentences(places: Places) -> list[Utterance]:
     if places.text is None:
         raise ConfigError("the domain sentences needs --text, a folder of books")
-    script = partial(draw_sentence, sentences=read_books(places.text, "test"))
-    return whole(_spoken(places, "sentences", script))
+    sentences = read_books(places.text, "test")
+    made_from = zlib.crc32("\n".join(sentences).encode())
+    script = partial(draw_sentence, sentences=sentences)
+    return whole(_spoken(places, f"sentences-{made_from:08x}", script))
 
 
 def _librispeech(places: Places) -> list[Utterance]:

@@ -248,7 +248,7 @@ class Conversation:
         began = time.monotonic()
         work = WindowWork(self._engine, self._engine.model, request, began + request.timeout_s)
         try:
-            work.submit([window])
+            await work.submit([window])
             async with aclosing(work.finished()) as results:
                 return await anext(results)
         finally:

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.api.app import serve
+from service.api.app import create_app, serve
+from service.api.services import Services
 from service.config import ServerConfig
 from service.errors import CheckpointError, ConfigError
 from service.model.fake import FakeModel
@@ -108,6 +109,19 @@ def test_series_of_the_work_itself(server: StartServer) -> None:
     assert series["winnow_fallbacks_total", "fast", "repetition"] == 3
     assert series["winnow_windows_total", "fast"] == 1
     assert series["winnow_guarded_windows_total", "fast"] == 1
+
+
+def test_the_profiles_file_is_read_once() -> None:
+    reader, writer = os.pipe()  # as `<(command)` of a shell: a second reading gives nothing
+    with open(writer, "w") as file:
+        file.write("[half]\nlayer = 2\nsparsity = 0.5\n")
+    try:
+        config = ServerConfig(profiles_file=Path(f"/dev/fd/{reader}"), default_profile="half")
+        app = create_app(config, FakeModel)
+    finally:
+        os.close(reader)
+    services: Services = app.state.services
+    assert list(services.pipeline.profiles) == ["dense", "balanced", "fast", "half"]
 
 
 def test_another_default_profile_and_a_profiles_file(server: StartServer, tmp_path: Path) -> None:

@@ -22,6 +22,14 @@ def speech() -> Samples:
         return decode(file, 60).samples
 
 
+def of(data: bytes, max_seconds: float = 60.0) -> Samples:
+    """What `data` decodes to."""
+    audio = decode(io.BytesIO(data), max_seconds)
+    assert audio.samples.dtype == np.float32
+    assert audio.samples.ndim == 1
+    return audio.samples
+
+
 def tone(seconds: float, rate: int = RATE, hertz: float = 440.0) -> Samples:
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(
         np.float32

@@ -6,6 +6,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import WhisperFeatureExtractor
 
+from service.audio.mel import log_mel
 from service.lab.dataset import IGNORE, Recipe, log_mel_of, to_characters
 from service.lab.recipe import Material
 from service.types import WINDOW_SAMPLES
@@ -81,6 +82,16 @@ def test_log_mel_is_the_feature_extractors() -> None:
     expected = extract(sound, sampling_rate=16_000, padding=False, return_tensors="np")
     actual = log_mel_of(torch.from_numpy(sound)[None])
     np.testing.assert_allclose(actual[0], expected["input_features"][0], atol=1e-4)
+
+
+def test_log_mel_is_the_services_but_for_the_end_of_what_is_not_padded() -> None:
+    sound = np.random.default_rng(0).standard_normal(WINDOW_SAMPLES).astype(np.float32) * 0.1
+    assert torch.equal(log_mel_of(torch.from_numpy(sound)[None]), log_mel([sound], 80))
+    served, ours = log_mel([sound[:32_000]], 80), log_mel_of(torch.from_numpy(sound[:32_000])[None])
+    assert ours.shape[-1] == 200
+    torch.testing.assert_close(ours[..., :199], served[..., :199], atol=1e-6, rtol=0)
+    # The last frame reaches past the end: what follows is the sound mirrored, or silence.
+    assert (ours[..., 199] - served[..., 199]).abs().max() > 1e-3
 
 
 def test_characters_leave_out_what_has_no_label() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from service.cli import main
 from service.errors import ConfigError
 from service.lab.domains import DOMAINS, Places
 from service.lab.evaluate import Score, grid
+from service.lab.sentences import HELD_OUT_BOOK
 from service.lab.synthesis import missing_engines
 from service.lab.vocabulary import DIGITS
 
@@ -76,6 +78,16 @@ def test_another_number_of_strings_is_said_anew(places: Places) -> None:
     for count in (2, 3):
         some = Places(places.corpus, places.data, count)
         assert len(DOMAINS["synthetic"].utterances(some)) == count
+
+
+@needs_engines
+def test_other_books_are_not_mistaken_for_those_before(places: Places, tmp_path: Path) -> None:
+    for said in ("zebra", "walrus"):
+        books = tmp_path / said
+        books.mkdir()
+        (books / f"{HELD_OUT_BOOK}.txt").write_text(f"{said} {said} {said}.")
+        sentences = DOMAINS["sentences"].utterances(replace(places, text=books))
+        assert any(said in each.text for each in sentences)
 
 
 def test_sentences_need_books(places: Places) -> None:

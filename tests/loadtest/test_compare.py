@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from loadtest.audio import SAMPLE
 from loadtest.own_service import ServiceFailed, check_ready
 from service.model.fake import FakeModel
 from tests.api.harness import Gate, running, voice
@@ -38,7 +39,20 @@ def test_profiles_are_compared_on_a_service_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WINNOW_THREADS", "1")
-    command = [*COMPARE, "--profiles", "dense,fast", "--rate", "4", "--duration", "1s"]
+    # One word more than is said, so that there is an error whatever is read.
+    manifest = tmp_path / "manifest.tsv"
+    manifest.write_text(f"path\ttranscript\n{SAMPLE}\tfour two seven one nine zero\n")
+    command = [
+        *COMPARE,
+        "--manifest",
+        str(manifest),
+        "--profiles",
+        "dense,fast",
+        "--rate",
+        "4",
+        "--duration",
+        "1s",
+    ]
     command += ["--arrivals", "constant", "--max-lateness", "1h", "--timeout", "5m"]
     said = run([*command, "--max-wer", "0%", "--out", str(tmp_path)], status=1)
     found = read(tmp_path)
@@ -62,8 +76,8 @@ def test_profiles_are_compared_on_a_service_of_its_own(
     assert found["num_requests"] == 8
     assert found["model"]["name"] == "winnow-nano"
     assert found["shares_machine"] is True
-    assert found["command"].startswith("python -m loadtest.compare --profiles dense,fast")
-    assert "8 of 2-4 s" in found["mix"]
+    assert found["command"].startswith("python -m loadtest.compare --manifest")
+    assert "1 recordings of 2.7-2.7 s" in found["mix"]
     assert len(found["problems"]) == 2
     assert "FAILED: dense: WER" in said
     assert (tmp_path / "report.png").stat().st_size > 0

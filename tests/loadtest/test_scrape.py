@@ -10,7 +10,7 @@ from tests.api.harness import running, voice
 
 BEFORE = """\
 # TYPE winnow_queue_windows gauge
-winnow_queue_windows 7.0
+winnow_queue_windows 2.0
 # TYPE winnow_requests_total counter
 winnow_requests_total{endpoint="/transcribe",profile="dense",status="200"} 10.0
 winnow_requests_total{endpoint="/transcribe",profile="dense",status="429"} 4.0

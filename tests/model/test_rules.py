@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -123,18 +124,7 @@ def test_the_logits_given_are_left_as_they_were() -> None:
 
 
 def test_ids_that_pad_the_vocabulary_are_never_allowed() -> None:
-    padded = Vocabulary(
-        size=64,
-        sot=21,
-        eot=20,
-        no_timestamps=29,
-        timestamp_begin=30,
-        num_timestamps=30,
-        precision_s=0.02,
-        text_bytes=(b"x",) * 20,
-        multilingual=False,
-        languages={},
-    )
+    padded = replace(VOCABULARY, size=64, max_initial_timestamp_index=None)
     rules = make_rules(padded, CPU)
     ruled = apply(rules, torch.zeros(3, 64), [[], [30], [5]], [True, True, False])
     assert not ruled[:, 60:].isfinite().any()

@@ -1,0 +1,96 @@
+"""A pipeline on a real engine and the fake model, and recordings and requests for it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+from service.config import ServerConfig
+from service.engine.engine import Engine
+from service.metrics import Metrics
+from service.model.fake import FakeModel
+from service.pipeline import Pipeline
+from service.profiles import BUILT_IN, Profile
+from service.types import SAMPLE_RATE, DecodeOptions, TranscribeRequest, Transcript
+
+READY_S = 30.0
+LOW_HZ, HIGH_HZ = 300.0, 4000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    engine: Engine
+    pipeline: Pipeline
+    metrics: Metrics
+
+    def sample(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@contextmanager
+def running(
+    model: FakeModel | None = None,
+    engine_class: type[Engine] = Engine,
+    profiles: Mapping[str, Profile] = BUILT_IN,
+    **settings: Any,
+) -> Iterator[Service]:
+    config = ServerConfig(**settings)
+    metrics = Metrics()
+    engine = engine_class(lambda: model or FakeModel(), config, metrics)
+    pipeline = Pipeline(engine, config, metrics, profiles)
+    engine.start()
+    try:
+        engine.wait_ready(READY_S)
+        yield Service(engine, pipeline, metrics)
+    finally:
+        engine.stop()
+        pipeline.close()
+
+
+def wav(*tones: tuple[float, float]) -> io.BytesIO:
+    """A recording of (hertz, seconds) tones, 0 Hz for silence."""
+    waves = [
+        0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE)
+        for hertz, seconds in tones
+    ]
+    file = io.BytesIO()
+    soundfile.write(file, np.concatenate(waves), SAMPLE_RATE, format="WAV")
+    file.seek(0)
+    return file
+
+
+def request(profile: str = "dense", **more: Any) -> TranscribeRequest:
+    options = DecodeOptions(**more.pop("options", {}))
+    return TranscribeRequest(BUILT_IN[profile], options, **({"vad": False} | more))
+
+
+def transcribe(service: Service, source: io.BytesIO, asked: TranscribeRequest) -> Transcript:
+    return asyncio.run(service.pipeline.transcribe(source, asked))
+
+
+class HeldDevice:
+    """A predicate of the fake model that holds the device until it is released."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.release = threading.Event()
+
+    def __call__(self, mel_FT: torch.Tensor) -> bool:
+        self.reached.set()
+        self.release.wait(READY_S)
+        return False
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(READY_S):
+        while not condition():
+            await asyncio.sleep(0.005)
