@@ -8,17 +8,16 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from service.engine.engine import Engine
 from service.errors import Cancelled, DeadlineExceeded, QueueFull
 from service.model.protocol import SpeechModel
-from service.profiles import Profile
 from service.text.fallback import Attempt, Outcome, Verdict, best_of, judge
 from service.text.stitch import WindowText
 from service.types import (
-    DecodeOptions,
     Fallback,
     Hypothesis,
     Job,
@@ -57,18 +56,9 @@ class WindowWork:
     async def submit(self, windows: Sequence[Window]) -> None:
         """Hands all the windows to the engine, or none. Raises what `Engine.submit` raises, but
         not QueueFull where the request waits for room."""
-        while True:
-            asked = self._request
-            jobs = [self._job(window, asked.profile, asked.options) for window in windows]
-            try:
-                # Accepted while ready, before its audio was decoded: a drain may have begun since.
-                self._submit(jobs)
-            except QueueFull as full:
-                if not self._request.wait_for_room:
-                    raise
-                await _until_room(full)
-            else:
-                return
+        asked = self._request
+        attempt = Attempt(0, asked.profile, asked.options)
+        await self._submit(windows, attempt, wait_for_room=asked.wait_for_room)
 
     async def finished(self) -> AsyncGenerator[Done]:
         """Every submitted window's result, as they come. One failure cancels the others."""
@@ -122,7 +112,9 @@ class WindowWork:
                 chosen = len(texts) - 1 if verdict.reason is None else best_of(outcomes)
                 return Done(texts[chosen], tuple(replies), tuple(fallbacks))
             fallbacks.append(_fallback(job.window, verdict.reason, attempt, following))
-            attempt, job = following, await self._resubmit(job.window, following)
+            # It was accepted once: it waits for room instead of failing.
+            (job,) = await self._submit([job.window], following, wait_for_room=True)
+            attempt = following
 
     def _judge(self, attempt: Attempt, outcome: Outcome) -> Verdict:
         asked = self._request
@@ -143,24 +135,26 @@ class WindowWork:
         loud = not text.strip() and (self._request.vad or _is_loud(one.window))
         return Outcome(one.hypothesis, text, loud)
 
-    async def _resubmit(self, window: Window, attempt: Attempt) -> Job:
-        """Puts a window of an admitted request in again: it waits for room instead of failing."""
-        while True:
-            job = self._job(window, attempt.profile, attempt.options)
+    async def _submit(
+        self, windows: Sequence[Window], attempt: Attempt, *, wait_for_room: bool
+    ) -> list[Job]:
+        """The jobs of the windows, accepted by the engine all together."""
+        while windows:
+            jobs = [
+                Job(self._id, window, attempt.profile, attempt.options, self._deadline)
+                for window in windows
+            ]
             try:
-                self._submit([job])
+                # Accepted while ready, before its audio was decoded: a drain may have begun since.
+                self._engine.submit(jobs, admitted=True)
             except QueueFull as full:
-                await _until_room(full)
+                if not wait_for_room:
+                    raise
+                await until_room(full)
             else:
-                return job
-
-    def _job(self, window: Window, profile: Profile, options: DecodeOptions) -> Job:
-        return Job(self._id, window, profile, options, self._deadline)
-
-    def _submit(self, jobs: list[Job]) -> None:
-        if jobs:
-            self._engine.submit(jobs, admitted=True)
-            self._jobs += jobs
+                self._jobs += jobs
+                return jobs
+        return []
 
 
 def _is_loud(window: Window) -> bool:
@@ -177,8 +171,17 @@ def _fallback(window: Window, reason: str, attempt: Attempt, following: Attempt)
     )
 
 
-async def _until_room(full: QueueFull) -> None:
+async def until_room(full: QueueFull) -> None:
+    """Waits as long as a full queue says, but looks again soon: it may empty sooner."""
     await asyncio.sleep(min(full.retry_after_s, MAX_RETRY_WAIT_S))
+
+
+async def stop(task: asyncio.Task[Any]) -> None:
+    """Cancels a task and waits until it has ended, however it ends."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # read, or asyncio reports it as forgotten
 
 
 async def _reply(job: Job) -> WindowResult:

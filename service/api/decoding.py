@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.api.params import number, one
+from service.api.params import number, one, whole
 from service.errors import InvalidRequest
 from service.model.protocol import SpeechModel
 from service.types import TEMPERATURES, DecodeOptions, Thresholds
@@ -52,7 +52,12 @@ PROPERTIES: dict[str, Any] = {
     },
     "compression_ratio_threshold": {"type": "number", "default": Thresholds().compression_ratio},
     "logprob_threshold": {"type": "number", "maximum": 0},
-    "no_speech_threshold": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.6},
+    "no_speech_threshold": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1,
+        "default": Thresholds().no_speech,
+    },
 }
 
 
@@ -71,8 +76,8 @@ def decoding(given: Mapping[str, tuple[str, ...]], model: SpeechModel) -> Decodi
     penalty, suppress = one(given, "length_penalty"), one(given, "suppress_tokens")
     options = DecodeOptions(
         temperature=temperatures[0],
-        seed=_whole("seed", one(given, "seed"), 0, 0, MAX_SEED),
-        beam_size=_whole("beam_size", one(given, "beam_size"), 1, 1, MAX_BEAM_SIZE),
+        seed=whole("seed", one(given, "seed"), 0, MAX_SEED) or 0,
+        beam_size=whole("beam_size", one(given, "beam_size"), 1, MAX_BEAM_SIZE) or 1,
         patience=number("patience", one(given, "patience"), 1.0, MAX_PATIENCE, positive=True),
         length_penalty=None if penalty is None else number("length_penalty", penalty, 1.0, 1.0),
         prompt=_prompt(one(given, "prompt"), one(given, "hotwords"), model),
@@ -112,20 +117,10 @@ def _logprob(name: str, value: str | None) -> float | None:
     return parsed
 
 
-def _whole(name: str, value: str | None, default: int, least: int, most: int) -> int:
-    if value is None:
-        return default
-    if not (value.isascii() and value.isdigit() and len(value) <= len(str(most))) or not (
-        least <= int(value) <= most
-    ):
-        raise InvalidRequest(f"{name} '{value}' is not a whole number {least} to {most}.", name)
-    return int(value)
-
-
 def _ids(value: str, vocab_size: int) -> tuple[int, ...]:
     name, last = "suppress_tokens", vocab_size - 1
     parts = [part.strip() for part in value.split(",")]
-    return tuple(-1 if part == "-1" else _whole(name, part, 0, 0, last) for part in parts)
+    return tuple(-1 if part == "-1" else whole(name, part, 0, last) or 0 for part in parts)
 
 
 def _prompt(prompt: str | None, hotwords: str | None, model: SpeechModel) -> tuple[int, ...]:

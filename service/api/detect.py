@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 
 from service.api.params import collect, number, one
 from service.api.services import services_of, while_connected
-from service.api.uploads import read_upload
+from service.api.uploads import read_upload, recording_openapi
 from service.text.formats import language_answer
 from service.types import DecodeOptions, TranscribeRequest
 
@@ -17,30 +17,15 @@ _PROPERTIES = {
     "profile": {"type": "string", "description": "A name that GET /profiles lists."},
     "timeout": {"type": "number", "description": "Seconds after which the work is cancelled."},
 }
-_RECORDING = {"type": "string", "format": "binary"}
-OPENAPI = {
-    "parameters": [
-        {"name": name, "in": "query", "schema": schema} for name, schema in _PROPERTIES.items()
-    ],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": _RECORDING, **_PROPERTIES},
-                }
-            },
-            "audio/*": {"schema": _RECORDING},
-        },
-    },
-}
 
 router = APIRouter()
 
 
-@router.post("/detect-language", openapi_extra=OPENAPI, summary="Detect a recording's language")
+@router.post(
+    "/detect-language",
+    openapi_extra=recording_openapi(_PROPERTIES),
+    summary="Detect a recording's language",
+)
 async def detect_language(request: Request) -> dict[str, Any]:
     """The language of the first window that has speech, and every language's probability.
 

@@ -69,7 +69,9 @@ def whole(name: str, value: str | None, least: int, most: int) -> int | None:
     """A whole number from `least` to `most`; None where it is not given."""
     if value is None:
         return None
-    if not (value.isascii() and value.isdigit() and least <= int(value[:10]) <= most):
+    # Its length first: Python refuses to parse numbers of thousands of digits.
+    digits = value.isascii() and value.isdigit() and len(value) <= len(str(most))
+    if not (digits and least <= int(value) <= most):
         raise InvalidRequest(f"{name} '{value}' is not a whole number {least} to {most}.", name)
     return int(value)
 

@@ -15,6 +15,7 @@ from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
 from service.errors import NotReady
+from service.gather import stop
 from service.live.registry import LiveSessions
 from service.metrics import Metrics
 from service.pipeline import Pipeline
@@ -69,11 +70,3 @@ async def until_disconnect(receive: Receive) -> None:
     """Returns when the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def stop(task: asyncio.Task[Any]) -> None:
-    """Cancels a task and waits for its end, whatever that is."""
-    task.cancel()
-    await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()  # read, or asyncio reports it as forgotten

@@ -14,7 +14,7 @@ from service.api.decoding import decoding
 from service.api.params import GRANULARITIES, choice, collect, flag, granularities, number, one
 from service.api.services import Services, services_of, while_connected
 from service.api.streams import open_stream
-from service.api.uploads import read_upload
+from service.api.uploads import read_upload, recording_openapi
 from service.pipeline import TASKS
 from service.text.formats import FORMATS, segment_json, to_format, to_json
 from service.text.subtitles import LIMITS
@@ -62,30 +62,13 @@ _PROPERTIES = {
     **STREAM,
     "timeout": {"type": "number", "description": "Seconds after which the work is cancelled."},
 }
-_RECORDING = {"type": "string", "format": "binary"}
-OPENAPI = {
-    "parameters": [
-        {"name": name, "in": "query", "schema": schema} for name, schema in _PROPERTIES.items()
-    ],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": _RECORDING, **_PROPERTIES},
-                }
-            },
-            "audio/*": {"schema": _RECORDING},
-        },
-    },
-}
 
 router = APIRouter()
 
 
-@router.post("/transcribe", openapi_extra=OPENAPI, summary="Transcribe a recording")
+@router.post(
+    "/transcribe", openapi_extra=recording_openapi(_PROPERTIES), summary="Transcribe a recording"
+)
 async def transcribe(request: Request) -> Response:
     """The recording as multipart `file` or as a raw `audio/*` body.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -32,6 +32,29 @@ class Upload:
 
     audio: BinaryIO
     fields: tuple[tuple[str, str], ...]
+
+
+def recording_openapi(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The OpenAPI of a route that takes a recording, as a form's `file` or raw, and parameters in
+    the form, in the query string, or both."""
+    recording = {"type": "string", "format": "binary"}
+    form = {
+        "type": "object",
+        "required": ["file"],
+        "properties": {"file": recording, **properties},
+    }
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "schema": schema} for name, schema in properties.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": form},
+                "audio/*": {"schema": recording},
+            },
+        },
+    }
 
 
 @asynccontextmanager

@@ -12,7 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service.audio.segment import MIN_PAUSE, MIN_SPEECH, OFF, ON, PADDING, SMOOTH, Floats
+from service.audio.segment import (
+    MIN_PAUSE,
+    MIN_SPEECH,
+    OFF,
+    ON,
+    PADDING,
+    SMOOTH,
+    Floats,
+    restlessness,
+)
 from service.audio.vad import CHUNK_SAMPLES
 from service.types import SAMPLE_RATE
 
@@ -119,7 +128,6 @@ def _close(state: Endpoint, cut: int) -> tuple[Endpoint, Utterance]:
 
 def _quietest(at: int, recent: Floats) -> int:
     """The most restful of the newest chunks before `at`, as `segment` judges it in recordings."""
-    probabilities, loud = recent[:, 0], recent[:, 1]
-    restless = probabilities + loud / max(float(loud.max()), 1e-9)
+    restless = restlessness(recent[:, 0], recent[:, 1])
     smooth = np.convolve(restless, np.ones(SMOOTH), mode="valid")
     return at - len(restless) + SMOOTH // 2 + int(smooth.argmin())

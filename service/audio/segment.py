@@ -69,13 +69,18 @@ def cover(loud: Floats) -> list[Stretch]:
 
 def plan(probabilities: Floats, loud: Floats) -> list[Stretch]:
     """Stretches of at most 30 s that hold all speech: ordered, disjoint, padded."""
-    restless = probabilities + loud / max(float(loud.max(initial=0)), 1e-9)
+    restless = restlessness(probabilities, loud)
     pieces = [
         piece
         for stretch in _speech(probabilities)
         for piece in _cut_long(stretch, _MAX_SPEECH, restless)
     ]
     return _padded(_packed(pieces), len(probabilities))
+
+
+def restlessness(probabilities: Floats, loud: Floats) -> Floats:
+    """How bad a cut in each chunk would be: the likelier speech is and the louder it is."""
+    return probabilities + loud / max(float(loud.max(initial=0)), 1e-9)
 
 
 def _speech(probabilities: Floats) -> list[Stretch]:

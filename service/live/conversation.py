@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
 from service.audio import vad
 from service.audio.vad import CHUNK_SAMPLES
@@ -28,7 +27,7 @@ from service.errors import (
     QueueFull,
     WinnowError,
 )
-from service.gather import Done, WindowWork
+from service.gather import Done, WindowWork, stop, until_room
 from service.live.session import Final, Partial, Session, Spoken
 from service.metrics import Metrics
 from service.text.progress import whole_text
@@ -37,7 +36,6 @@ from service.types import Window
 
 LISTEN_SAMPLES = 3 * CHUNK_SAMPLES  # what is worth a call of the VAD
 MAX_BAD_MESSAGES = 16  # of one connection, before it is closed
-MAX_RETRY_WAIT_S = 1.0
 # A partial is made only where its window would be among the first pieces of the next batch, and
 # windows are so quick that a final which comes meanwhile does not wait long: an encode that has
 # begun is not broken off.
@@ -209,7 +207,7 @@ class Conversation:
             try:
                 return await self._transcribe(window)
             except QueueFull as full:
-                await asyncio.sleep(min(full.retry_after_s, MAX_RETRY_WAIT_S))
+                await until_room(full)
 
     def _due_partial(self) -> Window | None:
         if not self._session.asked.partials or self._ending:
@@ -254,11 +252,3 @@ class Conversation:
         finally:
             work.withdraw()
             self._last_window_s = time.monotonic() - began
-
-
-async def stop(task: asyncio.Task[Any]) -> None:
-    """Cancels a task and waits until it has ended, however it ends."""
-    task.cancel()
-    await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()  # read, or asyncio reports it as forgotten

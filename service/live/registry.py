@@ -13,7 +13,8 @@ from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
 from service.errors import InvalidRequest, QueueFull
-from service.live.conversation import Conversation, Event, Message, stop
+from service.gather import stop
+from service.live.conversation import Conversation, Event, Message
 from service.live.session import LiveRequest, Session
 from service.metrics import Metrics
 from service.types import SAMPLE_RATE

@@ -105,6 +105,7 @@ def test_every_format_has_its_content_type_and_invents_nothing(
     [
         ("max_line_width", "9", "10 to 1000"),
         ("max_line_width", "1001", "10 to 1000"),
+        ("max_line_width", "00000000409999", "10 to 1000"),  # its first ten digits are 40
         ("max_line_width", "40.5", "10 to 1000"),
         ("max_line_width", "²0", "10 to 1000"),
         ("max_line_count", "2", "needs max_line_width"),
