@@ -18,6 +18,7 @@ import torch
 
 from service.audio.decode import decode
 from service.audio.mel import log_mel
+from service.lab.evaluate import decode_together
 from service.model.checkpoint import load_checkpoint
 from service.model.whisper import Whisper
 from service.profiles import Profile
@@ -75,11 +76,7 @@ def _decode(
     batch = model.new_decode_batch()
     batch.guarded = guarded
     wish = DecodeOptions("en", timestamps=timestamps)
-    batch.join(range(len(encoded)), encoded, [wish] * len(encoded))
-    done: dict[int, Hypothesis] = {}
-    while len(batch):
-        done |= batch.step()
-    return list(done.values())
+    return decode_together(batch, encoded, wish)
 
 
 def _report(name: str, without: list[Hypothesis], with_guard: list[Hypothesis]) -> None:

@@ -11,10 +11,10 @@ from tqdm import tqdm
 from service.audio.mel import log_mel
 from service.lab.synthesis import SpeechSet
 from service.lab.wer import word_errors, words_of
-from service.model.protocol import SpeechModel
+from service.model.protocol import DecodeBatch, SpeechModel
 from service.profiles import Profile
 from service.text.guard import is_silent
-from service.types import SAMPLE_RATE, WINDOW_SAMPLES, DecodeOptions, Hypothesis, Samples
+from service.types import SAMPLE_RATE, WINDOW_SAMPLES, DecodeOptions, Encoded, Hypothesis, Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +68,21 @@ def transcribe(
         some = windows[first : first + batch]
         mel_BFT = log_mel(some, model.info.num_mels)
         encoded = model.encode(mel_BFT, [profile] * len(some))
-        decoding = model.new_decode_batch()
-        decoding.join(range(len(some)), encoded, [options] * len(some))
-        done: dict[int, Hypothesis] = {}
-        while len(decoding):
-            done |= decoding.step()
-        for key in range(len(some)):
-            hypothesis = done[key]
+        for hypothesis in decode_together(model.new_decode_batch(), encoded, options):
             silent = is_silent(hypothesis)
             pieces = [] if silent else model.split_text(hypothesis.tokens)
             yield "".join(piece.text for piece in pieces).strip()
+
+
+def decode_together(
+    batch: DecodeBatch, encoded: Sequence[Encoded], options: DecodeOptions
+) -> list[Hypothesis]:
+    """What an empty batch makes of these windows, in their order."""
+    batch.join(range(len(encoded)), encoded, [options] * len(encoded))
+    done: dict[int, Hypothesis] = {}
+    while len(batch):
+        done |= batch.step()
+    return [done[key] for key in range(len(encoded))]
 
 
 def connected_digits(speech: SpeechSet, count: int, seed: int = 0) -> list[Utterance]:

@@ -2,11 +2,12 @@
 
 Decode the corpus, synthesise, learn a vocabulary, train on digit strings put together from single
 digits; then let the CTC branch say where the words of the connected strings are, and train on.
+English goes on from a model of digits in the same way: first without, then with its words' places.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -18,29 +19,33 @@ from service.errors import ConfigError
 from service.lab import corpus, synthesis
 from service.lab.align import align, load_spans
 from service.lab.corpus import Row
-from service.lab.dataset import DIGITS_FIRST, ENGLISH, Curriculum, Recipe
+from service.lab.dataset import DIGITS_FIRST, DIGITS_STEPS, ENGLISH, Curriculum, Recipe
 from service.lab.export import export
+from service.lab.initial import Params, new_params
 from service.lab.sentences import draw_sentence, plain, read_books
 from service.lab.sources import DigitStrings, Sentences, Source, Span
 from service.lab.synthesis import SpeechSet
-from service.lab.train import Params, Schedule, fit_ctc_head, new_params, train
+from service.lab.train import Schedule, fit_ctc_head, train
 from service.lab.vocabulary import train_vocabulary
 from service.model.weights import Dims
 
+# Where the words of each set's utterances are, as far as that is known.
+Spans = dict[str, list[list[Span]]]
+
 NUM_TEXT_TOKENS = 1000
 HEAD_STEPS = 400
-RESTART_RATE = 4e-4
 # Of the sentences drawn; the real ones are said a hundred times over, the synthetic ones twice.
 REAL_SETS = {"librispeech": 0.45, "commonvoice": 0.04, "ljspeech": 0.02}
-SYNTHETIC_SHARE = 0.49
+SENTENCE_SHARES = {**REAL_SETS, "sentences": 0.49}
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
     """What a model is to understand, and the shape and schedule that suit it.
 
-    `align_at`: steps after which the CTC branch can say where the words of a digit string are;
-    `digit_share` of the utterances are digit strings, the others sentences.
+    `restart_rate` is for a run that goes on from a checkpoint. `align_at`: steps of a run after
+    which the CTC branch can say where words are; `digit_share` of the utterances are digit strings,
+    the others sentences.
     """
 
     curriculum: Curriculum
@@ -49,6 +54,7 @@ class Domain:
     encoder_layers: int
     decoder_layers: int
     peak_rate: float
+    restart_rate: float
     warm_up: int
     mask_from: int
     align_at: int
@@ -64,6 +70,7 @@ DOMAINS = {
         encoder_layers=6,
         decoder_layers=2,
         peak_rate=1e-3,
+        restart_rate=4e-4,
         warm_up=200,
         mask_from=1200,
         align_at=2500,
@@ -73,15 +80,16 @@ DOMAINS = {
     ),
     "english": Domain(
         curriculum=ENGLISH,
-        d_model=256,
-        heads=4,
-        encoder_layers=8,
-        decoder_layers=3,
-        peak_rate=8e-4,
-        warm_up=400,
-        mask_from=1500,
-        align_at=2500,
-        digit_share=0.15,
+        d_model=128,
+        heads=2,
+        encoder_layers=6,
+        decoder_layers=2,
+        peak_rate=1e-3,
+        restart_rate=8e-4,
+        warm_up=200,
+        mask_from=DIGITS_STEPS + 6000,
+        align_at=3000,
+        digit_share=0.2,
         limits="It was trained on a few hours of read English and on synthetic voices: on other "
         "speech many of its words are wrong.",
     ),
@@ -113,12 +121,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """The speech of a plan. `sentences`: sets with their shares of the sentences drawn."""
+    """The speech of a plan, sentences by the names of their sets."""
 
     digits: SpeechSet
     synthetic: SpeechSet
     noises: SpeechSet
-    sentences: tuple[tuple[float, SpeechSet], ...] = ()
+    sentences: dict[str, SpeechSet] = field(default_factory=dict)
 
 
 def run(plan: Plan) -> Path:
@@ -131,7 +139,7 @@ def run(plan: Plan) -> Path:
     material = prepare(plan)
     dims = dims_of(domain, tokenizer)
     start = None if plan.start is None else _started(plan, material, tokenizer, dims)
-    rate = domain.peak_rate if start is None else RESTART_RATE
+    rate = domain.peak_rate if start is None else domain.restart_rate
     schedule = Schedule(plan.num_steps, plan.first_step, rate, domain.warm_up, domain.mask_from)
     learn = partial(
         train,
@@ -142,15 +150,19 @@ def run(plan: Plan) -> Path:
         device=plan.device,
         start=start,
     )
-    spans = plan.folder / "data" / "synthetic-spans.npy"
-    if not spans.exists():
-        params = start
-        if params is None:
-            params = learn(_recipe(plan, material, tokenizer, min(domain.align_at, plan.num_steps)))
-        on_cpu = {name: value.cpu() for name, value in params.items()}
-        align(on_cpu, dims, material.synthetic, spans)
-    located = load_spans(spans, material.synthetic)
-    averaged = learn(_recipe(plan, material, tokenizer, plan.num_steps, located))
+    align_at = min(plan.first_step + domain.align_at, plan.num_steps)
+    spans: Spans = {}
+    knows = start  # what can say where the words of digit strings are, and later of sentences
+    for sets in ({"synthetic": material.synthetic}, material.sentences):
+        paths = {name: plan.folder / "data" / f"{name}-spans.npy" for name in sets}
+        for name in [name for name in sets if not paths[name].exists()]:
+            if knows is None:
+                knows = learn(_recipe(plan, material, tokenizer, align_at, spans))
+            on_cpu = {name: value.cpu() for name, value in knows.items()}
+            align(on_cpu, dims, sets[name], paths[name])
+        spans |= {name: load_spans(paths[name], sets[name]) for name in sets}
+        knows = None
+    averaged = learn(_recipe(plan, material, tokenizer, plan.num_steps, spans))
     target = plan.folder / "winnow-nano"
     export(averaged, tokenizer, dims, domain.limits, target)
     return target
@@ -178,8 +190,7 @@ def prepare(plan: Plan) -> Material:
         synthesis.synthesise(
             data / "sentences", "train", plan.sentences, plan.seed, max(1, plan.workers), script
         )
-    shares = {**REAL_SETS, "sentences": SYNTHETIC_SHARE}
-    sentences = tuple((share, synthesis.load(data / name)) for name, share in shares.items())
+    sentences = {name: synthesis.load(data / name) for name in SENTENCE_SHARES}
     return Material(digits, synthetic, noises, sentences)
 
 
@@ -208,7 +219,7 @@ def _started(plan: Plan, material: Material, tokenizer: Tokenizer, dims: Dims) -
     with torch.no_grad():
         for name, value in load_file(plan.start / "model.safetensors").items():
             params[name].copy_(value)
-    recipe = _recipe(plan, material, tokenizer, HEAD_STEPS)
+    recipe = _recipe(plan, material, tokenizer, HEAD_STEPS, {})
     fit_ctc_head(recipe, params, dims, steps=HEAD_STEPS, workers=plan.workers)
     params = {name: value.detach() for name, value in params.items()}
     save_file(params, path)
@@ -216,18 +227,17 @@ def _started(plan: Plan, material: Material, tokenizer: Tokenizer, dims: Dims) -
 
 
 def _recipe(
-    plan: Plan,
-    material: Material,
-    tokenizer: Tokenizer,
-    num_steps: int,
-    spans: list[list[Span]] | None = None,
+    plan: Plan, material: Material, tokenizer: Tokenizer, num_steps: int, spans: Spans
 ) -> Recipe:
     domain = DOMAINS[plan.domain]
-    strings = DigitStrings(material.digits, material.synthetic, spans)
+    strings = DigitStrings(material.digits, material.synthetic, spans.get("synthetic"))
     sources: list[tuple[float, Source]] = [(domain.digit_share, strings)]
     if material.sentences:
-        shares, sets = zip(*material.sentences, strict=True)
-        sources.append((1 - domain.digit_share, Sentences(sets, shares)))
+        sets = [
+            (speech, SENTENCE_SHARES[name], spans.get(name))
+            for name, speech in material.sentences.items()
+        ]
+        sources.append((1 - domain.digit_share, Sentences(sets)))
     return Recipe(
         sources,
         material.noises,

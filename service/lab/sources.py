@@ -99,17 +99,17 @@ class DigitStrings:
 
 
 class Sentences:
-    """Recordings of sentences, each one phrase. `share`: of the draws, set by set."""
+    """Recordings of sentences, each one phrase.
 
-    def __init__(
-        self,
-        sets: Sequence[SpeechSet],
-        shares: Sequence[float],
-        spans: Sequence[list[list[Span]]] | None = None,
-    ) -> None:
-        self.sets, self.spans = sets, spans
-        self.shares = np.array(shares) / sum(shares)
-        sizes = [np.array([len(text.split()) for text in s.texts]) for s in sets]
+    Of each set: its share of the draws, and where its words are, or None where nobody knows yet.
+    """
+
+    def __init__(self, sets: Sequence[tuple[SpeechSet, float, list[list[Span]] | None]]) -> None:
+        self.sets = [speech for speech, _, _ in sets]
+        self.spans = [spans for _, _, spans in sets]
+        shares = np.array([share for _, share, _ in sets])
+        self.shares = shares / shares.sum()
+        sizes = [np.array([len(text.split()) for text in speech.texts]) for speech in self.sets]
         self.by_size = [np.argsort(each, kind="stable") for each in sizes]
         self.sizes = [each[order] for each, order in zip(sizes, self.by_size, strict=True)]
 
@@ -124,8 +124,9 @@ class Sentences:
         samples = augment.change_speed(some.get(index), factor)
         words = tuple(some.texts[index].split())
         spans = (NOWHERE,) * len(words)
-        if self.spans is not None:
-            spans = tuple((a / factor, b / factor) for a, b in self.spans[number][index])
+        known = self.spans[number]
+        if known is not None:
+            spans = tuple((a / factor, b / factor) for a, b in known[index])
         return Utterance(samples, (Phrase(words, 0.0, len(samples) / SAMPLE_RATE, spans),))
 
 

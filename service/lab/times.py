@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.audio.mel import log_mel
+from service.lab.evaluate import decode_together
 from service.lab.synthesis import SpeechSet
 from service.model.protocol import SpeechModel
 from service.profiles import Profile
@@ -17,7 +18,6 @@ from service.types import (
     SAMPLE_RATE,
     WINDOW_SAMPLES,
     DecodeOptions,
-    Hypothesis,
     Samples,
     Window,
     Word,
@@ -119,14 +119,11 @@ def _words(
         replace(one, audio_frames=len(u.samples) * one.total_frames // WINDOW_SAMPLES)
         for one, u in zip(model.encode(mel_BFT, [profile] * count), utterances, strict=True)
     ]
-    decoding = model.new_decode_batch()
-    decoding.join(range(count), encoded, [DecodeOptions("en", word_times=True)] * count)
-    done: dict[int, Hypothesis] = {}
-    while len(decoding):
-        done |= decoding.step()
+    options = DecodeOptions("en", word_times=True)
+    said = decode_together(model.new_decode_batch(), encoded, options)
     texts = [
-        WindowText(Window(0, 0.0, u.samples), done[i], tuple(model.split_text(done[i].tokens)))
-        for i, u in enumerate(utterances)
+        WindowText(Window(0, 0.0, u.samples), one, tuple(model.split_text(one.tokens)))
+        for u, one in zip(utterances, said, strict=True)
     ]
     return [
         [word for s in stitch([text], text.window.duration_s) for word in s.words] for text in texts

@@ -20,7 +20,7 @@ def test_every_digit_is_a_phrase_where_it_is_said(speech: Material) -> None:
 
 
 def test_a_sentence_is_one_phrase_from_end_to_end(speech: Material) -> None:
-    source = Sentences([speech.synthetic, speech.digits], [0.5, 0.5])
+    source = Sentences([(speech.synthetic, 0.5, None), (speech.digits, 0.5, None)])
     for seed in range(30):
         said = source.draw(np.random.default_rng(seed), 1, 9)
         (phrase,) = said.phrases
@@ -33,13 +33,13 @@ def test_a_sentence_is_one_phrase_from_end_to_end(speech: Material) -> None:
 def test_sentences_are_of_the_length_asked_for(
     speech: Material, least: int, most: int, sizes: set[int]
 ) -> None:
-    source = Sentences([speech.synthetic], [1.0])
+    source = Sentences([(speech.synthetic, 1.0, None)])
     drawn = (source.draw(np.random.default_rng(seed), least, most) for seed in range(40))
     assert {len(said.phrases[0].words) for said in drawn} == sizes
 
 
 def test_a_set_without_the_length_gives_its_nearest(speech: Material) -> None:
-    source = Sentences([speech.synthetic], [1.0])
+    source = Sentences([(speech.synthetic, 1.0, None)])
     said = source.draw(np.random.default_rng(0), 20, 30)
     assert len(said.phrases[0].words) == 3
 
@@ -51,7 +51,7 @@ def test_known_words_keep_their_places_at_another_speed(speech: Material) -> Non
         [(i * s / len(t.split()), (i + 1) * s / len(t.split())) for i in range(len(t.split()))]
         for s, t in zip(lengths, texts, strict=True)
     ]
-    said = Sentences([speech.synthetic], [1.0], [spans]).draw(np.random.default_rng(3), 2, 3)
+    said = Sentences([(speech.synthetic, 1.0, spans)]).draw(np.random.default_rng(3), 2, 3)
     (phrase,) = said.phrases
     assert phrase.spans[-1][1] == pytest.approx(phrase.end, abs=0.01)
 

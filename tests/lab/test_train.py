@@ -10,8 +10,9 @@ from transformers import WhisperForConditionalGeneration, WhisperTokenizerFast
 
 from service.lab.dataset import Recipe
 from service.lab.export import export
+from service.lab.initial import new_params
 from service.lab.recipe import Material
-from service.lab.train import Schedule, loss_of, mask, new_params, token_loss, train
+from service.lab.train import Schedule, loss_of, mask, token_loss, train
 from service.model import decoder, encoder
 from service.model.checkpoint import load_checkpoint
 from service.model.weights import Dims, from_state_dict
