@@ -11,6 +11,7 @@ import itertools
 import json
 import random
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -56,13 +57,13 @@ class SpeechUser(FastHttpUser):
     def on_stop(self) -> None:
         self.loop.close(self.environment.stop_timeout or 0)
 
-    def post(self, recording: Recording) -> tuple[int, str, str, float | None]:
+    def post(self, recording: Recording, request_id: str) -> tuple[int, str, str, float | None]:
         """Status (0 without an answer), text, error, and seconds of Retry-After."""
         query = f"?profile={self.profile}" + (f"&language={self.language}" if self.language else "")
         with self.client.post(
             PATH + query,
             data=recording.data,  # type: ignore[arg-type]  # bytes go through as they are
-            headers=HEADERS,
+            headers={**HEADERS, "x-request-id": request_id},
             name=f"{PATH} {self.profile}",
             catch_response=True,
         ) as response:
@@ -139,20 +140,23 @@ class OpenLoop:
         return time.perf_counter() - self._began
 
     def _request(self, recording: Recording, due_s: float) -> None:
-        visit = self._visit(recording, due_s, returned=False)
+        request_id = uuid.uuid4().hex  # the same when it comes back: so it is known again
+        visit = self._visit(recording, due_s, request_id, returned=False)
         wait_s = visit.retry_after_s
         if not visit.refused or wait_s is None or self._obedience.random() >= self._obey_share:
             return
         back_s = self._now() + wait_s
         if back_s < self._ends_s:
             gevent.sleep(wait_s)
-            self._visit(recording, back_s, returned=True)
+            self._visit(recording, back_s, request_id, returned=True)
 
-    def _visit(self, recording: Recording, due_s: float, returned: bool) -> Visit:
+    def _visit(
+        self, recording: Recording, due_s: float, request_id: str, *, returned: bool
+    ) -> Visit:
         late_s = self._now() - due_s
         number = next(self._numbers)
         self._open_due_s[number] = due_s
-        status, text, error, retry_after_s = self._user.post(recording)
+        status, text, error, retry_after_s = self._user.post(recording, request_id)
         visit = Visit(
             recording,
             due_s,

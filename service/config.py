@@ -30,6 +30,7 @@ class ServerConfig:
     max_upload_mb: int = 200
     max_audio_seconds: int = 4 * 3600
     max_queue_windows: int = 2000
+    max_wait_seconds: int = 30  # who would wait longer for the device gets 429
     max_batch_windows: int = 8
     max_decode_windows: int = 32
     batch_wait_ms: int = 5
@@ -47,6 +48,7 @@ class ServerConfig:
             self, 1, "audio_threads", "max_upload_mb", "max_audio_seconds", "max_queue_windows"
         )
         _at_least(self, 1, "max_batch_windows", "max_decode_windows", "deadline_seconds")
+        _at_least(self, 1, "max_wait_seconds")
         _at_least(self, 1, "max_live_sessions", "live_keep_seconds", "live_idle_seconds")
         _at_least(self, 32, "live_buffer_seconds")  # an utterance has up to 28 s
         for name in ("host", "model", "default_profile"):

@@ -11,6 +11,7 @@ from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
+from service.admission import Admission
 from service.audio.decode import decode, decode_channels
 from service.audio.lent import LentFile
 from service.audio.segment import split
@@ -82,6 +83,7 @@ class Pipeline:
         self._audio_pool = ThreadPoolExecutor(config.audio_threads, thread_name_prefix="audio")
         self._max_reads = READS_PER_THREAD * config.audio_threads + READS_IN_A_BURST
         self._num_reads = 0
+        self._admission = Admission(config.max_wait_seconds)
         # Held from reading until the windows are in the queue: what is decoded and waits there
         # costs the memory of so many recordings, not of every one that would like to.
         self._waiting_room = asyncio.Semaphore(config.audio_threads)
@@ -109,6 +111,14 @@ class Pipeline:
             if wanted in (code.lower(), name.lower()):
                 return code
         raise InvalidRequest(f"unknown language {value!r}; use {_listed(info)}", "language")
+
+    def admit(self, caller: str) -> None:
+        """Says, before its recording is read, that a request is taken; else raises QueueFull.
+
+        `caller` is the same when a request is sent again (`admission`).
+        """
+        num_waiting, rate = self._engine.waiting()
+        self._admission.admit(caller, num_waiting + self._num_reads, rate, time.monotonic())
 
     def check_model(self) -> None:
         """Raises ConfigError if a profile does not fit the model; NotReady while it loads."""

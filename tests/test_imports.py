@@ -14,7 +14,7 @@ RANKS = (
     ("config", "profiles", "metrics"),
     ("audio", "model", "text"),
     ("engine",),
-    ("gather",),
+    ("gather", "admission"),
     ("pipeline", "live"),
     ("api", "files", "lab"),
     ("cli",),

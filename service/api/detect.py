@@ -33,7 +33,7 @@ async def detect_language(request: Request) -> dict[str, Any]:
     is null. A model of one language has nothing to detect: 400.
     """
     services = services_of(request)
-    services.check_ready()
+    services.admit(request)
     query = request.query_params.multi_items()
     collect(query, PARAMETERS)
     longest_s = float(services.config.deadline_seconds)

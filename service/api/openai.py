@@ -81,7 +81,7 @@ async def translations(request: Request) -> Response:
 
 async def _answer(request: Request, task: str) -> Response:
     services = services_of(request)
-    services.check_ready()
+    services.admit(request)
     info = services.engine.model.info
     if task == "translate" and not info.knows_several:
         raise InvalidRequest(

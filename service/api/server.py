@@ -19,6 +19,7 @@ logger = logging.getLogger("winnow.server")
 BETTER_MODEL = "openai/whisper-large-v3-turbo"
 MAX_MESSAGE_BYTES = 1024 * 1024  # of a WebSocket; half a minute of 16 kHz PCM
 LAST_ANSWERS_S = 2  # for answers to leave after the drain has ended
+LAST_REFUSALS_S = 1.0  # who comes while the last work ends reads 503, not a reset connection
 
 
 class DrainingServer(uvicorn.Server):
@@ -88,11 +89,12 @@ class DrainingServer(uvicorn.Server):
         if not self._announced:
             self._announce()
         if self._drain_ends is not None and not self.should_exit:
-            idle = not self.server_state.tasks
-            if not idle and time.monotonic() >= self._drain_ends:
+            now = time.monotonic()
+            if not self.server_state.tasks:
+                self._drain_ends = min(self._drain_ends, now + LAST_REFUSALS_S)
+            if now >= self._drain_ends:
                 await asyncio.to_thread(self._services.engine.drain, 0)  # answers the rest
-                idle = True
-            self.should_exit = idle
+                self.should_exit = True
         return await super().on_tick(counter)
 
     def _announce(self) -> None:

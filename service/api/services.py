@@ -42,6 +42,20 @@ class Services:
         wait_s = float(self.config.drain_seconds) if state == "draining" else RETRY_AFTER_S
         raise NotReady(f"Winnow is not ready: {self.engine.reason or state}", wait_s)
 
+    def admit(self, request: Request) -> None:
+        """Raises NotReady, or QueueFull with the time of the request's turn, before it is read."""
+        self.check_ready()
+        self.pipeline.admit(_caller(request))
+
+
+def _caller(request: Request) -> str:
+    """The same when a request is sent again: by its id, or else as far as one can tell."""
+    headers, url = request.headers, request.url
+    asked = headers.get("x-request-id") or (
+        f"{url.path}?{url.query} {headers.get('content-length', '')}"
+    )
+    return f"{request.client.host if request.client else ''} {asked}"
+
 
 def services_of(request: HTTPConnection) -> Services:
     """The services of the application that answers `request`."""

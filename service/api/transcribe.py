@@ -75,7 +75,7 @@ async def transcribe(request: Request) -> Response:
     Parameters come as form fields, in the query string, or both.
     """
     services = services_of(request)
-    services.check_ready()
+    services.admit(request)
     query = request.query_params.multi_items()
     collect(query, PARAMETERS, GRANULARITIES)  # a wrong name is refused before the upload
     async with read_upload(request, services.config) as upload:

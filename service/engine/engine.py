@@ -81,6 +81,10 @@ class Engine:
         """Windows that were accepted and are not answered yet."""
         return self._intake.num_outstanding
 
+    def waiting(self) -> tuple[int, float]:
+        """How many requests wait, and the windows answered a second lately, infinite if unknown."""
+        return self._intake.waiting()
+
     def start(self) -> None:
         """Begins to load, and returns at once."""
         self._thread.start()

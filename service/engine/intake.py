@@ -59,6 +59,11 @@ class Intake:
         with self._changed:
             return len(self._outstanding)
 
+    def waiting(self) -> tuple[int, float]:
+        """How many requests wait, and the windows answered a second lately, infinite if unknown."""
+        with self._changed:
+            return self._queue.num_requests, self._queue.rate(self._clock())
+
     def submit(self, jobs: Sequence[Job], *, admitted: bool = False) -> None:
         """Accepts all the jobs or none, `admitted` ones while draining too.
 

@@ -39,6 +39,11 @@ class FairQueue:
         return self._size
 
     @property
+    def num_requests(self) -> int:
+        """Requests that have windows here: a newcomer's first is behind one of each."""
+        return len(self._turns)
+
+    @property
     def oldest_submitted(self) -> float:
         """When the job that waits longest was submitted; infinity where none waits."""
         return min((jobs[0].submitted for jobs in self._turns.values()), default=math.inf)
@@ -146,11 +151,16 @@ class FairQueue:
     def _work_s(self, now: float) -> float:
         return (now if self._resting_since is None else self._resting_since) - self._rested_s
 
-    def retry_after_s(self, num_windows: int, now: float) -> float:
-        """Seconds in which this many windows should leave, at the rate of the recent ones."""
+    def rate(self, now: float) -> float:
+        """Windows answered lately for each second of work; infinite where there were none."""
         work_s = self._work_s(now)
         while self._finished and work_s - self._finished[0] > RECENT_S:
             self._finished.popleft()
         elapsed_s = work_s - self._finished[0] if self._finished else 0.0
-        rate = len(self._finished) / elapsed_s if elapsed_s > 0 else GUESSED_WINDOWS_PER_S
-        return min(max(num_windows / rate, LEAST_RETRY_S), MOST_RETRY_S)
+        return len(self._finished) / elapsed_s if elapsed_s > 0 else math.inf
+
+    def retry_after_s(self, num_windows: int, now: float) -> float:
+        """Seconds in which this many windows should leave, at the rate of the recent ones."""
+        rate = self.rate(now)
+        wait_s = num_windows / (GUESSED_WINDOWS_PER_S if math.isinf(rate) else rate)
+        return min(max(wait_s, LEAST_RETRY_S), MOST_RETRY_S)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -203,6 +204,17 @@ def test_draining_finishes_what_was_accepted_and_refuses_the_rest(server: StartS
         gate.opened.set()
         assert accepted.result(PATIENCE_S).status_code == 200
         one.eventually(lambda: one.services.engine.state == "stopped")
+
+
+def test_who_comes_as_a_drain_ends_is_still_told(
+    server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.api.server.LAST_REFUSALS_S", 5.0)
+    one = server(FakeModel)
+    one.server.handle_exit(signal.SIGTERM, None)
+    one.eventually(lambda: one.services.engine.state == "draining")
+    time.sleep(0.5)  # idle for several of the server's heartbeats
+    assert refused(one.transcribe(voice(1)), 503, "not_ready")
 
 
 def test_what_outlasts_the_drain_is_answered_too(server: StartServer) -> None:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 import torch
 
+from service.admission import ALWAYS_WAITING
 from service.api import app
 from service.api.server import DrainingServer
 from service.engine.engine import Engine
@@ -123,6 +124,40 @@ def test_a_full_queue_says_when_to_come_back(server: StartServer) -> None:
                 gate.opened.set()
     finally:
         gate.opened.set()
+    assert one.transcribe(voice(1)).status_code == 200
+
+
+def test_who_would_wait_too_long_is_refused_before_a_byte_of_the_recording(
+    server: StartServer,
+) -> None:
+    gate = Gate()
+    gate.opened.set()
+    one = server(lambda: FakeModel(fail_encode_when=gate), max_wait_seconds=1, max_batch_windows=1)
+    for _ in range(2):
+        assert one.transcribe(voice(1)).status_code == 200
+    gate.opened.clear()
+    gate.reached.clear()
+    heads: list[bytes] = []
+
+    def ask() -> bool:
+        with send_head(one, "X-Request-ID: again", "Content-Length: 1000") as newcomer:
+            newcomer.settimeout(0.3)
+            try:
+                heads.append(read_head(newcomer))
+            except TimeoutError:  # it is taken: the service waits for the body
+                return False
+        return heads[-1].startswith(b"HTTP/1.1 429 ")
+
+    try:
+        with in_flight(one, 1):
+            assert gate.reached.wait(PATIENCE_S)
+            with in_flight(one, ALWAYS_WAITING):
+                one.eventually(lambda: one.metric("winnow_queue_windows") == ALWAYS_WAITING)
+                one.eventually(ask)
+                gate.opened.set()
+    finally:
+        gate.opened.set()
+    assert b"retry-after: " in heads[-1].lower()
     assert one.transcribe(voice(1)).status_code == 200
 
 
