@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -64,13 +65,15 @@ class TrainingBatch:
 @dataclass(frozen=True, slots=True)
 class Mix:
     """What a batch is drawn from until step `until`: `long_share` of the batches are whole 30 s
-    windows, the others short ones of at most `most_words` words an utterance."""
+    windows, the others short ones of at most `most_words` words an utterance. `lone_share` of the
+    whole windows hold one utterance."""
 
     until: float
     long_share: float
     most_words: int
     perturbed: float
     batch_share: float = 1.0
+    lone_share: float = 0.5
 
 
 Curriculum = tuple[Mix, ...]
@@ -86,9 +89,9 @@ DIGITS_FIRST: Curriculum = (
 # hold the most speech for the time that they take, until its words are found.
 DIGITS_STEPS = 12_250
 ENGLISH: Curriculum = (
-    Mix(DIGITS_STEPS + 3000, 0.02, most_words=12, perturbed=0.3),
-    Mix(DIGITS_STEPS + 10_000, 0.05, most_words=32, perturbed=0.5),
-    Mix(math.inf, 0.2, most_words=32, perturbed=0.7),
+    Mix(DIGITS_STEPS + 3000, 0.05, most_words=12, perturbed=0.3, lone_share=0.2),
+    Mix(DIGITS_STEPS + 10_000, 0.1, most_words=32, perturbed=0.5, lone_share=0.2),
+    Mix(math.inf, 0.2, most_words=32, perturbed=0.7, lone_share=0.2),
 )
 
 
@@ -142,29 +145,31 @@ class Recipe(Dataset[TrainingBatch]):
     ) -> Utterance:
         if rng.random() < 0.06:
             return Utterance(self._background(rng, int(rng.uniform(1, 4) * SAMPLE_RATE)), ())
-        said = self._draw(rng, least, most)
+        said = (
+            self._several(rng, least, most) if rng.random() < 0.4 else self._draw(rng, least, most)
+        )
         lead, tail = (rng.uniform(0, 0.8, 2) * SAMPLE_RATE).astype(int)
         placed = np.pad(said.samples, (lead, tail))[:WINDOW_SAMPLES]
         phrases = tuple(phrase.shifted(lead / SAMPLE_RATE) for phrase in said.phrases)
         return Utterance(self._perturb(placed, rng, perturbed), phrases)
 
+    def _several(self, rng: np.random.Generator, least: int, most: int) -> Utterance:
+        """As many words in two to four utterances: after a pause a text goes on."""
+        count = int(rng.integers(2, 5))
+        each = max(1, most // count)
+        said = [self._draw(rng, max(1, least // count), each) for _ in range(count)]
+        return _one_after_another(said, rng.uniform(0.3, 2.5, count), WINDOW_SAMPLES)
+
     def _long(self, rng: np.random.Generator, mix: Mix) -> Utterance:
-        window = np.zeros(WINDOW_SAMPLES, np.float32)
         if rng.random() < 0.1:
             return Utterance(self._background(rng, WINDOW_SAMPLES), ())
-        end = int(rng.uniform(0, 1) * SAMPLE_RATE)
-        phrases: list[Phrase] = []
         # Most windows that a service sees hold one utterance and a lot of padding.
-        for _ in range(1 if rng.random() < 0.5 else int(rng.integers(2, 8))):
-            said = self._draw(rng, 1, mix.most_words)
-            if end + len(said.samples) > WINDOW_SAMPLES:
-                break
-            window[end : end + len(said.samples)] = said.samples
-            phrases += [phrase.shifted(end / SAMPLE_RATE) for phrase in said.phrases]
-            end += len(said.samples) + int(rng.uniform(0.6, 3) * SAMPLE_RATE)
-        used = min(end, WINDOW_SAMPLES)
-        window[:used] = self._perturb(window[:used], rng, mix.perturbed)
-        return Utterance(window, tuple(phrases))
+        count = 1 if rng.random() < mix.lone_share else int(rng.integers(2, 8))
+        said = [self._draw(rng, 1, mix.most_words) for _ in range(count)]
+        pauses = np.array([rng.uniform(0, 1), *rng.uniform(0.6, 3, count - 1)])
+        placed = _one_after_another(said, pauses, WINDOW_SAMPLES)
+        spoken = self._perturb(placed.samples, rng, mix.perturbed)
+        return Utterance(np.pad(spoken, (0, WINDOW_SAMPLES - len(spoken))), placed.phrases)
 
     def _draw(self, rng: np.random.Generator, least: int, most: int) -> Utterance:
         source = self.sources[int(rng.choice(len(self.sources), p=self.shares / self.shares.sum()))]
@@ -220,6 +225,23 @@ class Recipe(Dataset[TrainingBatch]):
             torch.tensor([len(row) for row in characters]),
             sound.size / SAMPLE_RATE,
         )
+
+
+def _one_after_another(
+    said: Sequence[Utterance], pauses_s: npt.NDArray[np.float64], most: int
+) -> Utterance:
+    """The utterances with a pause before each, as many as fit into `most` samples."""
+    pieces: list[Samples] = []
+    phrases: list[Phrase] = []
+    end = 0
+    for one, pause_s in zip(said, pauses_s, strict=True):
+        begin = end + int(pause_s * SAMPLE_RATE)
+        if pieces and begin + len(one.samples) > most:
+            break
+        pieces += [np.zeros(begin - end, np.float32), one.samples]
+        phrases += [phrase.shifted(begin / SAMPLE_RATE) for phrase in one.phrases]
+        end = begin + len(one.samples)
+    return Utterance(np.concatenate(pieces)[:most], tuple(phrases))
 
 
 class TargetTokens:
