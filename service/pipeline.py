@@ -29,6 +29,7 @@ from service.errors import (
 from service.gather import Done, WindowWork
 from service.metrics import Metrics
 from service.profiles import Profile, check_depth
+from service.text.languages import ALIASES
 from service.text.progress import InOrder, RunningText
 from service.text.stitch import main_language
 from service.types import (
@@ -107,6 +108,7 @@ class Pipeline:
         if value is None:
             return None if info.multilingual else next(iter(info.languages))
         wanted = value.strip().lower()
+        wanted = ALIASES.get(wanted, wanted)
         for code, name in info.languages.items():
             if wanted in (code.lower(), name.lower()):
                 return code

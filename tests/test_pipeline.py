@@ -169,6 +169,21 @@ def test_languages_resolve_by_code_and_name(
     assert service.pipeline.resolve_language(given) == code
 
 
+class DutchModel(FakeModel):
+    """The fake model, as a checkpoint that knows Dutch presents itself."""
+
+    @property
+    def info(self) -> ModelInfo:
+        return replace(super().info, languages={"en": "english", "nl": "dutch"})
+
+
+def test_a_language_goes_by_its_other_names_too() -> None:
+    with running(DutchModel()) as service:
+        assert service.pipeline.resolve_language("Flemish") == "nl"
+        with pytest.raises(InvalidRequest, match="unknown language 'Castilian'"):
+            service.pipeline.resolve_language("Castilian")
+
+
 def test_an_unknown_language_is_refused_with_the_valid_ones(service: Service) -> None:
     with pytest.raises(InvalidRequest, match="en, de, fr") as refused:
         service.pipeline.resolve_language("klingon")

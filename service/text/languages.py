@@ -111,6 +111,24 @@ NAMES: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# Other names, as openai-whisper takes them.
+ALIASES = MappingProxyType(
+    {
+        "burmese": "my",
+        "valencian": "ca",
+        "flemish": "nl",
+        "haitian": "ht",
+        "letzeburgesch": "lb",
+        "pushto": "ps",
+        "panjabi": "pa",
+        "moldavian": "ro",
+        "moldovan": "ro",
+        "sinhalese": "si",
+        "castilian": "es",
+        "mandarin": "zh",
+    }
+)
+
 WRITTEN_WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue", "km", "bo"})
 
 
