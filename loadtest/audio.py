@@ -17,18 +17,23 @@ import soundfile
 from service.audio.decode import decode
 from service.errors import ConfigError, WinnowError
 
-SAMPLE = Path(__file__).resolve().parents[1] / "docs" / "samples" / "digits.wav"
+SAMPLE = Path(__file__).resolve().parents[1] / "docs" / "samples" / "all-digits.wav"
 # What is said in it, with the seconds at which each word begins and ends, in its pauses.
 SAID = (
-    ("four", 0.18, 0.62),
-    ("two", 0.64, 0.96),
-    ("seven", 0.98, 1.55),
-    ("one", 1.56, 2.02),
-    ("nine", 2.03, 2.56),
+    ("zero", 0.08, 0.51),
+    ("one", 0.58, 0.86),
+    ("two", 0.92, 1.20),
+    ("three", 1.27, 1.55),
+    ("four", 1.62, 1.93),
+    ("five", 2.00, 2.34),
+    ("six", 2.41, 2.94),
+    ("seven", 3.01, 3.48),
+    ("eight", 3.54, 3.94),
+    ("nine", 4.01, 4.43),
 )
 # How many recordings, and between how many seconds they last.
 BUCKETS = ((8, 2, 4), (6, 6, 10), (4, 20, 28), (2, 50, 60))
-BUILT_IN_MIX = "spoken digits put together from docs/samples/digits.wav: " + ", ".join(
+BUILT_IN_MIX = "spoken digits put together from docs/samples/all-digits.wav: " + ", ".join(
     f"{number} of {least}-{most} s" for number, least, most in BUCKETS
 )
 LONGEST_S = 24 * 3600

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from service.engine.engine import Engine
 from service.errors import Cancelled, DeadlineExceeded, QueueFull
 from service.model.protocol import SpeechModel
 from service.text.fallback import Attempt, Outcome, Verdict, best_of, judge
+from service.text.guard import UNFINISHED
+from service.text.rest import rest_of
 from service.text.stitch import WindowText
 from service.types import (
     Fallback,
@@ -27,14 +29,18 @@ from service.types import (
 )
 
 MAX_RETRY_WAIT_S = 1.0
+MAX_PARTS = 8  # of a window whose text keeps ending early
 LOUD_RMS = 0.01  # -40 dB of full scale: more than the noise of a quiet room
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A window with the attempt it stands by, and the reply of every attempt that it cost."""
+    """A window with the attempt it stands by, and the reply of every attempt that it cost.
 
-    text: WindowText
+    `texts`: its parts in order, more than one where the text of one ended before its speech.
+    """
+
+    texts: tuple[WindowText, ...]
     replies: tuple[WindowResult, ...]
     fallbacks: tuple[Fallback, ...]
 
@@ -93,6 +99,22 @@ class WindowWork:
             self._engine.withdraw(held)
 
     async def _finish(self, job: Job) -> Done:
+        """The window, and on from where its text ends while that is before its speech does."""
+        done = await self._stand(job)
+        while len(done.texts) < MAX_PARTS and (rest := rest_of(done.texts[-1])) is not None:
+            options = replace(job.options, language=done.texts[-1].hypothesis.language)
+            attempt = Attempt(0, job.profile, options)
+            (part,) = await self._submit([rest], attempt, wait_for_room=True)
+            more = await self._stand(part)
+            unfinished = _fallback(rest, UNFINISHED, attempt, attempt)
+            done = Done(
+                done.texts + more.texts,
+                done.replies + more.replies,
+                (*done.fallbacks, unfinished, *more.fallbacks),
+            )
+        return done
+
+    async def _stand(self, job: Job) -> Done:
         """Attempts until one stands, none is left, or another would not be done in time."""
         attempt = Attempt(0, job.profile, job.options)
         replies: list[WindowResult] = []
@@ -110,7 +132,7 @@ class WindowWork:
             in_time = time.monotonic() + reply.timings.total < self._deadline
             if verdict.reason is None or following is None or not in_time:
                 chosen = len(texts) - 1 if verdict.reason is None else best_of(outcomes)
-                return Done(texts[chosen], tuple(replies), tuple(fallbacks))
+                return Done((texts[chosen],), tuple(replies), tuple(fallbacks))
             fallbacks.append(_fallback(job.window, verdict.reason, attempt, following))
             # It was accepted once: it waits for room instead of failing.
             (job,) = await self._submit([job.window], following, wait_for_room=True)

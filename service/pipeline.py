@@ -156,7 +156,7 @@ class Pipeline:
             async with aclosing(work.finished()) as results:
                 async for one in results:
                     done.append(one)
-                    if segments := in_order.add(one.text):
+                    if segments := in_order.add(one.texts):
                         parts.append(Progress(running.add(segments), tuple(segments)))
                         yield parts[-1]
         transcript = _assemble(recording, done, parts, request, self._engine.model.info, began)
@@ -178,7 +178,7 @@ class Pipeline:
             self._submitted(source, asked) as (recording, work),
             aclosing(work.finished()) as results,
         ):
-            probabilities = [one.text.hypothesis.language_probs async for one in results]
+            probabilities = [one.texts[0].hypothesis.language_probs async for one in results]
         return SpokenLanguage(
             probabilities=probabilities[0] if probabilities else (),
             duration=recording.duration_s,
@@ -277,8 +277,8 @@ def _assemble(
     info: ModelInfo,
     began: float,
 ) -> Transcript:
-    done.sort(key=lambda one: one.text.window.index)
-    texts = [one.text for one in done]
+    done.sort(key=lambda one: one.texts[0].window.index)
+    texts = [text for one in done for text in one.texts]
     return Transcript(
         text="".join(part.text for part in parts),
         language=main_language(texts, request.options.language or next(iter(info.languages))),
@@ -286,8 +286,8 @@ def _assemble(
         model=info.name,
         profile=request.profile.name,
         segments=tuple(segment for part in parts for segment in part.segments),
-        total_frames=sum(one.text.hypothesis.total_frames for one in done),
-        kept_frames=sum(one.text.hypothesis.kept_frames for one in done),
+        total_frames=sum(text.hypothesis.total_frames for text in texts),
+        kept_frames=sum(text.hypothesis.kept_frames for text in texts),
         timings=_timings(done, recording.decode_s, time.monotonic() - began),
         fallbacks=tuple(fallback for one in done for fallback in one.fallbacks),
     )

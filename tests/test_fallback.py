@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import soundfile
 
 from service import gather
 from service.model.fake import FakeDecodeBatch, FakeModel
-from service.types import DecodeOptions, Encoded, Hypothesis, Job, Thresholds, WindowResult
+from service.types import (
+    SAMPLE_RATE,
+    DecodeOptions,
+    Encoded,
+    Hypothesis,
+    Job,
+    Thresholds,
+    WindowResult,
+)
+from tests.api.harness import voice
 from tests.harness import HIGH_HZ, LOW_HZ, request, running, transcribe, wav
 
 Spoil = Callable[[Hypothesis], Hypothesis]
@@ -59,6 +71,43 @@ def test_sparsity_is_given_up_as_far_as_is_needed(
     assert [(f.reason, f.retry) for f in answer.fallbacks] == [("repetition", n) for n in stands]
     assert answer.kept_frames == kept
     assert len(set(answer.text.split())) > 1
+
+
+def spoken_twice() -> io.BytesIO:
+    """A recording of 2 s of speech, a pause of 2 s, and 2 s of speech."""
+    speech, _ = soundfile.read(io.BytesIO(voice(2)), dtype="int16")
+    file = io.BytesIO()
+    soundfile.write(file, np.concatenate([speech, 0 * speech, speech]), SAMPLE_RATE, format="WAV")
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize("profile", ["dense", "fast"])
+def test_a_text_that_ends_before_the_speech_does_is_gone_on_with(profile: str) -> None:
+    asked = replace(request(profile), vad=True)
+    with running() as service:
+        whole = transcribe(service, spoken_twice(), asked)
+    model = SpoiltModel(
+        lambda h: replace(h, tokens=h.tokens[: h.tokens.index(h.tokens[0] + 100) + 1])
+    )
+    with running(model) as service:
+        answer = transcribe(service, spoken_twice(), asked)
+        counted = service.sample("winnow_fallbacks_total", profile=profile, reason="unfinished")
+    assert len(model.said) == 2
+    assert len(whole.text.split()) == 4
+    assert answer.text == whole.text
+    assert [(f.reason, f.retry) for f in answer.fallbacks] == [("unfinished", profile)]
+    assert counted == 1
+    for one, other in zip(answer.segments, whole.segments, strict=True):
+        assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=0.7)
+
+
+def test_a_text_that_never_gets_further_is_given_up() -> None:
+    model = SpoiltModel(lambda h: replace(h, tokens=(*h.tokens[:2], h.tokens[0] + 30)))
+    with running(model) as service:
+        answer = transcribe(service, io.BytesIO(voice(20)), replace(request(), vad=True))
+    assert [f.reason for f in answer.fallbacks] == ["unfinished"] * (gather.MAX_PARTS - 1)
+    assert len(answer.segments) == gather.MAX_PARTS
 
 
 def test_doubt_raises_the_temperature_until_it_is_gone() -> None:

@@ -17,6 +17,7 @@ from service.types import SAMPLE_RATE, WINDOW_SAMPLES, Audio, Samples, Window
 Floats = npt.NDArray[np.float32]
 Stretch = tuple[int, int]  # first chunk, and one past the last
 
+CHUNK_S = CHUNK_SAMPLES / SAMPLE_RATE
 ON, OFF = 0.5, 0.35  # speech begins at this probability, and ends below this one
 MIN_SPEECH = 3  # chunks (96 ms); shorter is a click
 MIN_PAUSE = 4  # chunks (128 ms) below `OFF` that end a stretch
@@ -41,13 +42,24 @@ def split(audio: Audio, vad: bool = True) -> list[Window]:
     quietest place near the 30 s. Windows own their samples: one word of a long upload
     does not hold all of it in memory.
     """
+    speech: list[Stretch] = []
     if not vad:
         bounds = cover(loudness(audio.samples))
     else:
         probabilities = speech_probabilities(audio.samples)
         bounds = plan(probabilities, loudness(audio.samples))
+        speech = _speech(probabilities)
     return [
-        Window(index, first * CHUNK_SAMPLES / SAMPLE_RATE, _samples(audio, first, last))
+        Window(
+            index,
+            first * CHUNK_S,
+            _samples(audio, first, last),
+            speech=tuple(
+                ((max(begin, first) - first) * CHUNK_S, (min(end, last) - first) * CHUNK_S)
+                for begin, end in speech
+                if begin < last and end > first
+            ),
+        )
         for index, (first, last) in enumerate(bounds)
     ]
 

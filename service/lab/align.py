@@ -19,6 +19,7 @@ from service.lab.synthesis import SpeechSet
 from service.model import encoder
 from service.model.weights import Dims, from_state_dict
 from service.profiles import BUILT_IN
+from service.types import WINDOW_SAMPLES
 
 REACH_S = 0.15  # a word begins and ends at most this far from its first and last character
 
@@ -28,15 +29,15 @@ def align(
 ) -> None:
     """Writes the spans of every string's words to `path`, in seconds: (words of all, 2)."""
     weights = from_state_dict(params, dims)
-    order = np.argsort(speech.lengths)
+    lengths = np.minimum(speech.lengths, WINDOW_SAMPLES)  # training sees no more either
+    order = np.argsort(lengths)
     spans: dict[int, list[Span]] = {}
     for first in tqdm(range(0, len(order), batch), desc="align", unit="batch"):
         some = [int(i) for i in order[first : first + batch]]
-        length = int(speech.lengths[some[-1]])
+        length = int(lengths[some[-1]])
         length += -length % 320
-        sound = np.stack(
-            [np.pad(speech.get(i), (0, length - int(speech.lengths[i]))) for i in some]
-        )
+        heard = [speech.get(i)[: lengths[i]] for i in some]
+        sound = np.stack([np.pad(each, (0, length - len(each))) for each in heard])
         with torch.inference_mode():
             states, _ = encoder.encode(
                 weights.encoder, log_mel_of(torch.from_numpy(sound)), BUILT_IN["dense"]
@@ -44,7 +45,7 @@ def align(
             logits = F.linear(states, params["ctc.weight"], params["ctc.bias"])
             logprobs_BTC = logits.log_softmax(-1).numpy()
         for i, logprobs_TC in zip(some, logprobs_BTC, strict=True):
-            num_frames = max(1, int(speech.lengths[i]) // 320)
+            num_frames = max(1, int(lengths[i]) // 320)
             spans[i] = word_spans(logprobs_TC[:num_frames], speech.texts[i])
     flat = np.array([span for i in range(len(speech)) for span in spans[i]], np.float32)
     partial = path.with_suffix(".part.npy")
@@ -105,5 +106,5 @@ def best_path(logprobs_TC: npt.NDArray[np.float32], labels: list[int]) -> list[i
     for t in range(num_frames - 1, -1, -1):
         if state % 2:
             first[state // 2] = t
-        state -= came[t, state]
+        state -= int(came[t, state])  # numpy would make the position a byte, too
     return first

@@ -190,8 +190,8 @@ class Conversation:
                 raise NotReady(f"not ready: {self._engine.reason}", RETRY_AFTER_S) from None
             final = Final(window.index, window.start_s, end_s, "", "", error=error)
         else:
-            segments = stitch([done.text], end_s)
-            language = done.text.hypothesis.language
+            segments = stitch(done.texts, end_s)
+            language = done.texts[0].hypothesis.language
             text = whole_text(segments)
             final = Final(window.index, window.start_s, end_s, text, language, segments)
         session.complete(final)
@@ -233,7 +233,7 @@ class Conversation:
             await stop(ended)
             await stop(work)
         end_s = window.start_s + window.duration_s
-        text = whole_text(stitch([done.text], end_s))
+        text = whole_text(stitch(done.texts, end_s))
         await self._send(Partial(window.index, window.start_s, end_s, text))
 
     async def _until_spoken(self) -> None:

@@ -12,6 +12,7 @@ REPETITION = "repetition"
 ENDLESS = "endless"
 EMPTY = "empty"
 DOUBT = "doubt"
+UNFINISHED = "unfinished"  # decoded on from where the text ends (`rest`)
 
 
 def is_silent(hypothesis: Hypothesis, thresholds: Thresholds | None = None) -> bool:

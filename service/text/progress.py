@@ -25,9 +25,9 @@ class InOrder:
         for window in windows:
             self._channel(window).waiting.append((window.index, window.start_s))
 
-    def add(self, done: WindowText) -> list[Segment]:
-        """The segments that this window's result, the last to come, makes certain."""
-        self._channel(done.window).settle(done, self._duration_s)
+    def add(self, done: Sequence[WindowText]) -> list[Segment]:
+        """The segments that the last window to be done makes certain, given its parts in order."""
+        self._channel(done[0].window).settle(done, self._duration_s)
         given: list[Segment] = []
         while (channel := self._next()) is not None:
             given.append(replace(channel.ready.popleft(), id=self._num_given))
@@ -50,7 +50,7 @@ class _Channel:
 
     number: int
     waiting: deque[tuple[int, float]] = field(default_factory=deque)
-    done: dict[int, WindowText] = field(default_factory=dict)
+    done: dict[int, Sequence[WindowText]] = field(default_factory=dict)
     ready: deque[Segment] = field(default_factory=deque)
     last: Segment | None = None
 
@@ -61,13 +61,14 @@ class _Channel:
             return self.ready[0].start, self.number
         return (self.waiting[0][1] if self.waiting else math.inf), self.number
 
-    def settle(self, done: WindowText, duration_s: float) -> None:
-        self.done[done.window.index] = done
+    def settle(self, done: Sequence[WindowText], duration_s: float) -> None:
+        self.done[done[0].window.index] = done
         while self.waiting and self.waiting[0][0] in self.done:
             index, _ = self.waiting.popleft()
-            segments = segments_of(self.done.pop(index), self.last, duration_s)
-            self.ready += segments
-            self.last = segments[-1] if segments else self.last
+            for part in self.done.pop(index):
+                segments = segments_of(part, self.last, duration_s)
+                self.ready += segments
+                self.last = segments[-1] if segments else self.last
 
 
 class RunningText:

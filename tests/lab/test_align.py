@@ -12,8 +12,9 @@ from service.lab.dataset import CHARACTERS, to_characters
 from service.lab.initial import new_params
 from service.lab.recipe import Material
 from service.model.weights import Dims
+from service.types import WINDOW_SAMPLES
 
-from .conftest import recipe_of
+from .conftest import recipe_of, speech_set
 
 
 def spoken(text: str, starts: list[int], num_frames: int) -> npt.NDArray[np.float32]:
@@ -30,6 +31,24 @@ def spoken(text: str, starts: list[int], num_frames: int) -> npt.NDArray[np.floa
 def test_the_path_goes_where_the_characters_are() -> None:
     starts = [3, 5, 6, 9, 14, 16, 20]
     assert best_path(spoken("one two", starts, 30), to_characters("one two")) == starts
+
+
+def test_a_sentence_longer_than_a_byte_counts_finds_its_way_too() -> None:
+    text = "she sells sea shells by the sea shore and the shells she sells are surely hers" * 2
+    starts = [2 * i for i in range(len(text))]
+    assert best_path(spoken(text, starts, 2 * len(text)), to_characters(text)) == starts
+
+
+def test_of_a_recording_longer_than_a_window_its_beginning_is_aligned(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    long = speech_set(tmp_path / "long", ["one two " * 60], voices=1)
+    assert long.lengths[0] > WINDOW_SAMPLES
+    dims = Dims(80, 1500, 64, 1, 1, 1, 1, tokenizer.get_vocab_size(), 448)
+    align(new_params(dims, 0), dims, long, tmp_path / "spans.npy")
+    (spans,) = load_spans(tmp_path / "spans.npy", long)
+    assert len(spans) == 120
+    assert spans[-1][1] <= 30.0
 
 
 def test_a_doubled_character_is_found_twice() -> None:

@@ -36,10 +36,10 @@ def in_order(windows: list[WindowText], duration_s: float) -> InOrder:
 def test_a_window_waits_for_those_before_it() -> None:
     windows = numbered(*(window_text(10.0 * i, 10, (0, 1, f" {i}")) for i in range(4)))
     order = in_order(windows, 40)
-    assert starts(order.add(windows[2])) == []
-    assert starts(order.add(windows[0])) == [0]
-    assert starts(order.add(windows[3])) == []
-    assert starts(order.add(windows[1])) == [10, 20, 30]
+    assert starts(order.add([windows[2]])) == []
+    assert starts(order.add([windows[0]])) == [0]
+    assert starts(order.add([windows[3]])) == []
+    assert starts(order.add([windows[1]])) == [10, 20, 30]
 
 
 def test_a_channel_waits_for_what_another_may_still_say_earlier() -> None:
@@ -50,9 +50,9 @@ def test_a_channel_waits_for_what_another_may_still_say_earlier() -> None:
     )
     order = in_order(windows, 40)
     # The second channel may say something at 2 s: only what was before that is certain.
-    assert starts(order.add(windows[0])) == [0]
-    assert starts(order.add(windows[1])) == [4, 8]
-    last = order.add(windows[2])
+    assert starts(order.add([windows[0]])) == [0]
+    assert starts(order.add([windows[1]])) == [4, 8]
+    last = order.add([windows[2]])
     assert [(s.id, s.start, s.channel) for s in last] == [(3, 15, 0), (4, 19, 1)]
 
 
@@ -62,8 +62,8 @@ def test_a_silent_window_holds_nobody_up() -> None:
         window_text(0, 10, (0, 1, " noise"), hypothesis=silent), window_text(10, 10, (0, 1, " a"))
     )
     order = in_order(windows, 20)
-    assert order.add(windows[1]) == []
-    assert starts(order.add(windows[0])) == [10]
+    assert order.add([windows[1]]) == []
+    assert starts(order.add([windows[0]])) == [10]
 
 
 WINDOWS = st.lists(
@@ -92,7 +92,7 @@ def test_any_order_gives_the_same_segments_and_text(
     shuffled = list(windows)
     random.shuffle(shuffled)
     for one in shuffled:
-        certain = order.add(one)
+        certain = order.add([one])
         segments += certain
         text += running.add(certain)
     assert [s.id for s in segments] == list(range(len(segments)))
