@@ -41,7 +41,8 @@ def test_profiles_are_compared_on_a_service_of_its_own(
     monkeypatch.setenv("WINNOW_THREADS", "1")
     # One word more than is said, so that there is an error whatever is read.
     manifest = tmp_path / "manifest.tsv"
-    manifest.write_text(f"path\ttranscript\n{SAMPLE}\tfour two seven one nine zero\n")
+    said_and_more = "zero one two three four five six seven eight nine ten"
+    manifest.write_text(f"path\ttranscript\n{SAMPLE}\t{said_and_more}\n")
     command = [
         *COMPARE,
         "--manifest",
@@ -77,7 +78,7 @@ def test_profiles_are_compared_on_a_service_of_its_own(
     assert found["model"]["name"] == "winnow-nano"
     assert found["shares_machine"] is True
     assert found["command"].startswith("python -m loadtest.compare --manifest")
-    assert "1 recordings of 2.7-2.7 s" in found["mix"]
+    assert "1 recordings of 4.5-4.5 s" in found["mix"]
     assert len(found["problems"]) == 2
     assert "FAILED: dense: WER" in said
     assert (tmp_path / "report.png").stat().st_size > 0
