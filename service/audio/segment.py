@@ -21,6 +21,8 @@ CHUNK_S = CHUNK_SAMPLES / SAMPLE_RATE
 ON, OFF = 0.5, 0.35  # speech begins at this probability, and ends below this one
 MIN_SPEECH = 3  # chunks (96 ms); shorter is a click
 MIN_PAUSE = 4  # chunks (128 ms) below `OFF` that end a stretch
+_ONSET = 32  # chunks (1 s) at the beginning, where noise that sets in can pass for speech
+_LOUDER = 1.1  # than what follows it is speech there
 PADDING = 9  # chunks (288 ms) kept around speech: soft beginnings, breath, word endings
 # Chunks (12 s) of silence that end a window. Any window is padded to 30 s, so shorter ones cost
 # nothing inside it, while a window for each of a few sparse words costs an encode for each.
@@ -46,9 +48,9 @@ def split(audio: Audio, vad: bool = True) -> list[Window]:
     if not vad:
         bounds = cover(loudness(audio.samples))
     else:
-        probabilities = speech_probabilities(audio.samples)
-        bounds = plan(probabilities, loudness(audio.samples))
-        speech = _speech(probabilities)
+        probabilities, loud = speech_probabilities(audio.samples), loudness(audio.samples)
+        bounds = plan(probabilities, loud)
+        speech = _speech(probabilities, loud)
     return [
         Window(
             index,
@@ -84,7 +86,7 @@ def plan(probabilities: Floats, loud: Floats) -> list[Stretch]:
     restless = restlessness(probabilities, loud)
     pieces = [
         piece
-        for stretch in _speech(probabilities)
+        for stretch in _speech(probabilities, loud)
         for piece in _cut_long(stretch, _MAX_SPEECH, restless)
     ]
     return _padded(_packed(pieces), len(probabilities))
@@ -95,8 +97,30 @@ def restlessness(probabilities: Floats, loud: Floats) -> Floats:
     return probabilities + loud / max(float(loud.max(initial=0)), 1e-9)
 
 
-def _speech(probabilities: Floats) -> list[Stretch]:
+def _speech(probabilities: Floats, loud: Floats) -> list[Stretch]:
     """Runs that begin at `ON` and last until `MIN_PAUSE` chunks lie below `OFF`."""
+    found = [stretch for stretch in _likely(probabilities) if stretch[1] - stretch[0] >= MIN_SPEECH]
+    if found and _is_onset(found[0], probabilities, loud):
+        del found[0]
+    return found
+
+
+def _is_onset(stretch: Stretch, probabilities: Floats, loud: Floats) -> bool:
+    """Whether it is only the beginning of the recording's noise.
+
+    The network comes from silence (`vad.led_in`), and noise that sets in can pass for a word.
+    It is as loud as what follows; speech in noise is louder.
+    """
+    first, last = stretch
+    if last > _ONSET:
+        return False
+    after = slice(last, last + _ONSET)
+    noise = loud[after][probabilities[after] < OFF]
+    power = float(np.square(loud[first:last]).mean())
+    return len(noise) >= MIN_PAUSE and power < (_LOUDER * float(np.median(noise))) ** 2
+
+
+def _likely(probabilities: Floats) -> list[Stretch]:
     found: list[Stretch] = []
     first = last = -1  # last: one past the newest chunk that still counts as speech
     for at in np.flatnonzero(probabilities >= OFF).tolist():
@@ -109,7 +133,7 @@ def _speech(probabilities: Floats) -> list[Stretch]:
             last = at + 1
     if first >= 0:
         found.append((first, last))
-    return [(first, last) for first, last in found if last - first >= MIN_SPEECH]
+    return found
 
 
 def _cut_long(stretch: Stretch, limit: int, restless: Floats) -> list[Stretch]:

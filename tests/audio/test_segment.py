@@ -137,6 +137,38 @@ def test_a_dip_does_not_end_speech() -> None:
     assert first < 1 < 1.9 < last
 
 
+@pytest.mark.parametrize(
+    ("word_at_s", "word", "after", "kept"),
+    [
+        (0.1, 0.050, 0.050, False),
+        (0.1, 0.060, 0.050, True),
+        (2.0, 0.050, 0.050, True),
+        (0.1, 0.010, 0.000, True),
+    ],
+    ids=["noise sets in", "speech in noise", "later than the onset", "speech in silence"],
+)
+def test_noise_that_sets_in_is_not_speech(
+    word_at_s: float, word: float, after: float, kept: bool
+) -> None:
+    """At its beginning a recording's noise passes for a word, and is as loud as what follows."""
+    found = timeline((0, word_at_s), (0.9, 0.3), (0.1, 2))
+    loud = np.where(found >= 0.5, word, after).astype(np.float32)
+    assert bool(plan(found, loud)) is kept
+
+
+def test_a_word_before_louder_speech_is_speech() -> None:
+    found = timeline((0.9, 0.3), (0, 0.2), (0.9, 2))
+    loud = timeline((0.05, 0.3), (0.001, 0.2), (0.2, 2))
+    ((first, last),) = seconds(plan(found, loud))
+    assert first == 0
+    assert last > 2
+
+
+def test_a_word_that_is_all_there_is_stays() -> None:
+    found = timeline((0.9, 0.3))
+    assert plan(found, found) == [(0, len(found))]
+
+
 # ---- split: real sound ----
 
 
