@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from service.admission import Admission
-from service.audio.decode import decode, decode_channels
-from service.audio.lent import LentFile
-from service.audio.segment import split
+from service.audio.reader import AudioReader, Recording
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
-from service.errors import (
-    Cancelled,
-    ConfigError,
-    DeadlineExceeded,
-    InvalidRequest,
-    NotReady,
-    QueueFull,
-)
+from service.errors import ConfigError, DeadlineExceeded, InvalidRequest, NotReady
 from service.gather import Done, WindowWork
 from service.metrics import Metrics
 from service.profiles import Profile, check_depth
@@ -39,7 +28,6 @@ from service.types import (
     Timings,
     TranscribeRequest,
     Transcript,
-    Window,
 )
 
 if TYPE_CHECKING:
@@ -47,19 +35,6 @@ if TYPE_CHECKING:
 
 TASKS = ("transcribe", "translate")
 NUM_LISTED = 12  # languages that an error message lists before it only counts the rest
-# Recordings that may wait to be decoded: some for each thread, and a burst of short ones. Each
-# holds its upload meanwhile.
-READS_PER_THREAD, READS_IN_A_BURST = 8, 24
-RETRY_READ_S = 2.0  # a short recording takes tens of milliseconds, a long one seconds
-
-
-@dataclass(frozen=True, slots=True)
-class _Recording:
-    """A recording as it was read: its length, its windows, and the seconds that took."""
-
-    duration_s: float
-    windows: list[Window]
-    decode_s: float
 
 
 class Pipeline:
@@ -81,9 +56,7 @@ class Pipeline:
         self._engine = engine
         self._config = config
         self._metrics = metrics
-        self._audio_pool = ThreadPoolExecutor(config.audio_threads, thread_name_prefix="audio")
-        self._max_reads = READS_PER_THREAD * config.audio_threads + READS_IN_A_BURST
-        self._num_reads = 0
+        self._reader = AudioReader(config.audio_threads, config.max_audio_seconds)
         self._admission = Admission(config.max_wait_seconds)
         # Held from reading until the windows are in the queue: what is decoded and waits there
         # costs the memory of so many recordings, not of every one that would like to.
@@ -120,7 +93,7 @@ class Pipeline:
         `caller` is the same when a request is sent again (`admission`).
         """
         num_waiting, rate = self._engine.waiting()
-        self._admission.admit(caller, num_waiting + self._num_reads, rate, time.monotonic())
+        self._admission.admit(caller, num_waiting + self._reader.num_reads, rate, time.monotonic())
 
     def check_model(self) -> None:
         """Raises ConfigError if a profile does not fit the model; NotReady while it loads."""
@@ -189,7 +162,7 @@ class Pipeline:
     @asynccontextmanager
     async def _submitted(
         self, source: BinaryIO, request: TranscribeRequest
-    ) -> AsyncIterator[tuple[_Recording, WindowWork]]:
+    ) -> AsyncIterator[tuple[Recording, WindowWork]]:
         """A recording that was read, its windows in the engine; withdrawn at the end."""
         model = self._engine.model
         if self._engine.state != "ready":
@@ -204,7 +177,7 @@ class Pipeline:
                 work.within_deadline(),
                 self._waiting_room if request.wait_for_room else nullcontext(),
             ):
-                recording = await self._read(source, request)
+                recording = await self._reader.read(source, request)
                 await work.submit(recording.windows)
             yield recording, work
         except DeadlineExceeded:
@@ -217,44 +190,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Takes no more audio; what is being decoded ends on its own."""
-        self._audio_pool.shutdown(wait=False, cancel_futures=True)
-
-    async def _read(self, source: BinaryIO, request: TranscribeRequest) -> _Recording:
-        """Raises QueueFull where too many recordings wait to be read."""
-        if self._num_reads >= self._max_reads:
-            raise QueueFull(
-                f"the queue is full: {self._num_reads} recordings wait to be decoded", RETRY_READ_S
-            )
-        self._num_reads += 1
-        lent = LentFile(source)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._audio_pool, self._decode_and_split, lent, request
-            )
-        finally:
-            lent.take_back()
-            self._num_reads -= 1
-
-    def _decode_and_split(self, lent: LentFile, request: TranscribeRequest) -> _Recording:
-        began = time.monotonic()
-        with io.BufferedReader(lent, io.DEFAULT_BUFFER_SIZE * 8) as source:
-            if request.split_channels:
-                channels = decode_channels(source, self._config.max_audio_seconds)
-            else:
-                channels = [decode(source, self._config.max_audio_seconds)]
-        if lent.taken_back:
-            raise Cancelled("the request ended while its audio was decoded")
-        windows = [
-            replace(window, channel=number if request.split_channels else None)
-            for number, audio in enumerate(channels)
-            for window in split(audio, request.vad)
-        ]
-        # In time order: the channels of a call are heard, and streamed, side by side.
-        windows.sort(key=lambda window: window.start_s)
-        if request.options.language_only:
-            del windows[1:]
-        numbered = [replace(window, index=index) for index, window in enumerate(windows)]
-        return _Recording(channels[0].duration_s, numbered, time.monotonic() - began)
+        self._reader.close()
 
     def _observe(self, t: Transcript, num_windows: int) -> None:
         self._metrics.windows.labels(profile=t.profile).inc(num_windows)
@@ -270,7 +206,7 @@ class Pipeline:
 
 
 def _assemble(
-    recording: _Recording,
+    recording: Recording,
     done: list[Done],
     parts: Sequence[Progress],
     request: TranscribeRequest,

@@ -2,7 +2,8 @@
 
 Positions are chunks of 32 ms since the stream's beginning, the VAD's clock; no other time is read,
 so a stream gives the same utterances however fast it arrives and however it is cut into calls.
-What counts as speech is what `segment` says of a whole recording.
+What counts as speech is what `segment` says of a whole recording, but for noise that sets in at its
+beginning, which only what follows tells from a word.
 """
 
 from __future__ import annotations
