@@ -170,7 +170,7 @@ def test_a_recording_is_let_go_once_it_is_cut(monkeypatch: pytest.MonkeyPatch) -
         held.release.set()
         assert (await work).duration == 40
 
-    monkeypatch.setattr("service.pipeline.decode", remembered)
+    monkeypatch.setattr("service.audio.reader.decode", remembered)
     with running(FakeModel(fail_encode_when=held)) as service:
         asyncio.run(scenario(service))
 

@@ -58,7 +58,7 @@ def test_what_waits_for_room_is_decoded_once_and_few_wait_decoded(
         held.release.set()
         return await asyncio.gather(*work)
 
-    monkeypatch.setattr("service.pipeline.decode", counted)
+    monkeypatch.setattr("service.audio.reader.decode", counted)
     with running(
         FakeModel(fail_encode_when=held),
         CountingEngine,
