@@ -66,7 +66,7 @@ def add_commands(subparsers: Any) -> None:
     evaluate.add_argument(
         "--domains",
         default="digits,synthetic,noise",
-        help="of digits, synthetic, sentences, librispeech, noise (default: %(default)s)",
+        help="of digits, paused, synthetic, sentences, librispeech, noise (default: %(default)s)",
     )
     evaluate.add_argument("--data", type=Path, default=Path("runs/evaluate"), help="cache folder")
     evaluate.add_argument("--profiles", default="dense,balanced,fast", help="default: %(default)s")

@@ -12,7 +12,7 @@ from pathlib import Path
 from service.errors import ConfigError
 from service.lab import corpus, synthesis
 from service.lab.corpus import Row
-from service.lab.evaluate import Utterance, connected_digits, in_windows, whole
+from service.lab.evaluate import Utterance, connected_digits, in_windows, whole, with_pauses
 from service.lab.sentences import draw_sentence, plain, read_books
 from service.lab.synthesis import SpeechSet
 from service.types import WINDOW_SAMPLES
@@ -37,6 +37,10 @@ def recorded_digits(places: Places) -> SpeechSet:
 
 def _digits(places: Places) -> list[Utterance]:
     return connected_digits(recorded_digits(places), places.strings)
+
+
+def _paused_digits(places: Places) -> list[Utterance]:
+    return with_pauses(_digits(places))
 
 
 def _synthetic_digits(places: Places) -> list[Utterance]:
@@ -71,6 +75,7 @@ class Domain:
 
 DOMAINS = {
     "digits": Domain("connected digits, unseen real speaker", _digits),
+    "paused": Domain("the same, two to four with pauses between", _paused_digits),
     "synthetic": Domain("connected digits, unseen synthetic voices", _synthetic_digits),
     "sentences": Domain("sentences, unseen synthetic voices and book", _sentences),
     "librispeech": Domain("LibriSpeech, unseen speakers", _librispeech),

@@ -104,6 +104,29 @@ def connected_digits(speech: SpeechSet, count: int, seed: int = 0) -> list[Utter
     return utterances
 
 
+def with_pauses(strings: Sequence[Utterance], seed: int = 0) -> list[Utterance]:
+    """The strings two to four together as they fit into a window, 0.6 to 1.5 s between them.
+
+    Every string is used once.
+    """
+    rng = np.random.default_rng(seed)
+    utterances = []
+    left = list(strings)
+    while left:
+        one, most = left.pop(0), int(rng.integers(2, 5))
+        pieces, texts, length = [one.samples], [one.text], len(one.samples)
+        while left and len(texts) < most:
+            pause = np.zeros(int(rng.uniform(0.6, 1.5) * SAMPLE_RATE), np.float32)
+            length += len(pause) + len(left[0].samples)
+            if length > WINDOW_SAMPLES:
+                break
+            one = left.pop(0)
+            pieces += [pause, one.samples]
+            texts.append(one.text)
+        utterances.append(Utterance(np.concatenate(pieces), " ".join(texts)))
+    return utterances
+
+
 def whole(speech: SpeechSet) -> list[Utterance]:
     """Every recording of a set as it is."""
     return [Utterance(speech.get(i), text) for i, text in enumerate(speech.texts)]

@@ -57,6 +57,12 @@ def test_digits_are_strings_of_the_test_split(places: Places) -> None:
     assert all(3 <= len(each.text.split()) <= 10 for each in strings)
 
 
+def test_paused_digits_are_the_same_strings_together(places: Places) -> None:
+    strings, paused = DOMAINS["digits"].utterances(places), DOMAINS["paused"].utterances(places)
+    assert " ".join(u.text for u in paused) == " ".join(u.text for u in strings)
+    assert len(paused) < len(strings)
+
+
 def test_read_speech_is_what_fits_a_window_with_plain_transcripts(places: Places) -> None:
     assert [each.text for each in DOMAINS["librispeech"].utterances(places)] == ["one two"]
 
@@ -132,4 +138,4 @@ def test_evaluate_names_the_domains_there_are(
     places: Places, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", "--corpus", str(places.corpus), "--domains", "music"]) == 2
-    assert "use digits, synthetic, sentences" in capsys.readouterr().err
+    assert "use digits, paused, synthetic, sentences" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from service.lab.evaluate import (
     connected_digits,
     score,
     transcribe,
+    with_pauses,
 )
 from service.lab.recipe import Material
 from service.lab.wer import word_errors, words_of
@@ -48,6 +50,24 @@ def test_strings_are_of_one_seed_and_inside_a_window(speech: Material) -> None:
     ]
     assert all(3 <= len(u.text.split()) <= 10 for u in strings)
     assert all(len(u.samples) <= 30 * SAMPLE_RATE for u in strings)
+
+
+@pytest.mark.parametrize("seconds", [2, 9, 29])
+def test_strings_follow_each_other_after_pauses_as_they_fit(seconds: int) -> None:
+    strings = [
+        Utterance(np.full(seconds * SAMPLE_RATE, n, np.float32), str(n)) for n in range(1, 12)
+    ]
+    paused = with_pauses(strings)
+    assert " ".join(u.text for u in paused) == " ".join(u.text for u in strings)
+    assert all(len(u.samples) <= 30 * SAMPLE_RATE for u in paused)
+    for each in paused:
+        said = each.text.split()
+        assert len(said) <= 4
+        assert set(each.samples.tolist()) - {0.0} == {float(n) for n in said}
+        silent_s = np.count_nonzero(each.samples == 0) / SAMPLE_RATE
+        assert 0.6 * (len(said) - 1) <= silent_s + 1e-3
+        assert silent_s <= 1.5 * (len(said) - 1)
+    assert max(len(u.text.split()) for u in paused) == {2: 4, 9: 3, 29: 1}[seconds]
 
 
 def test_a_score_counts_the_errors_of_all_utterances(speech: Material) -> None:
