@@ -28,7 +28,8 @@ import torch
 from service.audio.segment import split
 from service.config import ServerConfig
 from service.engine.engine import Engine
-from service.lab import corpus, synthesis
+from service.lab import corpus
+from service.lab.speech_set import SpeechSet, load_speech
 from service.lab.times import Span, sounding
 from service.metrics import Metrics
 from service.model.load import load_model
@@ -74,7 +75,7 @@ def main() -> None:
             Path(folder) / "digits",
             lambda row: row["split"] == "test" and row["path"].startswith("digits/"),
         )
-        made = recording(synthesis.load(Path(folder) / "digits"), args.minutes * 60, args.pause)
+        made = recording(load_speech(Path(folder) / "digits"), args.minutes * 60, args.pause)
     began = time.perf_counter()
     transcript = transcribe(made.samples, args.profile)
     print(
@@ -89,9 +90,7 @@ def main() -> None:
         report(name, made, found, starts[1:])
 
 
-def recording(
-    speech: synthesis.SpeechSet, seconds: float, pause: float, seed: int = 0
-) -> Recording:
+def recording(speech: SpeechSet, seconds: float, pause: float, seed: int = 0) -> Recording:
     """Digits in random order until `seconds` are full; known spans lack the clips' silence."""
     rng = np.random.default_rng(seed)
     samples = np.zeros(int(seconds * SAMPLE_RATE), np.float32)

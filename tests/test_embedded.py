@@ -13,8 +13,9 @@ import soundfile
 from service.audio.decode import decode
 from service.config import ServerConfig
 from service.engine.engine import Engine
-from service.lab import corpus, synthesis
+from service.lab import corpus
 from service.lab.evaluate import connected_digits, score, transcribe
+from service.lab.speech_set import load_speech
 from service.lab.wer import word_errors, words_of
 from service.metrics import Metrics
 from service.model.load import load_model
@@ -108,7 +109,7 @@ def test_connected_digits_of_a_speaker_it_never_heard(model: SpeechModel, tmp_pa
         tmp_path,
         lambda row: row["split"] == "test" and row["path"].startswith("digits/"),
     )
-    strings = connected_digits(synthesis.load(tmp_path), 40)
+    strings = connected_digits(load_speech(tmp_path), 40)
     assert score(model, strings, BUILT_IN["dense"]).wer <= 0.1
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bench.long_file import Recording, match, recording, transcribe
-from service.lab import corpus, synthesis
+from service.lab import corpus
+from service.lab.speech_set import SpeechSet, load_speech
 from service.lab.times import measure, timed_digits
 from service.model.load import load_model
 from service.profiles import BUILT_IN, Profile
@@ -20,19 +21,19 @@ HALF = Profile("half", layer=2, sparsity=0.5, selection="stride")
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> synthesis.SpeechSet:
+def digits(tmp_path_factory: pytest.TempPathFactory) -> SpeechSet:
     folder = tmp_path_factory.mktemp("digits") / "digits"
     corpus.prepare(
         CORPUS,
         folder,
         lambda row: row["split"] == "test" and row["path"].startswith("digits/"),
     )
-    return synthesis.load(folder)
+    return load_speech(folder)
 
 
 @needs_corpus
 @pytest.mark.parametrize("profile", [BUILT_IN["dense"], HALF], ids=["dense", "half"])
-def test_words_are_near_where_they_were_said(digits: synthesis.SpeechSet, profile: Profile) -> None:
+def test_words_are_near_where_they_were_said(digits: SpeechSet, profile: Profile) -> None:
     model = load_model("embedded", device="cpu")
     figures = measure(model, timed_digits(digits, 16), profile).summary()
     assert figures["read"] > 0.7 * figures["words"]
@@ -42,7 +43,7 @@ def test_words_are_near_where_they_were_said(digits: synthesis.SpeechSet, profil
 
 
 @needs_corpus
-def test_times_hold_over_several_windows(digits: synthesis.SpeechSet) -> None:
+def test_times_hold_over_several_windows(digits: SpeechSet) -> None:
     made: Recording = recording(digits, 150, pause=13)
     transcript = transcribe(made.samples, "dense")
     words = [word for segment in transcript.segments for word in segment.words]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from service.lab.dataset import FRAME_S, log_mel_of, to_characters
 from service.lab.sources import Span
-from service.lab.synthesis import SpeechSet
+from service.lab.speech_set import SpeechSet
 from service.model import encoder
 from service.model.weights import Dims, from_state_dict
 from service.profiles import BUILT_IN

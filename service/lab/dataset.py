@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from service.audio.mel import compress, mel_power
 from service.lab import augment
 from service.lab.sources import NOWHERE, Phrase, Source, Span, Utterance
-from service.lab.synthesis import SpeechSet
+from service.lab.speech_set import SpeechSet
 from service.lab.vocabulary import TIMESTAMPS, token_id
 from service.types import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 
@@ -78,16 +78,18 @@ class Mix:
 
 Curriculum = tuple[Mix, ...]
 
-# Short, little perturbed strings until attention aligns; then everything, and 30 s windows.
+# Short, little perturbed strings until attention aligns; then everything, and 30 s windows; at last
+# windows full of digits, in which it has to keep its place.
+DIGITS_STEPS = 12_250
 DIGITS_FIRST: Curriculum = (
     Mix(1200, 0.0, most_words=3, perturbed=0.3, batch_share=0.5),
     Mix(2250, 0.03, most_words=10, perturbed=0.7),
     Mix(4000, 0.2, most_words=10, perturbed=0.9),
-    Mix(math.inf, 0.45, most_words=10, perturbed=0.8),
+    Mix(DIGITS_STEPS, 0.45, most_words=10, perturbed=0.8),
+    Mix(math.inf, 0.5, most_words=20, perturbed=0.7, lone_share=0.2),
 )
 # English goes on from a model of digits, whose steps it counts on: nearly all short windows, which
 # hold the most speech for the time that they take, until its words are found.
-DIGITS_STEPS = 12_250
 ENGLISH: Curriculum = (
     Mix(DIGITS_STEPS + 3000, 0.05, most_words=12, perturbed=0.3, lone_share=0.2),
     Mix(DIGITS_STEPS + 10_000, 0.1, most_words=32, perturbed=0.5, lone_share=0.2),

@@ -14,7 +14,7 @@ from service.lab import corpus, synthesis
 from service.lab.corpus import Row
 from service.lab.evaluate import Utterance, connected_digits, in_windows, whole, with_pauses
 from service.lab.sentences import draw_sentence, plain, read_books
-from service.lab.synthesis import SpeechSet
+from service.lab.speech_set import SpeechSet, load_speech
 from service.types import WINDOW_SAMPLES
 
 SEED = 2  # of what the unseen voices say
@@ -95,11 +95,11 @@ def _recorded(
     made_from = zlib.crc32(manifest.read_bytes()) if manifest.is_file() else 0
     folder = places.data / f"{kind}-{made_from:08x}"
     corpus.prepare(places.corpus, folder, wanted, written)
-    return synthesis.load(folder)
+    return load_speech(folder)
 
 
 def _spoken(places: Places, kind: str, script: synthesis.Script | None = None) -> SpeechSet:
     folder = places.data / f"{kind}-{places.strings}"
     if not folder.exists():
         synthesis.synthesise(folder, "test", places.strings, SEED, script=script)
-    return synthesis.load(folder)
+    return load_speech(folder)

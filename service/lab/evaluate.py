@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from service.audio.mel import log_mel
-from service.lab.synthesis import SpeechSet
+from service.lab.speech_set import SpeechSet
 from service.lab.wer import word_errors, words_of
 from service.model.protocol import DecodeBatch, SpeechModel
 from service.profiles import Profile

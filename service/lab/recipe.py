@@ -24,7 +24,7 @@ from service.lab.export import export
 from service.lab.initial import Params, new_params
 from service.lab.sentences import draw_sentence, plain, read_books
 from service.lab.sources import DigitStrings, Sentences, Source, Span
-from service.lab.synthesis import SpeechSet
+from service.lab.speech_set import SpeechSet, load_speech
 from service.lab.train import Schedule, fit_ctc_head, train
 from service.lab.vocabulary import train_vocabulary
 from service.model.weights import Dims
@@ -179,7 +179,7 @@ def prepare(plan: Plan) -> Material:
     if not (data / "synthetic").exists():
         synthesis.synthesise(data / "synthetic", "train", plan.synthetic, plan.seed)
     digits, synthetic, noises = (
-        synthesis.load(data / name) for name in ("digits", "synthetic", "noise")
+        load_speech(data / name) for name in ("digits", "synthetic", "noise")
     )
     if DOMAINS[plan.domain].digit_share == 1:
         return Material(digits, synthetic, noises)
@@ -190,7 +190,7 @@ def prepare(plan: Plan) -> Material:
         synthesis.synthesise(
             data / "sentences", "train", plan.sentences, plan.seed, max(1, plan.workers), script
         )
-    sentences = {name: synthesis.load(data / name) for name in SENTENCE_SHARES}
+    sentences = {name: load_speech(data / name) for name in SENTENCE_SHARES}
     return Material(digits, synthetic, noises, sentences)
 
 

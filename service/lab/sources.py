@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from service.lab import augment
-from service.lab.synthesis import SpeechSet
+from service.lab.speech_set import SpeechSet
 from service.types import SAMPLE_RATE, Samples
 
 Span = tuple[float, float]

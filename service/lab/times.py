@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from service.audio.mel import log_mel
 from service.lab.evaluate import decode_together
-from service.lab.synthesis import SpeechSet
+from service.lab.speech_set import SpeechSet
 from service.model.protocol import SpeechModel
 from service.profiles import Profile
 from service.text.stitch import WindowText, stitch

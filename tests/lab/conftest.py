@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from service.lab.dataset import DIGITS_FIRST, Recipe
 from service.lab.recipe import Material
 from service.lab.sources import DigitStrings, Span
-from service.lab.synthesis import SpeechSet
+from service.lab.speech_set import SpeechSet
 from service.lab.vocabulary import DIGITS, train_vocabulary
 from service.types import SAMPLE_RATE
 

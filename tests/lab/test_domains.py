@@ -13,7 +13,7 @@ from service.errors import ConfigError
 from service.lab.domains import DOMAINS, Places
 from service.lab.evaluate import Score, grid
 from service.lab.sentences import HELD_OUT_BOOK
-from service.lab.synthesis import missing_engines
+from service.lab.synthesisers import missing_engines
 from service.lab.vocabulary import DIGITS
 
 from .conftest import chord

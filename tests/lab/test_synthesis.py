@@ -10,7 +10,10 @@ import pytest
 
 from service.errors import ConfigError, EngineError
 from service.lab import synthesis
-from service.lab.synthesis import SAMPLE_RATE, SpeechSet, load, missing_engines, plan, synthesise
+from service.lab.speech_set import SpeechSet, load_speech
+from service.lab.synthesis import plan, synthesise
+from service.lab.synthesisers import missing_engines, say
+from service.types import SAMPLE_RATE
 
 needs_engines = pytest.mark.skipif(
     bool(missing_engines()),
@@ -28,7 +31,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def speech(spoken: Path) -> SpeechSet:
-    return load(spoken)
+    return load_speech(spoken)
 
 
 @needs_engines
@@ -138,7 +141,7 @@ def test_the_same_seed_gives_the_same_bytes(spoken: Path, tmp_path: Path) -> Non
 def test_each_engine_says_all_of_what_it_is_given(engine: str, voice: str) -> None:
     one = replace(plan("train", 1, 1)[0], engine=engine, voice=voice, rate=1.0, gap=0)
     texts = ("six", "two", "six two five one nine seven three four")
-    clips = synthesis.say([replace(one, prompt=text) for text in texts])
+    clips = say([replace(one, prompt=text) for text in texts])
     assert not np.array_equal(clips[0], clips[1])
     assert len(clips[2]) > 2 * max(len(clips[0]), len(clips[1]))
 
@@ -149,7 +152,7 @@ def test_each_engine_says_all_of_what_it_is_given(engine: str, voice: str) -> No
 )
 def test_a_higher_rate_is_shorter(engine: str, voice: str) -> None:
     one = replace(plan("train", 1, 1)[0], engine=engine, voice=voice, prompt="four two seven")
-    slow, fast = synthesis.say([replace(one, rate=0.8), replace(one, rate=1.2)])
+    slow, fast = say([replace(one, rate=0.8), replace(one, rate=1.2)])
     assert len(slow) > 1.15 * len(fast)
 
 
@@ -181,7 +184,7 @@ def test_an_engine_that_fails_leaves_no_half_folder(
 def test_an_engine_that_says_nothing_is_an_error() -> None:
     one = replace(plan("train", 1, 1)[0], engine="espeak-ng", voice="gmw/en", prompt=",")
     with pytest.raises(EngineError, match="gave no sound"):
-        synthesis.say([one])
+        say([one])
 
 
 @needs_engines
@@ -199,8 +202,8 @@ def test_what_cannot_be_made_is_refused(spoken: Path, tmp_path: Path) -> None:
 @needs_engines
 def test_a_folder_that_is_not_whole_is_refused(spoken: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no speech in"):
-        load(tmp_path)
+        load_speech(tmp_path)
     (tmp_path / "index.tsv").write_bytes((spoken / "index.tsv").read_bytes())
     (tmp_path / "samples.i16").write_bytes((spoken / "samples.i16").read_bytes()[:-2])
     with pytest.raises(ConfigError, match="not as long as its index says"):
-        load(tmp_path)
+        load_speech(tmp_path)
