@@ -64,6 +64,13 @@ class Endpoint:
         return max(self.floor, self.begin - PADDING) if self.begin >= 0 else -1
 
     @property
+    def likely(self) -> Utterance | None:
+        """The utterance that ends if the pause goes on, once all its padding is known."""
+        if self.begin < 0 or self.first >= 0 or self.at - self.end < PADDING:
+            return None
+        return Utterance(self.opened, self.end + PADDING)
+
+    @property
     def needed_from(self) -> int:
         """The first chunk that an utterance to come may still contain."""
         if self.begin >= 0:

@@ -2,7 +2,9 @@
 
 Two tasks share the session. The reader takes messages while there is room, which is what holds a
 client back: a message that is not read stays in the socket. The worker makes finals, and partials
-when nothing else waits. Ending either withdraws what the engine holds; the session keeps the rest.
+when nothing else waits. An utterance whose speaker has paused is begun on before the pause is long
+enough to end it; who speaks on makes that void. Ending either task withdraws what the engine holds;
+the session keeps the rest.
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ from service.types import Window
 
 LISTEN_SAMPLES = 3 * CHUNK_SAMPLES  # what is worth a call of the VAD
 MAX_BAD_MESSAGES = 16  # of one connection, before it is closed
-# A partial is made only where its window would be among the first pieces of the next batch, and
-# windows are so quick that a final which comes meanwhile does not wait long: an encode that has
-# begun is not broken off.
+# What may be in vain, a partial or an utterance that may go on, is decoded only where its window
+# would be among the first pieces of the next batch, and windows are so quick that a final which
+# comes meanwhile does not wait long: an encode that has begun is not broken off.
 BUSY_SHARE = 4
 SLOW_WINDOW_S = 0.5
 
@@ -65,6 +67,19 @@ class Refused:
     """A message that was passed over, and why."""
 
     error: InvalidAudio
+
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """The work on an utterance that has probably ended."""
+
+    window: Window
+    done: asyncio.Task[Done]
+
+    def is_on(self, window: Window) -> bool:
+        """Whether `window` is the same stretch of the stream."""
+        mine = (self.window.start_s, self.window.duration_s)
+        return mine == (window.start_s, window.duration_s)
 
 
 Message = bytes | Ack | Flush | Stop
@@ -94,6 +109,7 @@ class Conversation:
         self._ending = False
         self._num_bad = 0
         self._last_window_s = 0.0
+        self._early: Early | None = None
 
     async def run(self, draining: asyncio.Event) -> None:
         """Returns when every final of what was received is sent, after Stop or when `draining`.
@@ -120,6 +136,7 @@ class Conversation:
         finally:
             for task in (reader, worker, drain):
                 await stop(task)
+            await self._drop_early()
 
     async def _read(self) -> None:
         """Messages until Stop."""
@@ -160,6 +177,22 @@ class Conversation:
             state = self._session.vad_state()
             heard = await loop.run_in_executor(self._pool, vad.advance, state, unheard)
             self._session.hear(*heard)
+            await self._foresee()
+
+    async def _foresee(self) -> None:
+        """Begins on the utterance that has probably ended, and drops one that has gone on."""
+        session, early = self._session, self._early
+        window = session.likely_window()
+        wanted = [one.window for one in session.spoken] + ([] if window is None else [window])
+        if early is not None and not any(early.is_on(one) for one in wanted):
+            await self._drop_early()
+        if self._early is None and window is not None and self._may_be_in_vain():
+            self._early = Early(window, asyncio.create_task(self._transcribe(window)))
+
+    async def _drop_early(self) -> None:
+        early, self._early = self._early, None
+        if early is not None:
+            await stop(early.done)
 
     async def _finish(self) -> None:
         self._session.fill_chunk()
@@ -184,7 +217,7 @@ class Conversation:
         session, window = self._session, spoken.window
         end_s = window.start_s + window.duration_s
         try:
-            done = await self._patiently(window)
+            done = await self._begun(window) or await self._patiently(window)
         except (EngineError, DeadlineExceeded) as error:
             if self._engine.state not in ("ready", "draining"):
                 raise NotReady(f"not ready: {self._engine.reason}", RETRY_AFTER_S) from None
@@ -201,6 +234,17 @@ class Conversation:
         self._metrics.live_final_seconds.labels(profile=profile).observe(waited_s)
         self._metrics.audio_seconds.labels(profile=profile).inc(window.duration_s)
 
+    async def _begun(self, window: Window) -> Done | None:
+        """What was begun on this window before its utterance ended, if it was."""
+        early = self._early
+        if early is None or not early.is_on(window):
+            return None
+        self._early = None
+        try:
+            return await early.done
+        except QueueFull:
+            return None
+
     async def _patiently(self, window: Window) -> Done:
         """Waits for room in the engine's queue; meanwhile the session's own buffer fills."""
         while True:
@@ -210,13 +254,14 @@ class Conversation:
                 await until_room(full)
 
     def _due_partial(self) -> Window | None:
-        if not self._session.asked.partials or self._ending:
+        if not self._session.asked.partials or self._ending or self._early is not None:
             return None
-        if self._engine.num_outstanding >= self._max_outstanding:
-            return None
-        if self._last_window_s > SLOW_WINDOW_S:
-            return None
-        return self._session.partial_window()
+        return self._session.partial_window() if self._may_be_in_vain() else None
+
+    def _may_be_in_vain(self) -> bool:
+        """Whether the device has time for what may not be wanted in the end."""
+        idle = self._engine.num_outstanding < self._max_outstanding
+        return idle and self._last_window_s <= SLOW_WINDOW_S
 
     async def _partial(self, window: Window) -> None:
         """Sends a partial, unless it fails or its utterance ends first."""

@@ -153,6 +153,11 @@ class Session:
         self._partial_at = heard
         return Window(self.next_id, opened / SAMPLE_RATE, self._audio.copy(opened, heard))
 
+    def likely_window(self) -> Window | None:
+        """The utterance that ends if the pause goes on, exactly as it will be then."""
+        likely = self._endpoint.likely
+        return None if likely is None else self._window(likely)
+
     @property
     def next_id(self) -> int:
         """The seq that the final of the open utterance will have."""
@@ -200,10 +205,12 @@ class Session:
 
     def _ended(self, utterances: tuple[endpoint.Utterance, ...]) -> None:
         for one in utterances:
-            first, last = one.first * CHUNK_SAMPLES, one.last * CHUNK_SAMPLES
-            window = Window(self.next_id, first / SAMPLE_RATE, self._audio.copy(first, last))
-            self.spoken.append(Spoken(window, time.monotonic()))
-            self._spoken_samples += last - first
+            self.spoken.append(Spoken(self._window(one), time.monotonic()))
+            self._spoken_samples += len(self.spoken[-1].window.samples)
         self._audio.drop_before(self._endpoint.needed_from * CHUNK_SAMPLES)
         self.roomy.set()
         self.changed.set()
+
+    def _window(self, one: endpoint.Utterance) -> Window:
+        first, last = one.first * CHUNK_SAMPLES, one.last * CHUNK_SAMPLES
+        return Window(self.next_id, first / SAMPLE_RATE, self._audio.copy(first, last))

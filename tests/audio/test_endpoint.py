@@ -49,6 +49,28 @@ def test_a_shorter_pause_is_part_of_it() -> None:
     assert ended == [Utterance(20 - PADDING, 59 + PAUSE + PADDING)]
 
 
+@pytest.mark.parametrize("click", [0, 1])
+def test_what_will_end_is_known_once_its_padding_is(click: int) -> None:
+    heard = probabilities((0, 20), (0.9, 20), (0, PADDING), (0.9, click), (0, PAUSE))
+    state, likely, ended = Endpoint(), [], []
+    for at in range(len(heard)):
+        state, some = advance(state, heard[at : at + 1], np.ones(1, np.float32))
+        likely.append(state.likely)
+        ended += some
+    assert ended == [Utterance(20 - PADDING, 40 + PADDING)]
+    known = [at for at, one in enumerate(likely) if one is not None]
+    assert known[0] == 40 + PADDING - 1
+    assert {likely[at] for at in known} == set(ended)
+    assert all(likely[40 + PADDING + at] is None for at in range(click))
+
+
+def test_nothing_is_likely_where_speech_goes_on() -> None:
+    state, _ = play(probabilities((0.9, 20), (0, PADDING - 1)))
+    assert state.likely is None
+    state, _ = play(probabilities((0.9, 20), (0, PADDING + 2), (0.9, 20)))
+    assert state.likely is None
+
+
 def test_neighbours_share_no_chunk() -> None:
     _, ended = play(probabilities((0.9, 20), (0, PAUSE), (0.9, 20), (0, PAUSE)))
     assert ended == [Utterance(0, 29), Utterance(29, 34 + 20 + PADDING)]
