@@ -208,6 +208,8 @@ def picture(report: Report) -> Figure:
     if report.setting.p95_limit_s:
         latency.axhline(report.setting.p95_limit_s, color="grey", linewidth=0.8)
     latency.set_yscale("log")
+    worst = max((100 * r.summary.error_share for r in report.steps), default=0)
+    errors.set_ylim(0, 1.05 * max(1, worst))
     for axes, title in (
         (latency, "latency (s)"),
         (speed, "RTFx: seconds of audio answered a second"),
@@ -231,7 +233,7 @@ def _label(axes: Axes, title: str, below: str) -> None:
     axes.set_xlabel(below)
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, ncols=3)
 
 
 def _or_nan(value: float | None) -> float:
