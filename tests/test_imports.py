@@ -10,7 +10,7 @@ import pytest
 
 SERVICE = Path(__file__).resolve().parents[1] / "service"
 RANKS = (
-    ("types", "errors"),
+    ("types", "errors", "memory"),
     ("config", "profiles", "metrics"),
     ("audio", "model", "text"),
     ("engine",),

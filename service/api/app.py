@@ -17,7 +17,9 @@ from service.api.server import DrainingServer
 from service.api.services import Services
 from service.config import ServerConfig
 from service.engine.engine import Engine
+from service.gather import stop
 from service.live.registry import LiveSessions
+from service.memory import give_back_regularly
 from service.metrics import Metrics
 from service.model.protocol import SpeechModel
 from service.pipeline import Pipeline
@@ -81,9 +83,11 @@ def serve(config: ServerConfig, load: Callable[[], SpeechModel]) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     services.engine.start()
+    giving_back = asyncio.create_task(give_back_regularly())
     try:
         yield
     finally:
+        await stop(giving_back)
         services.engine.begin_drain()
         await asyncio.to_thread(services.engine.drain, services.config.drain_seconds)
         await asyncio.to_thread(services.engine.stop)

@@ -38,9 +38,9 @@ from service.types import Window
 
 LISTEN_SAMPLES = 3 * CHUNK_SAMPLES  # what is worth a call of the VAD
 MAX_BAD_MESSAGES = 16  # of one connection, before it is closed
-# What may be in vain, a partial or an utterance that may go on, is decoded only where its window
-# would be among the first pieces of the next batch, and windows are so quick that a final which
-# comes meanwhile does not wait long: an encode that has begun is not broken off.
+# A partial is made only where its window would be among the first pieces of the next batch, and
+# windows are so quick that a final which comes meanwhile does not wait long: an encode that has
+# begun is not broken off.
 BUSY_SHARE = 4
 SLOW_WINDOW_S = 0.5
 
@@ -186,7 +186,8 @@ class Conversation:
         wanted = [one.window for one in session.spoken] + ([] if window is None else [window])
         if early is not None and not any(early.is_on(one) for one in wanted):
             await self._drop_early()
-        if self._early is None and window is not None and self._may_be_in_vain():
+        # Pauses inside speech are often as long: with anything else to do, the end is waited for.
+        if self._early is None and window is not None and self._engine.num_outstanding == 0:
             self._early = Early(window, asyncio.create_task(self._transcribe(window)))
 
     async def _drop_early(self) -> None:
@@ -256,12 +257,11 @@ class Conversation:
     def _due_partial(self) -> Window | None:
         if not self._session.asked.partials or self._ending or self._early is not None:
             return None
-        return self._session.partial_window() if self._may_be_in_vain() else None
-
-    def _may_be_in_vain(self) -> bool:
-        """Whether the device has time for what may not be wanted in the end."""
-        idle = self._engine.num_outstanding < self._max_outstanding
-        return idle and self._last_window_s <= SLOW_WINDOW_S
+        if self._engine.num_outstanding >= self._max_outstanding:
+            return None
+        if self._last_window_s > SLOW_WINDOW_S:
+            return None
+        return self._session.partial_window()
 
     async def _partial(self, window: Window) -> None:
         """Sends a partial, unless it fails or its utterance ends first."""

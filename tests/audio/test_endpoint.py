@@ -52,7 +52,9 @@ def test_a_shorter_pause_is_part_of_it() -> None:
 @pytest.mark.parametrize("click", [0, 1])
 def test_what_will_end_is_known_once_its_padding_is(click: int) -> None:
     heard = probabilities((0, 20), (0.9, 20), (0, PADDING), (0.9, click), (0, PAUSE))
-    state, likely, ended = Endpoint(), [], []
+    state = Endpoint()
+    likely: list[Utterance | None] = []
+    ended: list[Utterance] = []
     for at in range(len(heard)):
         state, some = advance(state, heard[at : at + 1], np.ones(1, np.float32))
         likely.append(state.likely)
