@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,6 @@ from .harness import PATIENCE_S, Running, running, silence, voice
 from .live_client import Message, live, opus_packets, pcm, talk, whole
 
 SAMPLE = Path(__file__).resolve().parents[2] / "docs" / "samples" / "digits.wav"
-
-
-@dataclass
-class Counted:
-    """Counts the windows that a FakeModel encodes, as its `fail_encode_when`; none fails."""
-
-    windows: int = 0
-
-    def __call__(self, mel_FT: torch.Tensor) -> bool:
-        self.windows += bool(mel_FT.max() > mel_FT.min())
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -84,38 +73,6 @@ def test_a_final_comes_after_a_pause_without_being_asked(one: Running) -> None:
     with live(one, partials=False) as client:
         client.send_audio(pcm(voice(1)) + pcm(silence(0.6)))
         assert client.until("final")["text"]
-
-
-def test_an_utterance_is_begun_on_before_its_pause_ends_it(server: StartServer) -> None:
-    begun = Counted()
-    one = server(lambda: FakeModel(fail_encode_when=begun))
-    with live(one, partials=False) as client:
-        client.send_audio(pcm(voice(1)) + pcm(silence(0.4)))
-        one.eventually(lambda: begun.windows == 1)
-        assert one.metric("winnow_live_final_seconds_count", profile="dense") == 0
-        client.send_audio(pcm(silence(0.4)))
-        early = client.until("final")
-        assert begun.windows == 1
-    with live(one, partials=False) as client:
-        client.send_audio(pcm(voice(1)) + pcm(silence(0.8)), step=64_000)
-        assert client.until("final") == early
-
-
-def test_who_speaks_on_after_a_short_pause_is_heard_out(server: StartServer) -> None:
-    begun = Counted()
-    one = server(lambda: FakeModel(fail_encode_when=begun))
-    audio = pcm(voice(1)) + pcm(silence(0.4)) + pcm(voice(1)) + pcm(silence(0.8))
-    half = len(audio) * 14 // 32
-    with live(one, partials=False) as client:
-        client.send_audio(audio[:half])
-        one.eventually(lambda: begun.windows == 1)
-        client.send_audio(audio[half:])
-        client.send(type="stop")
-        client.until("done")
-    assert begun.windows == 2
-    (final,) = client.of("final")
-    assert final["end"] > 2.3
-    assert final["text"] == whole(server(), audio, partials=False).text
 
 
 def test_a_flush_is_a_pause(one: Running) -> None:
@@ -227,8 +184,11 @@ def test_bad_opus_packets_are_passed_over_up_to_a_number(one: Running) -> None:
 
 
 def test_a_message_that_is_too_long(one: Running) -> None:
+    """In two frames: the server reads no more of a frame that is too long, and a connection closed
+    before all is read can lose the close code."""
     with live(one) as client:
-        client.socket.send(bytes(1024 * 1024 + 2))
+        with suppress(ConnectionClosed):
+            client.socket.send([bytes(1024 * 1024), bytes(2)])
         assert client.close_code()[0] == 1009
 
 
