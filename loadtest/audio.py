@@ -33,7 +33,7 @@ SAID = (
 )
 # How many recordings, and between how many seconds they last.
 BUCKETS = ((8, 2, 4), (6, 6, 10), (4, 20, 28), (2, 50, 60))
-BUILT_IN_MIX = "spoken digits put together from docs/samples/all-digits.wav: " + ", ".join(
+BUILT_IN_MIX = f"spoken digits put together from docs/samples/{SAMPLE.name}: " + ", ".join(
     f"{number} of {least}-{most} s" for number, least, most in BUCKETS
 )
 LONGEST_S = 24 * 3600

@@ -5,6 +5,7 @@ Positions below are in chunks of 32 ms, the VAD's clock, until windows are made.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -49,18 +50,14 @@ def split(audio: Audio, vad: bool = True) -> list[Window]:
         bounds = cover(loudness(audio.samples))
     else:
         probabilities, loud = speech_probabilities(audio.samples), loudness(audio.samples)
-        bounds = plan(probabilities, loud)
-        speech = _speech(probabilities, loud)
+        speech = find_speech(probabilities, loud)
+        bounds = plan(speech, probabilities, loud)
     return [
         Window(
             index,
             first * CHUNK_S,
             _samples(audio, first, last),
-            speech=tuple(
-                ((max(begin, first) - first) * CHUNK_S, (min(end, last) - first) * CHUNK_S)
-                for begin, end in speech
-                if begin < last and end > first
-            ),
+            speech=_seconds_within(speech, first, last),
         )
         for index, (first, last) in enumerate(bounds)
     ]
@@ -81,14 +78,10 @@ def cover(loud: Floats) -> list[Stretch]:
     return _cut_long((0, len(loud)), _MAX_CHUNKS, loud) if len(loud) else []
 
 
-def plan(probabilities: Floats, loud: Floats) -> list[Stretch]:
-    """Stretches of at most 30 s that hold all speech: ordered, disjoint, padded."""
+def plan(speech: Sequence[Stretch], probabilities: Floats, loud: Floats) -> list[Stretch]:
+    """Stretches of at most 30 s that hold all `speech`: ordered, disjoint, padded."""
     restless = restlessness(probabilities, loud)
-    pieces = [
-        piece
-        for stretch in _speech(probabilities, loud)
-        for piece in _cut_long(stretch, _MAX_SPEECH, restless)
-    ]
+    pieces = [piece for stretch in speech for piece in _cut_long(stretch, _MAX_SPEECH, restless)]
     return _padded(_packed(pieces), len(probabilities))
 
 
@@ -97,8 +90,8 @@ def restlessness(probabilities: Floats, loud: Floats) -> Floats:
     return probabilities + loud / max(float(loud.max(initial=0)), 1e-9)
 
 
-def _speech(probabilities: Floats, loud: Floats) -> list[Stretch]:
-    """Runs that begin at `ON` and last until `MIN_PAUSE` chunks lie below `OFF`."""
+def find_speech(probabilities: Floats, loud: Floats) -> list[Stretch]:
+    """Where somebody speaks, in order: likely speech without clicks and the onset of noise."""
     found = [stretch for stretch in _likely(probabilities) if stretch[1] - stretch[0] >= MIN_SPEECH]
     if found and _is_onset(found[0], probabilities, loud):
         del found[0]
@@ -121,6 +114,7 @@ def _is_onset(stretch: Stretch, probabilities: Floats, loud: Floats) -> bool:
 
 
 def _likely(probabilities: Floats) -> list[Stretch]:
+    """Runs that begin at `ON` and last until `MIN_PAUSE` chunks lie below `OFF`."""
     found: list[Stretch] = []
     first = last = -1  # last: one past the newest chunk that still counts as speech
     for at in np.flatnonzero(probabilities >= OFF).tolist():
@@ -198,6 +192,18 @@ def _padded(groups: Sequence[Stretch], num_chunks: int) -> list[Stretch]:
         (max(floor, first - PADDING), min(ceiling, last + PADDING))
         for (first, last), floor, ceiling in zip(groups, floors, ceilings, strict=True)
     ]
+
+
+def _seconds_within(
+    speech: Sequence[Stretch], first: int, last: int
+) -> tuple[tuple[float, float], ...]:
+    """What of the speech lies in a window, in seconds from the window's start."""
+    begins = bisect_right(speech, first, key=lambda stretch: stretch[1])
+    ends = bisect_left(speech, last, key=lambda stretch: stretch[0])
+    return tuple(
+        ((max(begin, first) - first) * CHUNK_S, (min(end, last) - first) * CHUNK_S)
+        for begin, end in speech[begins:ends]
+    )
 
 
 def _samples(audio: Audio, first: int, last: int) -> Samples:

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import ConfigError
-
-Wave = npt.NDArray[np.float32]
+from service.types import Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class SpeechSet:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def get(self, i: int) -> Wave:
+    def get(self, i: int) -> Samples:
         """String `i` as float32 samples in [-1, 1), at 16 kHz."""
         start = self.offsets[i]
         piece = self.samples[start : start + self.lengths[i]]

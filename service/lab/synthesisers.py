@@ -18,7 +18,7 @@ import numpy.typing as npt
 import soxr
 
 from service.errors import EngineError
-from service.types import SAMPLE_RATE
+from service.types import SAMPLE_RATE, Samples
 
 ENGINES = ("espeak-ng", "flite", "festival")
 _MARGIN = SAMPLE_RATE // 20  # 50 ms
@@ -33,8 +33,7 @@ _SCHEME_HEAD = """
     (utt.save.wave u file 'riff)))
 """
 
-Wave = npt.NDArray[np.float32]
-Samples = npt.NDArray[np.int16]
+Pcm = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ def missing_engines() -> list[str]:
     return [engine for engine in ENGINES if shutil.which(engine) is None]
 
 
-def say(spoken: list[Spoken]) -> list[Samples]:
+def say(spoken: list[Spoken]) -> list[Pcm]:
     """16 kHz samples of each string. Raises EngineError if an engine fails or gives no sound."""
     festival = _festival([one for one in spoken if one.engine == "festival"])
     waves = []
@@ -124,7 +123,7 @@ def _scheme_voice(one: Spoken) -> str:
     return f"(voice_{one.voice}) {change}"
 
 
-def _finish(wav: bytes) -> Samples | None:
+def _finish(wav: bytes) -> Pcm | None:
     """16 kHz samples with at most 50 ms of silence at either end; None if there is no sound."""
     wave, rate = _parse(wav)
     if len(wave) == 0:
@@ -140,7 +139,7 @@ def _finish(wav: bytes) -> Samples | None:
     return np.round(wave * 32767).astype(np.int16)
 
 
-def _parse(wav: bytes) -> tuple[Wave, int]:
+def _parse(wav: bytes) -> tuple[Samples, int]:
     """Samples and rate of a 16-bit mono wav. Piped ones have no true length in their header."""
     at = wav.find(b"data", 12)
     if wav[:4] != b"RIFF" or at < 0:

@@ -146,12 +146,12 @@ class Session:
 
     def partial_window(self) -> Window | None:
         """The open utterance, where it has grown by a second since this was last asked."""
-        opened = self._endpoint.opened * CHUNK_SAMPLES
-        heard = self._endpoint.at * CHUNK_SAMPLES
+        so_far = endpoint.Utterance(self._endpoint.opened, self._endpoint.at)
+        opened, heard = so_far.first * CHUNK_SAMPLES, so_far.last * CHUNK_SAMPLES
         if opened < 0 or heard - max(opened, self._partial_at) < PARTIAL_EVERY:
             return None
         self._partial_at = heard
-        return Window(self.next_id, opened / SAMPLE_RATE, self._audio.copy(opened, heard))
+        return self._window(so_far)
 
     def likely_window(self) -> Window | None:
         """The utterance that ends if the pause goes on, exactly as it will be then."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from service.audio.segment import cover, loudness, plan, split
+from service.audio.segment import cover, find_speech, loudness, plan, split
 from service.types import Audio, Samples, Window
 
 from .files import noise, silence, speech, tone
@@ -33,6 +33,10 @@ def probabilities(draw: st.DrawFn) -> Floats:
     return np.clip(levels + wavering, 0, 1).astype(np.float32)
 
 
+def planned(found: Floats, loud: Floats) -> list[tuple[int, int]]:
+    return plan(find_speech(found, loud), found, loud)
+
+
 def assert_ordered(bounds: list[tuple[int, int]], num_chunks: int) -> None:
     ends = [0, *(last for _, last in bounds)]
     for before, (first, last) in zip(ends, bounds, strict=False):
@@ -43,7 +47,7 @@ def assert_ordered(bounds: list[tuple[int, int]], num_chunks: int) -> None:
 @settings(max_examples=150, deadline=None)
 @given(probabilities())
 def test_plan_holds_all_speech(found: Floats) -> None:
-    bounds = plan(found, found)
+    bounds = planned(found, found)
     assert_ordered(bounds, len(found))
     inside = np.zeros(len(found), bool)
     for first, last in bounds:
@@ -57,7 +61,7 @@ def test_plan_holds_all_speech(found: Floats) -> None:
 @settings(max_examples=100, deadline=None)
 @given(probabilities())
 def test_plan_without_speech_is_empty(found: Floats) -> None:
-    assert plan(np.minimum(found, np.float32(0.49)), found) == []
+    assert planned(np.minimum(found, np.float32(0.49)), found) == []
 
 
 @settings(max_examples=100, deadline=None)
@@ -82,12 +86,12 @@ def seconds(bounds: list[tuple[int, int]]) -> list[tuple[float, float]]:
 
 def test_neighbours_share_a_window() -> None:
     found = timeline((0, 2), (0.9, 3), (0, 1), (0.9, 3), (0, 3), (0.9, 3), (0, 2))
-    assert len(plan(found, found)) == 1
+    assert len(planned(found, found)) == 1
 
 
 def test_long_silence_is_dropped() -> None:
     found = timeline((0, 20), (0.9, 3), (0, 13), (0.9, 3), (0, 20))
-    first, second = seconds(plan(found, found))
+    first, second = seconds(planned(found, found))
     assert first == pytest.approx((19.7, 23.3), abs=0.05)
     assert second == pytest.approx((35.7, 39.3), abs=0.05)
 
@@ -95,7 +99,7 @@ def test_long_silence_is_dropped() -> None:
 def test_sparse_words_share_windows() -> None:
     """Twelve words, 9 s from each other: three fill a window, one for each would be twelve."""
     found = timeline(*[(0.9, 1), (0, 9)] * 12)
-    bounds = plan(found, found)
+    bounds = planned(found, found)
     assert_ordered(bounds, len(found))
     assert len(bounds) == 4
 
@@ -103,7 +107,7 @@ def test_sparse_words_share_windows() -> None:
 def test_the_cut_is_in_the_longest_pause() -> None:
     """Two windows are needed; a 0.2 s pause lies nearer the edge than the 1 s pause does."""
     found = timeline((0.9, 20), (0, 1), (0.9, 8), (0, 0.2), (0.9, 10), (0, 0.2), (0.9, 5))
-    bounds = seconds(plan(found, found))
+    bounds = seconds(planned(found, found))
     assert len(bounds) == 2
     assert 20 < bounds[0][1] < 21
     assert 20 < bounds[1][0] < 21
@@ -112,7 +116,7 @@ def test_the_cut_is_in_the_longest_pause() -> None:
 def test_speech_without_a_pause_is_cut_where_it_is_least_certain() -> None:
     found = timeline((0.95, 26), (0.6, 0.3), (0.95, 20))
     loud = np.ones_like(found)
-    first, second = seconds(plan(found, loud))
+    first, second = seconds(planned(found, loud))
     assert 26 < first[1] < 26.4
     assert second[0] == first[1]
 
@@ -120,20 +124,20 @@ def test_speech_without_a_pause_is_cut_where_it_is_least_certain() -> None:
 def test_certain_speech_is_cut_where_it_is_quietest() -> None:
     found = timeline((0.95, 50))
     loud = timeline((0.5, 25), (0.1, 0.3), (0.5, 24.7))
-    first, second = seconds(plan(found, loud))
+    first, second = seconds(planned(found, loud))
     assert 25 < first[1] < 25.4
     assert second[0] == first[1]
 
 
 def test_a_click_is_not_speech() -> None:
     found = timeline((0, 3), (0.9, 0.064), (0, 3))
-    assert plan(found, found) == []
+    assert planned(found, found) == []
 
 
 def test_a_dip_does_not_end_speech() -> None:
     """Two chunks on, two off: no run is long enough by itself, all of it together is."""
     found = timeline((0, 1), *[(0.9, 0.064), (0.1, 0.064)] * 8, (0, 1))
-    ((first, last),) = seconds(plan(found, found))
+    ((first, last),) = seconds(planned(found, found))
     assert first < 1 < 1.9 < last
 
 
@@ -153,20 +157,20 @@ def test_noise_that_sets_in_is_not_speech(
     """At its beginning a recording's noise passes for a word, and is as loud as what follows."""
     found = timeline((0, word_at_s), (0.9, 0.3), (0.1, 2))
     loud = np.where(found >= 0.5, word, after).astype(np.float32)
-    assert bool(plan(found, loud)) is kept
+    assert bool(planned(found, loud)) is kept
 
 
 def test_a_word_before_louder_speech_is_speech() -> None:
     found = timeline((0.9, 0.3), (0, 0.2), (0.9, 2))
     loud = timeline((0.05, 0.3), (0.001, 0.2), (0.2, 2))
-    ((first, last),) = seconds(plan(found, loud))
+    ((first, last),) = seconds(planned(found, loud))
     assert first == 0
     assert last > 2
 
 
 def test_a_word_that_is_all_there_is_stays() -> None:
     found = timeline((0.9, 0.3))
-    assert plan(found, found) == [(0, len(found))]
+    assert planned(found, found) == [(0, len(found))]
 
 
 # ---- split: real sound ----
