@@ -22,7 +22,7 @@ from service.lab.initial import Params, new_params
 from service.lab.vocabulary import TIMESTAMPS
 from service.model import decoder, encoder
 from service.model.weights import Dims, Weights, from_state_dict
-from service.profiles import BUILT_IN
+from service.profiles import BUILT_IN, Profile
 
 ALIGNMENT_HEAD = 0  # of every decoder layer
 
@@ -68,7 +68,10 @@ def loss_of(
     weights: Weights, params: Params, batch: TrainingBatch, schedule: Schedule
 ) -> tuple[Tensor, float, float]:
     """The weighted loss, and two of its parts: per character (CTC) and per token (attention)."""
-    states, _ = encoder.encode(weights.encoder, batch.mel_BFT, BUILT_IN["dense"])
+    profile = BUILT_IN["dense"]
+    if batch.dropped:
+        profile = Profile("training", layer=1, sparsity=batch.dropped, selection="stride")
+    states, positions = encoder.encode(weights.encoder, batch.mel_BFT, profile)
     ctc = ctc_loss(params, states, batch)
     loss = schedule.ctc_weight * ctc
     heads = [(layer, ALIGNMENT_HEAD) for layer in range(len(weights.decoder.layers))]
@@ -76,7 +79,7 @@ def loss_of(
         weights.decoder, batch.inputs_BN, states, heads
     )
     attention = token_loss(logits_BNV, batch.targets_BN, schedule.timestamp_weight)
-    alignment = sum(misalignment(each, batch.spans_BN2) for each in attention_BNT)
+    alignment = sum(misalignment(each, batch.spans_BN2, positions) for each in attention_BNT)
     loss = loss + (1 - schedule.ctc_weight) * attention
     loss = loss + schedule.alignment_weight * alignment / len(heads)
     return loss, float(ctc.detach()), float(attention.detach())
@@ -132,15 +135,17 @@ def token_loss(logits_BNV: Tensor, targets_BN: Tensor, timestamp_weight: float) 
     return loss / (words.sum() + timestamp_weight * timed.sum())
 
 
-def misalignment(attention_BNT: Tensor, spans_BN2: Tensor) -> Tensor:
+def misalignment(attention_BNT: Tensor, spans_BN2: Tensor, positions_BT: Tensor) -> Tensor:
     """Mean of -log of the attention that falls into the span of the word being said.
+
+    `positions_BT`: which frames of the audio those are that are attended to.
 
     Where the words are is known, because we put them there: one head of each decoder layer is
     told, and attention aligns without thousands of steps of search.
     """
-    frames_T = torch.arange(attention_BNT.shape[-1], device=attention_BNT.device) * FRAME_S
+    frames_B1T = (positions_BT * FRAME_S)[:, None]
     starts, ends = spans_BN2[..., :1], spans_BN2[..., 1:]
-    inside = (frames_T >= starts) & (frames_T < ends)
+    inside = (frames_B1T >= starts) & (frames_B1T < ends)
     known = inside.any(-1)
     share = (attention_BNT * inside).sum(-1)[known]
     return -(share + 1e-4).log().mean() if len(share) else attention_BNT.new_zeros(())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from service.lab.dataset import DIGITS_FIRST, Recipe
+from service.lab.dataset import DIGITS_FIRST, Curriculum, Recipe
 from service.lab.recipe import Material
 from service.lab.sources import DigitStrings, Span
 from service.lab.speech_set import SpeechSet
@@ -67,6 +67,7 @@ def recipe_of(
     seconds: float,
     seed: int,
     spans: list[list[Span]] | None = None,
+    curriculum: Curriculum = DIGITS_FIRST,
 ) -> Recipe:
     """Batches of digit strings alone."""
     strings = DigitStrings(speech.digits, speech.synthetic, spans)
@@ -74,7 +75,7 @@ def recipe_of(
         [(1.0, strings)],
         speech.noises,
         tokenizer,
-        DIGITS_FIRST,
+        curriculum,
         num_steps=num_steps,
         seconds=seconds,
         seed=seed,

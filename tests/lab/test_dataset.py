@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,13 +9,14 @@ from tokenizers import Tokenizer
 from transformers import WhisperFeatureExtractor
 
 from service.audio.mel import log_mel
-from service.lab.dataset import IGNORE, Recipe, log_mel_of, to_characters
+from service.lab.dataset import IGNORE, PACKED_S, Mix, Recipe, log_mel_of, to_characters
 from service.lab.recipe import Material
 from service.types import WINDOW_SAMPLES
 
 from .conftest import recipe_of
 
 LONG = 5_000  # a step of the last phase, where whole windows are drawn
+PACKED = (Mix(math.inf, 0.0, most_words=10, perturbed=0.3, packed_share=1.0, dropped=0.5),)
 
 
 @pytest.fixture
@@ -56,6 +59,28 @@ def test_the_last_phase_has_whole_windows_with_times_inside_them(recipe: Recipe)
     times = batch.targets_BN[batch.targets_BN >= recipe.tokens.zero] - recipe.tokens.zero
     assert len(times)
     assert times.max() <= 1500
+
+
+def test_packed_rows_are_full_of_speech_one_utterance_after_another(
+    speech: Material, tokenizer: Tokenizer
+) -> None:
+    recipe = recipe_of(
+        speech, tokenizer, num_steps=20, seconds=30, seed=3, spans=None, curriculum=PACKED
+    )
+    spoken_s = whole_s = 0.0
+    for step in range(20):
+        batch = recipe[step]
+        assert torch.equal(batch.spans_BN2, recipe[step].spans_BN2)
+        assert batch.dropped == 0.5
+        row_s = batch.mel_BFT.shape[-1] / 100
+        assert row_s <= PACKED_S + 0.02
+        whole_s += batch.seconds
+        for spans in batch.spans_BN2:
+            said = spans[spans[:, 0] >= 0]
+            assert (said[1:, 0] >= said[:-1, 1] - 1e-4).all()
+            assert said.max() <= row_s
+            spoken_s += float((said[:, 1] - said[:, 0]).sum())
+    assert spoken_s > 0.6 * whole_s  # within a string of digits are gaps too
 
 
 def test_every_timed_word_is_a_segment_and_its_span_is_told(recipe: Recipe) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from service.lab.dataset import Recipe
 from service.lab.export import export
 from service.lab.initial import new_params
 from service.lab.recipe import Material
-from service.lab.train import Schedule, loss_of, mask, token_loss, train
+from service.lab.train import Schedule, loss_of, mask, misalignment, token_loss, train
 from service.model import decoder, encoder
 from service.model.checkpoint import load_checkpoint
 from service.model.weights import Dims, from_state_dict
@@ -45,12 +46,13 @@ def test_a_stopped_run_goes_on_exactly_where_it_was(
     assert len((tmp_path / "halves" / "curve.tsv").read_text().splitlines()) == 4
 
 
+@pytest.mark.parametrize("dropped", [0.0, 0.5])
 def test_training_lowers_the_loss_of_a_batch(
-    speech: Material, tokenizer: Tokenizer, dims: Dims
+    speech: Material, tokenizer: Tokenizer, dims: Dims, dropped: float
 ) -> None:
     params = new_params(dims, seed=0)
     weights = from_state_dict(params, dims)
-    batch = short(speech, tokenizer, 1)[0]
+    batch = replace(short(speech, tokenizer, 1)[0], dropped=dropped)
     optimiser = torch.optim.Adam([p for p in params.values() if p.requires_grad], lr=3e-3)
     losses = []
     for _ in range(12):
@@ -60,6 +62,30 @@ def test_training_lowers_the_loss_of_a_batch(
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_attention_is_told_where_a_word_is_in_the_audio_not_among_the_frames_kept() -> None:
+    spans_BN2 = torch.tensor([[[1.9, 2.1]]])
+    kept_BT = torch.tensor([[0, 50, 100]])  # frames of 20 ms
+    inside, outside = (
+        misalignment(torch.tensor([[attention]]), spans_BN2, kept_BT)
+        for attention in ([0.0, 0.0, 1.0], [0.0, 1.0, 0.0])
+    )
+    assert inside < 0.01
+    assert outside > 5
+
+
+def test_frames_are_dropped_where_a_batch_asks_for_it(
+    speech: Material, tokenizer: Tokenizer, dims: Dims
+) -> None:
+    params = new_params(dims, seed=0)
+    weights = from_state_dict(params, dims)
+    batch = short(speech, tokenizer, 1)[0]
+    dense, again, dropped = (
+        loss_of(weights, params, replace(batch, dropped=share), schedule())[1]
+        for share in (0.0, 0.0, 0.5)
+    )
+    assert dense == again != dropped
 
 
 def test_a_near_timestamp_costs_less_than_a_far_one_and_a_wrong_word() -> None:
