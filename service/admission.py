@@ -11,7 +11,7 @@ from collections import OrderedDict
 
 from service.errors import QueueFull
 
-ALWAYS_WAITING = 16  # requests that may wait on a device however slow it is
+ALWAYS_WAITING = 16  # windows that may wait on a device however slow it is
 LEAST_RETRY_S, MOST_RETRY_S = 1.0, 300.0
 KEPT_S = 10.0  # how long a place is kept for a client that is late
 MAX_PLACES = 10_000
@@ -27,17 +27,17 @@ class Admission:
         self._due: OrderedDict[str, float] = OrderedDict()  # when each caller may come back
         self._num_returned = self._num_lapsed = 0.0
 
-    def admit(self, caller: str, num_waiting: int, rate: float, now: float) -> None:
+    def admit(self, caller: str, num_ahead: int, rate: float, now: float) -> None:
         """Takes the caller's request, or raises QueueFull with the seconds until its turn.
 
-        `num_waiting` requests wait; `rate` (windows a second, infinite where nobody knows) is what
-        the engine takes from them lately. `caller` is the same when a request is sent again.
+        `num_ahead` windows are before the caller's; `rate` (windows a second, infinite where nobody
+        knows) is what the engine answers lately. `caller` is the same when a request is sent again.
         """
         self._let_lapse(now)
         due = self._due.get(caller)
         returns = due is not None and due <= now
-        wait_s = num_waiting / rate
-        if num_waiting < ALWAYS_WAITING or wait_s <= self._max_wait_s * (2 if returns else 1):
+        wait_s = num_ahead / rate
+        if num_ahead < ALWAYS_WAITING or wait_s <= self._max_wait_s * (2 if returns else 1):
             if self._due.pop(caller, None) is not None:
                 self._learn(returned=1)
             return
@@ -47,7 +47,7 @@ class Admission:
             if len(self._due) > MAX_PLACES:
                 self._due.popitem(last=False)
         raise QueueFull(
-            f"the queue is full: {num_waiting} requests wait, which takes {wait_s:.0f} s",
+            f"the queue is full: {num_ahead} windows are ahead, which takes {wait_s:.0f} s",
             due - now,
         )
 

@@ -64,7 +64,7 @@ class WindowWork:
         not QueueFull where the request waits for room."""
         asked = self._request
         attempt = Attempt(0, asked.profile, asked.options)
-        await self._submit(windows, attempt, wait_for_room=asked.wait_for_room)
+        await self._submit(windows, attempt, wait_for_room=asked.wait_for_room, resumed=False)
 
     async def finished(self) -> AsyncGenerator[Done]:
         """Every submitted window's result, as they come. One failure cancels the others."""
@@ -104,7 +104,7 @@ class WindowWork:
         while len(done.texts) < MAX_PARTS and (rest := rest_of(done.texts[-1])) is not None:
             options = replace(job.options, language=done.texts[-1].hypothesis.language)
             attempt = Attempt(0, job.profile, options)
-            (part,) = await self._submit([rest], attempt, wait_for_room=True)
+            part = await self._resume(rest, attempt)
             more = await self._stand(part)
             unfinished = _fallback(rest, UNFINISHED, attempt, attempt)
             done = Done(
@@ -134,8 +134,7 @@ class WindowWork:
                 chosen = len(texts) - 1 if verdict.reason is None else best_of(outcomes)
                 return Done((texts[chosen],), tuple(replies), tuple(fallbacks))
             fallbacks.append(_fallback(job.window, verdict.reason, attempt, following))
-            # It was accepted once: it waits for room instead of failing.
-            (job,) = await self._submit([job.window], following, wait_for_room=True)
+            job = await self._resume(job.window, following)
             attempt = following
 
     def _judge(self, attempt: Attempt, outcome: Outcome) -> Verdict:
@@ -157,13 +156,19 @@ class WindowWork:
         loud = not text.strip() and (self._request.vad or _is_loud(one.window))
         return Outcome(one.hypothesis, text, loud)
 
+    async def _resume(self, window: Window, attempt: Attempt) -> Job:
+        """Another job for a window that was accepted: it waits for room instead of failing, and
+        for nobody's turn."""
+        (job,) = await self._submit([window], attempt, wait_for_room=True, resumed=True)
+        return job
+
     async def _submit(
-        self, windows: Sequence[Window], attempt: Attempt, *, wait_for_room: bool
+        self, windows: Sequence[Window], attempt: Attempt, *, wait_for_room: bool, resumed: bool
     ) -> list[Job]:
         """The jobs of the windows, accepted by the engine all together."""
         while windows:
             jobs = [
-                Job(self._id, window, attempt.profile, attempt.options, self._deadline)
+                Job(self._id, window, attempt.profile, attempt.options, self._deadline, resumed)
                 for window in windows
             ]
             try:

@@ -92,8 +92,8 @@ class Pipeline:
 
         `caller` is the same when a request is sent again (`admission`).
         """
-        num_waiting, rate = self._engine.waiting()
-        self._admission.admit(caller, num_waiting + self._reader.num_reads, rate, time.monotonic())
+        num_ahead, rate = self._engine.waiting()
+        self._admission.admit(caller, num_ahead + self._reader.num_reads, rate, time.monotonic())
 
     def check_model(self) -> None:
         """Raises ConfigError if a profile does not fit the model; NotReady while it loads."""

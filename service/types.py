@@ -209,7 +209,8 @@ class Job:
     """One window to transcribe, with its own reply, which is resolved exactly once.
 
     `deadline` and `submitted` are readings of `time.monotonic()`. `reply.cancel()` asks for the
-    work to be dropped. `request_id` is what fair turns are taken by.
+    work to be dropped. `request_id` is what fair turns are taken by; a `resumed` job goes on with
+    a window that has had its turn.
     """
 
     request_id: str
@@ -217,6 +218,7 @@ class Job:
     profile: Profile
     options: DecodeOptions
     deadline: float
+    resumed: bool = False
     submitted: float = field(default_factory=time.monotonic)
     reply: Future[WindowResult] = field(default_factory=Future)
 

@@ -10,13 +10,13 @@ from service.admission import ALWAYS_WAITING, KEPT_S, MAX_PLACES, Admission
 from service.errors import QueueFull
 
 RATE = 4.0  # windows a second
-MANY = 1000  # requests that wait: 250 s
+MANY = 1000  # windows that wait: 250 s
 
 
-def refused(admission: Admission, caller: str, now: float, num_waiting: int = MANY) -> float:
+def refused(admission: Admission, caller: str, now: float, num_ahead: int = MANY) -> float:
     """Seconds after which the caller is told to come back."""
-    with pytest.raises(QueueFull, match=f"{num_waiting} requests wait") as full:
-        admission.admit(caller, num_waiting, RATE, now)
+    with pytest.raises(QueueFull, match=f"{num_ahead} windows are ahead") as full:
+        admission.admit(caller, num_ahead, RATE, now)
     return full.value.retry_after_s
 
 

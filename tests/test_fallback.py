@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from service import gather
+from service.engine.engine import Engine
 from service.model.fake import FakeDecodeBatch, FakeModel
 from service.types import (
     SAMPLE_RATE,
@@ -161,6 +162,22 @@ def test_one_window_that_is_decoded_again_leaves_the_others_as_they_are() -> Non
     assert answer.total_frames == 3000
     assert {f.window for f in answer.fallbacks} == {0}
     assert answer.segments[-1].text.split()[-1] == alone.segments[0].text.split()[0]
+
+
+def test_a_window_that_is_decoded_again_waits_for_nobodys_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def watched(engine: Engine, jobs: Sequence[Job], *, admitted: bool = False) -> None:
+        seen.extend(jobs)
+        submit(engine, jobs, admitted=admitted)
+
+    seen: list[Job] = []
+    submit = Engine.submit
+    monkeypatch.setattr(Engine, "submit", watched)
+    with running() as service:
+        answer = transcribe(service, wav((LOW_HZ, 29), (0, 4), (HIGH_HZ, 2)), request())
+    assert answer.fallbacks
+    assert [job.resumed for job in seen] == [False] * 2 + [True] * len(answer.fallbacks)
 
 
 def test_every_attempt_is_in_the_timings() -> None:

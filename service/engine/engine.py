@@ -82,7 +82,7 @@ class Engine:
         return self._intake.num_outstanding
 
     def waiting(self) -> tuple[int, float]:
-        """How many requests wait, and the windows answered a second lately, infinite if unknown."""
+        """Windows ahead of a newcomer, and those answered a second lately, infinite if unknown."""
         return self._intake.waiting()
 
     def start(self) -> None:

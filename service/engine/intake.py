@@ -60,9 +60,9 @@ class Intake:
             return len(self._outstanding)
 
     def waiting(self) -> tuple[int, float]:
-        """How many requests wait, and the windows answered a second lately, infinite if unknown."""
+        """Windows ahead of a newcomer, and those answered a second lately, infinite if unknown."""
         with self._changed:
-            return self._queue.num_requests, self._queue.rate(self._clock())
+            return self._queue.num_ahead, self._queue.rate(self._clock())
 
     def submit(self, jobs: Sequence[Job], *, admitted: bool = False) -> None:
         """Accepts all the jobs or none, `admitted` ones while draining too.

@@ -1,7 +1,7 @@
 """The fair queue: jobs wait by request, and requests take turns. No threads, no clock of its own.
 
-A request's next job goes to the back of the line, behind one job of every other request, so a
-clip never waits for an hour's 120 windows but for one window of each request before it.
+A turn is two windows, a minute: what most recordings have is answered in one turn, and a clip never
+waits for an hour's 120 windows but for two of each request before it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from service.errors import QueueFull, TooLarge
 from service.types import Job
 
+TURN_WINDOWS = 2
 # Throughput is what was finished lately: this many windows, none older than this.
 RECENT_WINDOWS = 256
 RECENT_S = 60.0
@@ -28,6 +29,7 @@ class FairQueue:
     def __init__(self, max_windows: int) -> None:
         self._max_windows = max_windows
         self._turns: OrderedDict[str, deque[Job]] = OrderedDict()
+        self._given: dict[str, int] = {}  # windows taken in the turn that a request has
         self._size = 0
         self._earliest_deadline = math.inf
         # In seconds of work, which stand still while the engine rests: idle time is no throughput.
@@ -39,17 +41,17 @@ class FairQueue:
         return self._size
 
     @property
-    def num_requests(self) -> int:
-        """Requests that have windows here: a newcomer's first is behind one of each."""
-        return len(self._turns)
+    def num_ahead(self) -> int:
+        """Windows that a newcomer waits for: a turn of each request here."""
+        return sum(min(len(jobs), TURN_WINDOWS) for jobs in self._turns.values())
 
     @property
     def oldest_submitted(self) -> float:
-        """When the job that waits longest was submitted; infinity where none waits."""
+        """When the first of the requests' next jobs was submitted; infinity where none waits."""
         return min((jobs[0].submitted for jobs in self._turns.values()), default=math.inf)
 
     def put(self, jobs: Sequence[Job], now: float) -> None:
-        """Takes all the jobs or none.
+        """Takes all the jobs or none; resumed ones ahead of everybody's.
 
         Raises QueueFull with the seconds after which there should be room, or TooLarge for more
         jobs than the queue could ever hold.
@@ -70,7 +72,12 @@ class FairQueue:
             self._rested_s += now - self._resting_since
             self._resting_since = None
         for job in jobs:
-            self._turns.setdefault(job.request_id, deque()).append(job)
+            waiting = self._turns.setdefault(job.request_id, deque())
+            if job.resumed:
+                waiting.appendleft(job)
+                self._turns.move_to_end(job.request_id, last=False)
+            else:
+                waiting.append(job)
             self._earliest_deadline = min(self._earliest_deadline, job.deadline)
         self._size += len(jobs)
 
@@ -97,17 +104,20 @@ class FairQueue:
         return tuple(taken)
 
     def _next_of(self, request_id: str) -> Job | None:
-        """The request's next job that somebody waits for; the request goes to the back."""
+        """The request's next job that somebody waits for; after a turn it goes to the back."""
         jobs = self._turns[request_id]
         found = None
         while jobs and found is None:
             job = jobs.popleft()
             self._size -= 1
             found = None if job.reply.done() else job
-        if jobs:
-            self._turns.move_to_end(request_id)
-        else:
+        given = self._given.pop(request_id, 0) + 1
+        if not jobs:
             del self._turns[request_id]
+        elif given < TURN_WINDOWS:
+            self._given[request_id] = given
+        else:
+            self._turns.move_to_end(request_id)
         return found
 
     def sweep(self) -> None:
@@ -134,6 +144,7 @@ class FairQueue:
             for request_id, jobs in self._turns.items()
         }
         self._turns = OrderedDict((rid, jobs) for rid, jobs in kept.items() if jobs)
+        self._given = {rid: n for rid, n in self._given.items() if rid in self._turns}
         self._size = sum(map(len, self._turns.values()))
         self._earliest_deadline = min(
             (job.deadline for jobs in self._turns.values() for job in jobs), default=math.inf

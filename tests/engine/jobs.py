@@ -35,9 +35,10 @@ def make_job(
     profile: str = "dense",
     deadline: float = NEVER,
     submitted: float = 0.0,
+    resumed: bool = False,
 ) -> Job:
     window = Window(index, 30.0 * index, samples)
-    return Job(request_id, window, BUILT_IN[profile], DecodeOptions(), deadline, submitted)
+    return Job(request_id, window, BUILT_IN[profile], DecodeOptions(), deadline, resumed, submitted)
 
 
 def make_jobs(request_id: str, number: int, submitted: float = 0.0) -> list[Job]:

@@ -40,16 +40,57 @@ def test_turns_go_on_from_one_batch_to_the_next() -> None:
     queue = FairQueue(100)
     queue.put(make_jobs("a", 3), now=0)
     queue.put(make_jobs("b", 2), now=0)
-    assert [names(queue.take(1, unlimited)) for _ in range(4)] == [["a0"], ["b0"], ["a1"], ["b1"]]
+    assert [*names(queue.take(1, unlimited)), *names(queue.take(4, unlimited))] == [
+        *("a0", "a1", "b0", "b1", "a2")
+    ]
 
 
-def test_a_newcomer_waits_for_one_window_of_each_request_at_most() -> None:
+def test_a_turn_is_two_windows() -> None:
+    queue = FairQueue(100)
+    queue.put(make_jobs("a", 4), now=0)
+    queue.put(make_jobs("b", 3), now=0)
+    queue.put(make_jobs("c", 1), now=0)
+    one_by_one = [name for _ in range(8) for name in names(queue.take(1, unlimited))]
+    assert one_by_one == ["a0", "a1", "b0", "b1", "c0", "a2", "a3", "b2"]
+
+
+def test_a_turn_that_was_cut_short_is_not_remembered() -> None:
+    queue = FairQueue(100)
+    queue.put(make_jobs("a", 2), now=0)
+    queue.take(1, unlimited)
+    queue.clear()
+    queue.put(make_jobs("a", 3), now=0)
+    queue.put(make_jobs("b", 1), now=0)
+    assert [name for _ in range(3) for name in names(queue.take(1, unlimited))] == [
+        *("a0", "a1", "b0")
+    ]
+
+
+def test_what_a_newcomer_waits_for_is_a_turn_of_each_request() -> None:
+    queue = FairQueue(1000)
+    assert queue.num_ahead == 0
+    queue.put(make_jobs("hour", 120), now=0)
+    queue.put(make_jobs("clip", 1), now=0)
+    assert queue.num_ahead == 3
+
+
+def test_a_window_that_is_decoded_again_has_had_its_turn() -> None:
+    queue = FairQueue(100)
+    queue.put(make_jobs("a", 3), now=0)
+    queue.put(make_jobs("b", 1), now=0)
+    queue.put([make_job("c", index=7, resumed=True)], now=1)
+    queue.put([make_job("a", index=8, resumed=True)], now=1)
+    one_by_one = [name for _ in range(6) for name in names(queue.take(1, unlimited))]
+    assert one_by_one == ["a8", "a0", "c7", "b0", "a1", "a2"]
+
+
+def test_a_newcomer_waits_for_two_windows_of_each_request_at_most() -> None:
     queue = FairQueue(1000)
     queue.put(make_jobs("hour", 120), now=0)
     queue.put(make_jobs("file", 40), now=0)
     queue.take(7, unlimited)
     queue.put(make_jobs("clip", 1), now=1)
-    assert "clip0" in names(queue.take(3, unlimited))
+    assert "clip0" in [name for _ in range(5) for name in names(queue.take(1, unlimited))]
 
 
 def test_a_request_passed_over_keeps_its_place() -> None:
