@@ -60,9 +60,13 @@ class Intake:
             return len(self._outstanding)
 
     def waiting(self) -> tuple[int, float]:
-        """Windows ahead of a newcomer, and those answered a second lately, infinite if unknown."""
+        """Windows ahead of a newcomer, and those answered a second lately, infinite if unknown.
+
+        What is on the device counts: under load a window is in decode for many seconds.
+        """
         with self._changed:
-            return self._queue.num_ahead, self._queue.rate(self._clock())
+            on_device = max(0, len(self._outstanding) - len(self._queue))
+            return on_device + self._queue.num_ahead, self._queue.rate(self._clock())
 
     def submit(self, jobs: Sequence[Job], *, admitted: bool = False) -> None:
         """Accepts all the jobs or none, `admitted` ones while draining too.

@@ -151,8 +151,9 @@ def test_who_would_wait_too_long_is_refused_before_a_byte_of_the_recording(
     try:
         with in_flight(one, 1):
             assert gate.reached.wait(PATIENCE_S)
-            with in_flight(one, ALWAYS_WAITING):
-                one.eventually(lambda: one.metric("winnow_queue_windows") == ALWAYS_WAITING)
+            waiting = ALWAYS_WAITING - 1  # one is on the device
+            with in_flight(one, waiting):
+                one.eventually(lambda: one.metric("winnow_queue_windows") == waiting)
                 one.eventually(ask)
                 gate.opened.set()
     finally:

@@ -53,6 +53,19 @@ def test_decode_time_includes_the_join(start: Start, monkeypatch: pytest.MonkeyP
     assert max(load.decode_s for load in loads) >= JOIN_S
 
 
+def test_ahead_of_a_newcomer_are_the_device_and_a_turn_of_each_request() -> None:
+    intake = Intake(ServerConfig(), Metrics(), lambda: 0.0)
+    intake.open()
+    intake.submit([*make_jobs("hour", 120), *make_jobs("clip", 1)])
+    assert intake.waiting()[0] == 2 + 1
+    encoded = intake.next_jobs(Load({}))
+    assert encoded
+    assert intake.waiting()[0] == len(encoded) + 2
+    for job in encoded:
+        job.reply.set_result(None)  # type: ignore[arg-type]
+    assert intake.waiting()[0] == 2
+
+
 def test_a_rest_is_not_taken_for_slowness() -> None:
     now = [0.0]
     intake = Intake(ServerConfig(max_queue_windows=64), Metrics(), lambda: now[0])
