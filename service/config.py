@@ -30,7 +30,7 @@ class ServerConfig:
     max_upload_mb: int = 200
     max_audio_seconds: int = 4 * 3600
     max_queue_windows: int = 2000
-    max_wait_seconds: int = 30  # who would wait longer for the device gets 429
+    max_wait_seconds: int = 20  # who would wait longer for the device gets 429
     max_batch_windows: int = 8
     max_decode_windows: int = 32
     batch_wait_ms: int = 5

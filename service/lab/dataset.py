@@ -100,7 +100,7 @@ DIGITS_FIRST: Curriculum = (
 # English goes on from a model of digits, whose steps it counts on. Until its words are found, the
 # more speech it hears in an hour of training the better: rows without pauses, at half the frames.
 ENGLISH: Curriculum = (
-    Mix(DIGITS_STEPS + 13_500, 0.04, 32, perturbed=0.3, packed_share=0.9, dropped=0.5),
+    Mix(DIGITS_STEPS + 22_000, 0.04, 32, perturbed=0.3, packed_share=0.9, dropped=0.5),
     Mix(math.inf, 0.2, 32, perturbed=0.6, lone_share=0.3, packed_share=0.4),
 )
 
