@@ -68,7 +68,7 @@ def test_deltas_add_up_to_the_answer(server: StartServer, response_format: str) 
     audio = voice(70)
     *deltas, done = streamed(one, audio, response_format=response_format)
     whole = one.transcribe(audio).json()
-    assert len(deltas) >= 3
+    assert deltas  # windows that are done by then come together
     assert {event["type"] for event in deltas} == {"transcript.text.delta"}
     assert done["type"] == "transcript.text.done"
     assert "".join(event["delta"] for event in deltas) == done["text"] == whole["text"]
