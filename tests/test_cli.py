@@ -294,7 +294,9 @@ def test_a_queue_smaller_than_the_work_only_takes_longer(
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    code = "import sys; from service.cli import main; sys.exit(main())"
+    # A shell has what it runs in the background ignore SIGINT, these tests and their children too.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heed}; import sys; from service.cli import main; sys.exit(main())"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT,
