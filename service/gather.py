@@ -64,7 +64,7 @@ class WindowWork:
         not QueueFull where the request waits for room."""
         asked = self._request
         attempt = Attempt(0, asked.profile, asked.options)
-        await self._submit(windows, attempt, wait_for_room=asked.wait_for_room, resumed=False)
+        await self._submit(windows, attempt, resumed=False)
 
     async def finished(self) -> AsyncGenerator[Done]:
         """Every submitted window's result, as they come. One failure cancels the others."""
@@ -159,11 +159,11 @@ class WindowWork:
     async def _resume(self, window: Window, attempt: Attempt) -> Job:
         """Another job for a window that was accepted: it waits for room instead of failing, and
         for nobody's turn."""
-        (job,) = await self._submit([window], attempt, wait_for_room=True, resumed=True)
+        (job,) = await self._submit([window], attempt, resumed=True)
         return job
 
     async def _submit(
-        self, windows: Sequence[Window], attempt: Attempt, *, wait_for_room: bool, resumed: bool
+        self, windows: Sequence[Window], attempt: Attempt, *, resumed: bool
     ) -> list[Job]:
         """The jobs of the windows, accepted by the engine all together."""
         while windows:
@@ -175,7 +175,7 @@ class WindowWork:
                 # Accepted while ready, before its audio was decoded: a drain may have begun since.
                 self._engine.submit(jobs, admitted=True)
             except QueueFull as full:
-                if not wait_for_room:
+                if not (resumed or self._request.wait_for_room):
                     raise
                 await until_room(full)
             else:

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from service.lab.dataset import FRAME_S, log_mel_of, to_characters
+from service.lab.dataset import log_mel_of
 from service.lab.sources import Span
 from service.lab.speech_set import SpeechSet
+from service.lab.targets import FRAME_S, to_characters
 from service.model import encoder
 from service.model.weights import Dims, from_state_dict
 from service.profiles import BUILT_IN

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,17 +19,14 @@ from torch.utils.data import Dataset
 
 from service.audio.mel import compress, mel_power
 from service.lab import augment
-from service.lab.sources import NOWHERE, Phrase, Source, Span, Utterance
+from service.lab.sources import Phrase, Source, Utterance
 from service.lab.speech_set import SpeechSet
-from service.lab.vocabulary import TIMESTAMPS, token_id
+from service.lab.targets import TargetTokens, to_characters
 from service.types import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-CHARACTERS = "abcdefghijklmnopqrstuvwxyz' "
-IGNORE = -100
-FRAME_S = 0.02
 # Packed rows: how long at most, how many utterances are tried, and how fast people speak.
 PACKED_S, PACKED_TRIES, WORDS_PER_S = 9.0, 6, 3.2
 LEAST_GAP_S, SHORTEST_S = 0.06, 0.6
@@ -56,15 +53,13 @@ class TrainingBatch:
         """The same on a device; the CTC loss wants its lengths where they are."""
         if device == "cpu":
             return self
-        return TrainingBatch(
-            self.mel_BFT.to(device),
-            self.inputs_BN.to(device),
-            self.targets_BN.to(device),
-            self.spans_BN2.to(device),
-            self.characters.to(device),
-            self.character_lengths_B,
-            self.seconds,
-            self.dropped,
+        return replace(
+            self,
+            mel_BFT=self.mel_BFT.to(device),
+            inputs_BN=self.inputs_BN.to(device),
+            targets_BN=self.targets_BN.to(device),
+            spans_BN2=self.spans_BN2.to(device),
+            characters=self.characters.to(device),
         )
 
 
@@ -145,7 +140,7 @@ class Recipe(Dataset[TrainingBatch]):
             count = max(1, round(self.seconds / seconds))
             rows = [self._packed(rng, seconds, mix) for _ in range(count)]
             length = max(len(row.samples) for row in rows)
-            return self._batch(rows, length, rng, mix.perturbed, mix.dropped)
+            return replace(self._batch(rows, length, rng, mix.perturbed), dropped=mix.dropped)
         # Utterances of about the same number of words are about as long, and little is padding.
         most = int(rng.integers(1, mix.most_words + 1))
         least = max(1, most - 2 - most // 8)
@@ -240,7 +235,6 @@ class Recipe(Dataset[TrainingBatch]):
         length: int,
         rng: np.random.Generator,
         perturbed: float,
-        dropped: float = 0.0,
     ) -> TrainingBatch:
         length += -length % 320
         sound = np.stack([np.pad(e.samples, (0, length - len(e.samples))) for e in examples])
@@ -259,7 +253,6 @@ class Recipe(Dataset[TrainingBatch]):
             torch.tensor([c for row in characters for c in row], dtype=torch.long),
             torch.tensor([len(row) for row in characters]),
             sound.size / SAMPLE_RATE,
-            dropped,
         )
 
 
@@ -278,71 +271,6 @@ def _one_after_another(
         phrases += [phrase.shifted(begin / SAMPLE_RATE) for phrase in one.phrases]
         end = begin + len(one.samples)
     return Utterance(np.concatenate(pieces)[:most], tuple(phrases))
-
-
-class TargetTokens:
-    """Whisper's decoder sequences: task tokens, then text with or without timestamps."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.language, self.task = token_id(tokenizer, "en"), token_id(tokenizer, "transcribe")
-        self.start, self.end = (
-            token_id(tokenizer, "startoftranscript"),
-            token_id(tokenizer, "endoftext"),
-        )
-        self.no_speech, self.plain = (
-            token_id(tokenizer, "nospeech"),
-            token_id(tokenizer, "notimestamps"),
-        )
-        self.zero = token_id(tokenizer, "0.00")
-
-    def of(
-        self, example: Utterance, rng: np.random.Generator
-    ) -> tuple[list[int], list[int], list[Span]]:
-        """Inputs, targets, and the words' spans in the places of their targets.
-
-        With timestamps every phrase is a segment: for digits that is a word, whose time tells
-        the decoder where it is, and no string is long enough to get lost in. A window without
-        speech is `nospeech` at the first position.
-        """
-        timed = rng.random() < 0.92
-        sequence = [self.start, self.language, self.task]
-        if not timed:
-            sequence.append(self.plain)
-        elif not example.phrases:
-            sequence.append(self.zero)
-        spans: list[Span] = [NOWHERE] * (len(sequence) - 1)
-        for phrase in example.phrases:
-            begin, end = ([self._time(at)] if timed else [] for at in (phrase.start, phrase.end))
-            sequence += begin
-            spans += [NOWHERE] * len(begin)
-            for word, span in zip(phrase.words, phrase.spans, strict=True):
-                tokens = self.tokenizer.encode(" " + word).ids
-                sequence += tokens
-                spans += [span] * len(tokens)
-            sequence += end
-            spans += [NOWHERE] * len(end)
-        targets = [*sequence[1:], self.end]
-        if not example.phrases:
-            targets[0] = self.no_speech
-        return sequence, targets, [*spans, NOWHERE]
-
-    def _time(self, seconds: float) -> int:
-        return self.zero + min(round(seconds * 50), len(TIMESTAMPS) - 1)
-
-    def pad(
-        self, rows: list[tuple[list[int], list[int], list[Span]]]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        longest = max(len(inputs) for inputs, _, _ in rows)
-        inputs = [row + [self.end] * (longest - len(row)) for row, _, _ in rows]
-        targets = [row + [IGNORE] * (longest - len(row)) for _, row, _ in rows]
-        spans = [row + [NOWHERE] * (longest - len(row)) for _, _, row in rows]
-        return torch.tensor(inputs), torch.tensor(targets), torch.tensor(spans, dtype=torch.float32)
-
-
-def to_characters(text: str) -> list[int]:
-    """CTC labels of a text: 1-based positions in CHARACTERS; 0 is the blank."""
-    return [CHARACTERS.index(c) + 1 for c in text.lower() if c in CHARACTERS]
 
 
 def log_mel_of(samples_BN: Tensor, num_mels: int = 80) -> Tensor:

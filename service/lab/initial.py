@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from service.lab.dataset import CHARACTERS
+from service.lab.targets import CHARACTERS
 from service.lab.vocabulary import TIMESTAMPS
 from service.model.weights import Dims
 

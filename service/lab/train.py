@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from service.lab.dataset import FRAME_S, IGNORE, Recipe, TrainingBatch
+from service.lab.dataset import Recipe, TrainingBatch
 from service.lab.initial import Params, new_params
+from service.lab.targets import FRAME_S, IGNORE
 from service.lab.vocabulary import TIMESTAMPS
 from service.model import decoder, encoder
 from service.model.weights import Dims, Weights, from_state_dict
@@ -68,9 +69,7 @@ def loss_of(
     weights: Weights, params: Params, batch: TrainingBatch, schedule: Schedule
 ) -> tuple[Tensor, float, float]:
     """The weighted loss, and two of its parts: per character (CTC) and per token (attention)."""
-    profile = BUILT_IN["dense"]
-    if batch.dropped:
-        profile = Profile("training", layer=1, sparsity=batch.dropped, selection="stride")
+    profile = Profile("training", sparsity=batch.dropped, selection="stride")
     states, positions = encoder.encode(weights.encoder, batch.mel_BFT, profile)
     ctc = ctc_loss(params, states, batch)
     loss = schedule.ctc_weight * ctc

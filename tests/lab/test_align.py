@@ -8,9 +8,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from service.lab.align import align, best_path, load_spans, word_spans
-from service.lab.dataset import CHARACTERS, to_characters
 from service.lab.initial import new_params
 from service.lab.recipe import Material
+from service.lab.targets import CHARACTERS, to_characters
 from service.model.weights import Dims
 from service.types import WINDOW_SAMPLES
 

@@ -9,8 +9,9 @@ from tokenizers import Tokenizer
 from transformers import WhisperFeatureExtractor
 
 from service.audio.mel import log_mel
-from service.lab.dataset import IGNORE, PACKED_S, Mix, Recipe, log_mel_of, to_characters
+from service.lab.dataset import PACKED_S, Mix, Recipe, log_mel_of
 from service.lab.recipe import Material
+from service.lab.targets import IGNORE, to_characters
 from service.types import WINDOW_SAMPLES
 
 from .conftest import recipe_of
@@ -64,9 +65,7 @@ def test_the_last_phase_has_whole_windows_with_times_inside_them(recipe: Recipe)
 def test_packed_rows_are_full_of_speech_one_utterance_after_another(
     speech: Material, tokenizer: Tokenizer
 ) -> None:
-    recipe = recipe_of(
-        speech, tokenizer, num_steps=20, seconds=30, seed=3, spans=None, curriculum=PACKED
-    )
+    recipe = recipe_of(speech, tokenizer, num_steps=20, seconds=30, seed=3, curriculum=PACKED)
     spoken_s = whole_s = 0.0
     for step in range(20):
         batch = recipe[step]

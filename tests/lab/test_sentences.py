@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import ConfigError
-from service.lab.dataset import CHARACTERS
 from service.lab.sentences import can_be_read, draw_sentence, number, plain, read_books
+from service.lab.targets import CHARACTERS
 
 
 @pytest.mark.parametrize(
