@@ -7,6 +7,7 @@ thread, what is outstanding can still be answered.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Literal
 
 from service.config import ServerConfig
 from service.engine.batcher import Load, Wait, next_batch
-from service.engine.queue import FairQueue
+from service.engine.queue import TURN_WINDOWS, FairQueue
 from service.engine.replies import reject
 from service.errors import DeadlineExceeded, NotReady, WinnowError
 from service.metrics import Metrics
@@ -62,11 +63,13 @@ class Intake:
     def waiting(self) -> tuple[int, float]:
         """Windows ahead of a newcomer, and those answered a second lately, infinite if unknown.
 
-        What is on the device counts: under load a window is in decode for many seconds.
+        Ahead is a turn of each request, waiting or on the device: under load a window is in decode
+        for many seconds, but an hour in half of the slots leaves a newcomer the other half.
         """
         with self._changed:
-            on_device = max(0, len(self._outstanding) - len(self._queue))
-            return on_device + self._queue.num_ahead, self._queue.rate(self._clock())
+            held = Counter(job.request_id for job in self._outstanding)
+            num_ahead = sum(min(number, TURN_WINDOWS) for number in held.values())
+            return num_ahead, self._queue.rate(self._clock())
 
     def submit(self, jobs: Sequence[Job], *, admitted: bool = False) -> None:
         """Accepts all the jobs or none, `admitted` ones while draining too.

@@ -41,11 +41,6 @@ class FairQueue:
         return self._size
 
     @property
-    def num_ahead(self) -> int:
-        """Windows that a newcomer waits for: a turn of each request here."""
-        return sum(min(len(jobs), TURN_WINDOWS) for jobs in self._turns.values())
-
-    @property
     def oldest_submitted(self) -> float:
         """When the first of the requests' next jobs was submitted; infinity where none waits."""
         return min((jobs[0].submitted for jobs in self._turns.values()), default=math.inf)

@@ -53,16 +53,27 @@ def test_decode_time_includes_the_join(start: Start, monkeypatch: pytest.MonkeyP
     assert max(load.decode_s for load in loads) >= JOIN_S
 
 
-def test_ahead_of_a_newcomer_are_the_device_and_a_turn_of_each_request() -> None:
+def test_ahead_of_a_newcomer_is_a_turn_of_each_request_on_the_device_too() -> None:
     intake = Intake(ServerConfig(), Metrics(), lambda: 0.0)
+    assert intake.waiting()[0] == 0
     intake.open()
     intake.submit([*make_jobs("hour", 120), *make_jobs("clip", 1)])
     assert intake.waiting()[0] == 2 + 1
     encoded = intake.next_jobs(Load({}))
-    assert encoded
-    assert intake.waiting()[0] == len(encoded) + 2
+    assert {job.request_id for job in encoded} == {"hour", "clip"}
+    assert intake.waiting()[0] == 2 + 1
     for job in encoded:
         job.reply.set_result(None)  # type: ignore[arg-type]
+    assert intake.waiting()[0] == 2
+
+
+def test_an_hour_alone_keeps_nobody_out_however_many_slots_it_holds() -> None:
+    intake = Intake(ServerConfig(), Metrics(), lambda: 0.0)
+    intake.open()
+    intake.submit(make_jobs("hour", 120))
+    taken = 0
+    while taken < 16:
+        taken += len(intake.next_jobs(Load({"hour": taken} if taken else {})))
     assert intake.waiting()[0] == 2
 
 

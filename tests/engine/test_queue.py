@@ -66,14 +66,6 @@ def test_a_turn_that_was_cut_short_is_not_remembered() -> None:
     ]
 
 
-def test_what_a_newcomer_waits_for_is_a_turn_of_each_request() -> None:
-    queue = FairQueue(1000)
-    assert queue.num_ahead == 0
-    queue.put(make_jobs("hour", 120), now=0)
-    queue.put(make_jobs("clip", 1), now=0)
-    assert queue.num_ahead == 3
-
-
 def test_a_window_that_is_decoded_again_has_had_its_turn() -> None:
     queue = FairQueue(100)
     queue.put(make_jobs("a", 3), now=0)
