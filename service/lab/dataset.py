@@ -6,7 +6,6 @@ and perturbed; or noise alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,9 +18,11 @@ from torch.utils.data import Dataset
 
 from service.audio.mel import compress, mel_power
 from service.lab import augment
+from service.lab.curriculum import Curriculum, Mix, mix_at
 from service.lab.sources import Phrase, Source, Utterance
 from service.lab.speech_set import SpeechSet
 from service.lab.targets import TargetTokens, to_characters
+from service.profiles import BUILT_IN, Profile
 from service.types import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class TrainingBatch:
     """mel_BFT; decoder inputs and targets (B, N); CTC targets, flat, with lengths (B,).
 
     `spans_BN2`: where the word is that a target names, in seconds, or -1 where it names none.
-    `dropped`: the share of the frames that the encoder is to drop, evenly.
+    `profile`: how the encoder is to winnow it.
     """
 
     mel_BFT: Tensor
@@ -47,7 +48,7 @@ class TrainingBatch:
     characters: Tensor
     character_lengths_B: Tensor
     seconds: float
-    dropped: float = 0.0
+    profile: Profile = BUILT_IN["dense"]
 
     def to(self, device: str) -> TrainingBatch:
         """The same on a device; the CTC loss wants its lengths where they are."""
@@ -63,54 +64,13 @@ class TrainingBatch:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Mix:
-    """What a batch is drawn from until step `until`: `long_share` of the batches are whole 30 s
-    windows, `packed_share` rows full of speech, the others short windows; of at most `most_words`
-    words an utterance. `lone_share` of the whole windows hold one utterance. The encoder drops
-    `dropped` of the frames of packed rows."""
-
-    until: float
-    long_share: float
-    most_words: int
-    perturbed: float
-    batch_share: float = 1.0
-    lone_share: float = 0.5
-    packed_share: float = 0.0
-    dropped: float = 0.0
-
-
-Curriculum = tuple[Mix, ...]
-
-# Short, little perturbed strings until attention aligns; then everything, and 30 s windows; at last
-# windows full of digits, in which it has to keep its place.
-DIGITS_STEPS = 12_250
-DIGITS_FIRST: Curriculum = (
-    Mix(1200, 0.0, most_words=3, perturbed=0.3, batch_share=0.5),
-    Mix(2250, 0.03, most_words=10, perturbed=0.7),
-    Mix(4000, 0.2, most_words=10, perturbed=0.9),
-    Mix(DIGITS_STEPS, 0.45, most_words=10, perturbed=0.8),
-    Mix(math.inf, 0.5, most_words=20, perturbed=0.7, lone_share=0.2),
-)
-# English goes on from a model of digits, whose steps it counts on. Until its words are found, the
-# more speech it hears in an hour of training the better: rows without pauses, at half the frames.
-ENGLISH: Curriculum = (
-    Mix(DIGITS_STEPS + 22_000, 0.04, 32, perturbed=0.3, packed_share=0.9, dropped=0.5),
-    Mix(math.inf, 0.2, 32, perturbed=0.6, lone_share=0.3, packed_share=0.4),
-)
-
-
-def mix_at(curriculum: Curriculum, step: int) -> Mix:
-    """The mix of a step."""
-    return next(mix for mix in curriculum if step < mix.until)
-
-
 class Recipe(Dataset[TrainingBatch]):
     """Batch `step` of a run, of about `seconds` of audio, from sources by their shares."""
 
     def __init__(
         self,
-        sources: Sequence[tuple[float, Source]],
+        digits: Source,
+        sentences: Source | None,
         noises: SpeechSet,
         tokenizer: Tokenizer,
         curriculum: Curriculum,
@@ -119,8 +79,7 @@ class Recipe(Dataset[TrainingBatch]):
         seconds: float,
         seed: int,
     ) -> None:
-        self.sources = [source for _, source in sources]
-        self.shares = np.array([share for share, _ in sources])
+        self.digits, self.sentences = digits, sentences
         self.noises, self.curriculum = noises, curriculum
         self.num_steps, self.seconds, self.seed = num_steps, seconds, seed
         self.tokens = TargetTokens(tokenizer)
@@ -134,35 +93,34 @@ class Recipe(Dataset[TrainingBatch]):
         draw = rng.random()
         if draw < mix.long_share:
             examples = [self._long(rng, mix) for _ in range(max(1, round(self.seconds / 30)))]
-            return self._batch(examples, WINDOW_SAMPLES, rng, mix.perturbed)
+            batch = self._batch(examples, WINDOW_SAMPLES, rng, mix.perturbed)
+            return replace(batch, profile=mix.profile_of_window(rng))
         if draw < mix.long_share + mix.packed_share:
             seconds = float(rng.uniform(4, PACKED_S))
             count = max(1, round(self.seconds / seconds))
             rows = [self._packed(rng, seconds, mix) for _ in range(count)]
             length = max(len(row.samples) for row in rows)
-            return replace(self._batch(rows, length, rng, mix.perturbed), dropped=mix.dropped)
+            profile = Profile("training", sparsity=mix.dropped, selection="stride")
+            return replace(self._batch(rows, length, rng, mix.perturbed), profile=profile)
         # Utterances of about the same number of words are about as long, and little is padding.
         most = int(rng.integers(1, mix.most_words + 1))
         least = max(1, most - 2 - most // 8)
         examples, longest = [], 0
         enough = self.seconds * mix.batch_share * SAMPLE_RATE
         while len(examples) * longest < enough:
-            examples.append(self._short(rng, least, most, mix.perturbed))
+            examples.append(self._short(rng, least, most, mix))
             longest = max(longest, len(examples[-1].samples))
         return self._batch(examples, longest, rng, mix.perturbed)
 
-    def _short(
-        self, rng: np.random.Generator, least: int, most: int, perturbed: float
-    ) -> Utterance:
+    def _short(self, rng: np.random.Generator, least: int, most: int, mix: Mix) -> Utterance:
         if rng.random() < 0.06:
             return Utterance(self._background(rng, int(rng.uniform(1, 4) * SAMPLE_RATE)), ())
-        said = (
-            self._several(rng, least, most) if rng.random() < 0.4 else self._draw(rng, least, most)
-        )
+        draw = self._several if rng.random() < 0.4 else self._draw
+        said = draw(rng, least, most, mix)
         lead, tail = (rng.uniform(0, 0.8, 2) * SAMPLE_RATE).astype(int)
         placed = np.pad(said.samples, (lead, tail))[:WINDOW_SAMPLES]
         phrases = tuple(phrase.shifted(lead / SAMPLE_RATE) for phrase in said.phrases)
-        return Utterance(self._perturb(placed, rng, perturbed), phrases)
+        return Utterance(self._perturb(placed, rng, mix.perturbed), phrases)
 
     def _packed(self, rng: np.random.Generator, seconds: float, mix: Mix) -> Utterance:
         """Utterances with hardly a pause between, by different voices, until none fits."""
@@ -170,7 +128,7 @@ class Recipe(Dataset[TrainingBatch]):
         left = seconds
         for _ in range(PACKED_TRIES):
             most = min(max(1, int(left * WORDS_PER_S)), mix.most_words)
-            one = self._draw(rng, (most + 1) // 2, most)
+            one = self._draw(rng, (most + 1) // 2, most, mix)
             if len(one.samples) <= left * SAMPLE_RATE:
                 said.append(one)
                 left -= len(one.samples) / SAMPLE_RATE + LEAST_GAP_S
@@ -182,11 +140,11 @@ class Recipe(Dataset[TrainingBatch]):
         placed = _one_after_another(said, gaps, int(seconds * SAMPLE_RATE))
         return Utterance(self._perturb(placed.samples, rng, mix.perturbed), placed.phrases)
 
-    def _several(self, rng: np.random.Generator, least: int, most: int) -> Utterance:
+    def _several(self, rng: np.random.Generator, least: int, most: int, mix: Mix) -> Utterance:
         """As many words in two to four utterances: after a pause a text goes on."""
         count = int(rng.integers(2, 5))
         each = max(1, most // count)
-        said = [self._draw(rng, max(1, least // count), each) for _ in range(count)]
+        said = [self._draw(rng, max(1, least // count), each, mix) for _ in range(count)]
         return _one_after_another(said, rng.uniform(0.3, 2.5, count), WINDOW_SAMPLES)
 
     def _long(self, rng: np.random.Generator, mix: Mix) -> Utterance:
@@ -194,14 +152,15 @@ class Recipe(Dataset[TrainingBatch]):
             return Utterance(self._background(rng, WINDOW_SAMPLES), ())
         # Most windows that a service sees hold one utterance and a lot of padding.
         count = 1 if rng.random() < mix.lone_share else int(rng.integers(2, 8))
-        said = [self._draw(rng, 1, mix.most_words) for _ in range(count)]
+        said = [self._draw(rng, 1, mix.most_words, mix) for _ in range(count)]
         pauses = np.array([rng.uniform(0, 1), *rng.uniform(0.6, 3, count - 1)])
         placed = _one_after_another(said, pauses, WINDOW_SAMPLES)
         spoken = self._perturb(placed.samples, rng, mix.perturbed)
         return Utterance(np.pad(spoken, (0, WINDOW_SAMPLES - len(spoken))), placed.phrases)
 
-    def _draw(self, rng: np.random.Generator, least: int, most: int) -> Utterance:
-        source = self.sources[int(rng.choice(len(self.sources), p=self.shares / self.shares.sum()))]
+    def _draw(self, rng: np.random.Generator, least: int, most: int, mix: Mix) -> Utterance:
+        digits = rng.random() < mix.digit_share
+        source = self.digits if digits or self.sentences is None else self.sentences
         return source.draw(rng, least, most)
 
     def _perturb(self, samples: Samples, rng: np.random.Generator, share: float) -> Samples:

@@ -19,11 +19,12 @@ from service.errors import ConfigError
 from service.lab import corpus, synthesis
 from service.lab.align import align, load_spans
 from service.lab.corpus import Row
-from service.lab.dataset import DIGITS_FIRST, DIGITS_STEPS, ENGLISH, Curriculum, Recipe
+from service.lab.curriculum import DIGITS_FIRST, DIGITS_STEPS, ENGLISH, Curriculum
+from service.lab.dataset import Recipe
 from service.lab.export import export
 from service.lab.initial import Params, new_params
 from service.lab.sentences import draw_sentence, plain, read_books
-from service.lab.sources import DigitStrings, Sentences, Source, Span
+from service.lab.sources import DigitStrings, Sentences, Span
 from service.lab.speech_set import SpeechSet, load_speech
 from service.lab.train import Schedule, fit_ctc_head, train
 from service.lab.vocabulary import train_vocabulary
@@ -44,8 +45,7 @@ class Domain:
     """What a model is to understand, and the shape and schedule that suit it.
 
     `restart_rate` is for a run that goes on from a checkpoint. `align_at`: steps of a run after
-    which the CTC branch can say where words are; `digit_share` of the utterances are digit strings,
-    the others sentences.
+    which the CTC branch can say where words are.
     """
 
     curriculum: Curriculum
@@ -58,8 +58,11 @@ class Domain:
     warm_up: int
     mask_from: int
     align_at: int
-    digit_share: float
     limits: str
+
+    @property
+    def has_sentences(self) -> bool:
+        return any(mix.digit_share < 1 for mix in self.curriculum)
 
 
 DOMAINS = {
@@ -74,7 +77,6 @@ DOMAINS = {
         warm_up=200,
         mask_from=1200,
         align_at=2500,
-        digit_share=1.0,
         limits="It was trained to read connected spoken English digits (zero to nine, and oh) and "
         "nothing else: on other speech its words are wrong.",
     ),
@@ -89,7 +91,6 @@ DOMAINS = {
         warm_up=200,
         mask_from=DIGITS_STEPS + 20_000,
         align_at=3000,
-        digit_share=0.2,
         limits="It was trained on a few hours of read English and on synthetic voices: on other "
         "speech many of its words are wrong.",
     ),
@@ -181,7 +182,7 @@ def prepare(plan: Plan) -> Material:
     digits, synthetic, noises = (
         load_speech(data / name) for name in ("digits", "synthetic", "noise")
     )
-    if DOMAINS[plan.domain].digit_share == 1:
+    if not DOMAINS[plan.domain].has_sentences:
         return Material(digits, synthetic, noises)
     for name in REAL_SETS:
         corpus.prepare(plan.corpus, data / name, partial(_is_train, name), plain)
@@ -231,15 +232,13 @@ def _recipe(
 ) -> Recipe:
     domain = DOMAINS[plan.domain]
     strings = DigitStrings(material.digits, material.synthetic, spans.get("synthetic"))
-    sources: list[tuple[float, Source]] = [(domain.digit_share, strings)]
-    if material.sentences:
-        sets = [
-            (speech, SENTENCE_SHARES[name], spans.get(name))
-            for name, speech in material.sentences.items()
-        ]
-        sources.append((1 - domain.digit_share, Sentences(sets)))
+    sets = [
+        (speech, SENTENCE_SHARES[name], spans.get(name))
+        for name, speech in material.sentences.items()
+    ]
     return Recipe(
-        sources,
+        strings,
+        Sentences(sets) if sets else None,
         material.noises,
         tokenizer,
         domain.curriculum,

@@ -23,7 +23,7 @@ from service.lab.targets import FRAME_S, IGNORE
 from service.lab.vocabulary import TIMESTAMPS
 from service.model import decoder, encoder
 from service.model.weights import Dims, Weights, from_state_dict
-from service.profiles import BUILT_IN, Profile
+from service.profiles import BUILT_IN
 
 ALIGNMENT_HEAD = 0  # of every decoder layer
 
@@ -42,6 +42,7 @@ class Schedule:
     mask_from: int = 1200
     ctc_weight: float = 0.4
     alignment_weight: float = 0.3
+    heed_weight: float = 0.2
     timestamp_weight: float = 0.5
     average: float = 0.998
     save_every: int = 250
@@ -69,8 +70,9 @@ def loss_of(
     weights: Weights, params: Params, batch: TrainingBatch, schedule: Schedule
 ) -> tuple[Tensor, float, float]:
     """The weighted loss, and two of its parts: per character (CTC) and per token (attention)."""
-    profile = Profile("training", sparsity=batch.dropped, selection="stride")
-    states, positions = encoder.encode(weights.encoder, batch.mel_BFT, profile)
+    states, positions, scores = encoder.encode_watched(
+        weights.encoder, batch.mel_BFT, batch.profile
+    )
     ctc = ctc_loss(params, states, batch)
     loss = schedule.ctc_weight * ctc
     heads = [(layer, ALIGNMENT_HEAD) for layer in range(len(weights.decoder.layers))]
@@ -81,6 +83,8 @@ def loss_of(
     alignment = sum(misalignment(each, batch.spans_BN2, positions) for each in attention_BNT)
     loss = loss + (1 - schedule.ctc_weight) * attention
     loss = loss + schedule.alignment_weight * alignment / len(heads)
+    if scores is not None and batch.profile.selection == "attention":
+        loss = loss + schedule.heed_weight * unheeded(scores, batch.spans_BN2)
     return loss, float(ctc.detach()), float(attention.detach())
 
 
@@ -148,6 +152,21 @@ def misalignment(attention_BNT: Tensor, spans_BN2: Tensor, positions_BT: Tensor)
     known = inside.any(-1)
     share = (attention_BNT * inside).sum(-1)[known]
     return -(share + 1e-4).log().mean() if len(share) else attention_BNT.new_zeros(())
+
+
+def unheeded(scores_BT: Tensor, spans_BN2: Tensor) -> Tensor:
+    """How far the attention that frames receive is from an even share for each that has speech.
+
+    Cross-entropy less its least value, mean over the windows in which something is said.
+    Which frames are kept has no gradient; this says that those with words are to be.
+    """
+    times_T1 = (torch.arange(scores_BT.shape[1], device=scores_BT.device) * FRAME_S)[:, None]
+    starts, ends = spans_BN2[:, None, :, 0], spans_BN2[:, None, :, 1]
+    spoken_BT = ((times_T1 >= starts) & (times_T1 < ends)).any(-1)
+    count_B = spoken_BT.sum(1)
+    costs_B = -((scores_BT + 1e-9).log() * spoken_BT).sum(1)[count_B > 0]
+    count_B = count_B[count_B > 0]
+    return (costs_B / count_B - count_B.log()).mean() if len(count_B) else scores_BT.new_zeros(())
 
 
 def mask(mel_BFT: Tensor, generator: torch.Generator) -> Tensor:

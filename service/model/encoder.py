@@ -18,6 +18,15 @@ def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[
     `mel_BFT`: (B, mels, 2T), T at most the checkpoint's 1500. Returns the states (B, k, D) and
     their original frame positions (B, k), int64; a dense profile keeps k = T.
     """
+    states, positions, _ = encode_watched(weights, mel_BFT, profile)
+    return states, positions
+
+
+def encode_watched(
+    weights: EncoderWeights, mel_BFT: Tensor, profile: Profile
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The same, and the scores (B, T) by which frames were kept, or None where all were."""
+    scores: Tensor | None = None
     states = embed(weights, mel_BFT)
     num_windows, num_frames, _ = states.shape
     positions = torch.arange(num_frames, device=states.device).expand(num_windows, -1)
@@ -36,7 +45,7 @@ def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[
         states = mlp(states, layer.mlp)
         if not profile.is_dense and number == profile.layer:
             states = states.gather(1, positions[..., None].expand(-1, -1, states.shape[-1]))
-    return norm(states, weights.norm), positions
+    return norm(states, weights.norm), positions, scores
 
 
 def embed(weights: EncoderWeights, mel_BFT: Tensor) -> Tensor:

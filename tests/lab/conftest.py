@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from service.lab.dataset import DIGITS_FIRST, Curriculum, Recipe
+from service.lab.curriculum import DIGITS_FIRST, Curriculum
+from service.lab.dataset import Recipe
 from service.lab.recipe import Material
 from service.lab.sources import DigitStrings, Span
 from service.lab.speech_set import SpeechSet
@@ -72,7 +73,8 @@ def recipe_of(
     """Batches of digit strings alone."""
     strings = DigitStrings(speech.digits, speech.synthetic, spans)
     return Recipe(
-        [(1.0, strings)],
+        strings,
+        None,
         speech.noises,
         tokenizer,
         curriculum,

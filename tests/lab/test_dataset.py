@@ -9,8 +9,10 @@ from tokenizers import Tokenizer
 from transformers import WhisperFeatureExtractor
 
 from service.audio.mel import log_mel
-from service.lab.dataset import PACKED_S, Mix, Recipe, log_mel_of
+from service.lab.curriculum import Mix
+from service.lab.dataset import PACKED_S, Recipe, log_mel_of
 from service.lab.recipe import Material
+from service.lab.sources import Phrase, Utterance
 from service.lab.targets import IGNORE, to_characters
 from service.types import WINDOW_SAMPLES
 
@@ -18,6 +20,16 @@ from .conftest import recipe_of
 
 LONG = 5_000  # a step of the last phase, where whole windows are drawn
 PACKED = (Mix(math.inf, 0.0, most_words=10, perturbed=0.3, packed_share=1.0, dropped=0.5),)
+
+(TICK,) = to_characters("q")  # which no digit is spelled with
+
+
+class Ticks:
+    """Says "q" and nothing else."""
+
+    def draw(self, rng: np.random.Generator, least: int, most: int) -> Utterance:
+        phrase = Phrase(("q",), 0.0, 0.2, ((0.0, 0.2),))
+        return Utterance(rng.standard_normal(3_200).astype(np.float32), (phrase,))
 
 
 @pytest.fixture
@@ -70,7 +82,7 @@ def test_packed_rows_are_full_of_speech_one_utterance_after_another(
     for step in range(20):
         batch = recipe[step]
         assert torch.equal(batch.spans_BN2, recipe[step].spans_BN2)
-        assert batch.dropped == 0.5
+        assert (batch.profile.selection, batch.profile.sparsity) == ("stride", 0.5)
         row_s = batch.mel_BFT.shape[-1] / 100
         assert row_s <= PACKED_S + 0.02
         whole_s += batch.seconds
@@ -80,6 +92,31 @@ def test_packed_rows_are_full_of_speech_one_utterance_after_another(
             assert said.max() <= row_s
             spoken_s += float((said[:, 1] - said[:, 0]).sum())
     assert spoken_s > 0.6 * whole_s  # within a string of digits are gaps too
+
+
+def test_frames_of_some_whole_windows_are_dropped_by_attention(
+    speech: Material, tokenizer: Tokenizer
+) -> None:
+    mix = Mix(math.inf, 1.0, most_words=3, perturbed=0.0, winnowed_share=0.5)
+    recipe = recipe_of(speech, tokenizer, num_steps=60, seconds=30, seed=3, curriculum=(mix,))
+    profiles = [recipe[step].profile for step in range(60)]
+    winnowed = [profile for profile in profiles if not profile.is_dense]
+    assert 15 < len(winnowed) < 45
+    assert {profile.selection for profile in winnowed} == {"attention"}
+    assert {profile.layer for profile in winnowed} == {1, 2, 3, 4}
+    assert all(0.2 <= profile.sparsity <= 0.8 for profile in winnowed)
+    assert recipe[7].profile == profiles[7]
+
+
+def test_a_mix_says_how_many_utterances_are_digits(speech: Material, tokenizer: Tokenizer) -> None:
+    counts = {}
+    for share in (0.0, 0.3, 1.0):
+        mix = Mix(math.inf, 0.0, most_words=4, perturbed=0.0, digit_share=share)
+        recipe = recipe_of(speech, tokenizer, num_steps=10, seconds=30, seed=3, curriculum=(mix,))
+        recipe.sentences = Ticks()
+        batches = [recipe[step] for step in range(10)]
+        counts[share] = sum(int((batch.characters == TICK).sum()) for batch in batches)
+    assert counts[0.0] > counts[0.3] > counts[1.0] == 0
 
 
 def test_every_timed_word_is_a_segment_and_its_span_is_told(recipe: Recipe) -> None:

@@ -13,11 +13,20 @@ from service.lab.dataset import Recipe
 from service.lab.export import export
 from service.lab.initial import new_params
 from service.lab.recipe import Material
-from service.lab.train import Schedule, loss_of, mask, misalignment, token_loss, train
+from service.lab.train import (
+    Schedule,
+    loss_of,
+    mask,
+    misalignment,
+    token_loss,
+    train,
+    unheeded,
+)
 from service.model import decoder, encoder
 from service.model.checkpoint import load_checkpoint
+from service.model.encoder import encode_watched
 from service.model.weights import Dims, from_state_dict
-from service.profiles import BUILT_IN
+from service.profiles import BUILT_IN, Profile
 
 from .conftest import recipe_of
 
@@ -46,13 +55,17 @@ def test_a_stopped_run_goes_on_exactly_where_it_was(
     assert len((tmp_path / "halves" / "curve.tsv").read_text().splitlines()) == 4
 
 
-@pytest.mark.parametrize("dropped", [0.0, 0.5])
+STRIDE = Profile("stride", sparsity=0.5, selection="stride")
+WINNOWED = Profile("winnowed", layer=1, sparsity=0.5)
+
+
+@pytest.mark.parametrize("profile", [BUILT_IN["dense"], STRIDE, WINNOWED], ids=lambda p: p.name)
 def test_training_lowers_the_loss_of_a_batch(
-    speech: Material, tokenizer: Tokenizer, dims: Dims, dropped: float
+    speech: Material, tokenizer: Tokenizer, dims: Dims, profile: Profile
 ) -> None:
     params = new_params(dims, seed=0)
     weights = from_state_dict(params, dims)
-    batch = replace(short(speech, tokenizer, 1)[0], dropped=dropped)
+    batch = replace(short(speech, tokenizer, 1)[0], profile=profile)
     optimiser = torch.optim.Adam([p for p in params.values() if p.requires_grad], lr=3e-3)
     losses = []
     for _ in range(12):
@@ -81,11 +94,42 @@ def test_frames_are_dropped_where_a_batch_asks_for_it(
     params = new_params(dims, seed=0)
     weights = from_state_dict(params, dims)
     batch = short(speech, tokenizer, 1)[0]
-    dense, again, dropped = (
-        loss_of(weights, params, replace(batch, dropped=share), schedule())[1]
-        for share in (0.0, 0.0, 0.5)
+    dense, again, stride, winnowed = (
+        loss_of(weights, params, replace(batch, profile=profile), schedule())[1]
+        for profile in (BUILT_IN["dense"], BUILT_IN["dense"], STRIDE, WINNOWED)
     )
-    assert dense == again != dropped
+    assert dense == again
+    assert len({dense, stride, winnowed}) == 3
+
+
+def test_attention_learns_to_fall_on_the_frames_in_which_something_is_said(
+    speech: Material, tokenizer: Tokenizer, dims: Dims
+) -> None:
+    params = new_params(dims, seed=0)
+    weights = from_state_dict(params, dims)
+    batch = replace(short(speech, tokenizer, 1)[0], profile=WINNOWED)
+    only = replace(schedule(), ctc_weight=0.0, alignment_weight=0.0, heed_weight=100.0)
+    optimiser = torch.optim.Adam([p for p in params.values() if p.requires_grad], lr=1e-3)
+    costs = []
+    for _ in range(20):
+        _, _, scores = encode_watched(weights.encoder, batch.mel_BFT, WINNOWED)
+        assert scores is not None
+        costs.append(float(unheeded(scores, batch.spans_BN2).detach()))
+        optimiser.zero_grad()
+        loss_of(weights, params, batch, only)[0].backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    assert costs[-1] < 0.8 * costs[0]
+
+
+def test_attention_that_is_spread_evenly_over_what_is_said_costs_nothing() -> None:
+    spans_BN2 = torch.tensor([[[0.02, 0.06], [-1.0, -1.0]], [[-1.0, -1.0], [-1.0, -1.0]]])
+    even, uneven, elsewhere = (
+        float(unheeded(torch.tensor([row, [0.25] * 4]), spans_BN2))
+        for row in ([0, 0.5, 0.5, 0], [0, 0.9, 0.1, 0], [0.5, 0, 0, 0.5])
+    )
+    assert abs(even) < 1e-6
+    assert 0.1 < uneven < 1 < 5 < elsewhere
+    assert unheeded(torch.ones(1, 4), -torch.ones(1, 2, 2)) == 0
 
 
 def test_a_near_timestamp_costs_less_than_a_far_one_and_a_wrong_word() -> None:
