@@ -77,7 +77,7 @@ def add_commands(subparsers: Any) -> None:
     evaluate.add_argument(
         "--selection", default="attention", help="what the grid keeps frames by (%(default)s)"
     )
-    evaluate.add_argument("--strings", type=int, default=200, help="digit strings per domain")
+    evaluate.add_argument("--strings", type=int, default=200, help="at most so many per domain")
     evaluate.add_argument("--threads", type=int, default=0, help="torch threads (default: torch's)")
     evaluate.add_argument(
         "--times", action="store_true", help="errors of word times instead of words"

@@ -57,8 +57,11 @@ def _sentences(places: Places) -> list[Utterance]:
 
 
 def _librispeech(places: Places) -> list[Utterance]:
+    """As many as there are to be strings, evenly from all, so that every speaker is among them."""
     read = whole(_recorded(places, "librispeech", "test", plain))
-    return [u for u in read if len(u.samples) <= WINDOW_SAMPLES]
+    fitting = [u for u in read if len(u.samples) <= WINDOW_SAMPLES]
+    count = min(places.strings, len(fitting))
+    return [fitting[i * len(fitting) // count] for i in range(count)]
 
 
 def _noise(places: Places) -> list[Utterance]:

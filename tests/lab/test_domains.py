@@ -67,6 +67,15 @@ def test_read_speech_is_what_fits_a_window_with_plain_transcripts(places: Places
     assert [each.text for each in DOMAINS["librispeech"].utterances(places)] == ["one two"]
 
 
+def test_of_many_recordings_some_of_every_part_are_taken(places: Places, tmp_path: Path) -> None:
+    said = [DIGITS[i] for i in range(8)]
+    corpus = write_corpus(tmp_path / "many", [("librispeech", "test", word) for word in said])
+    some = DOMAINS["librispeech"].utterances(Places(corpus, places.data, 3))
+    assert [each.text for each in some] == [said[0], said[2], said[5]]
+    every = DOMAINS["librispeech"].utterances(Places(corpus, places.data, 30))
+    assert [each.text for each in every] == said
+
+
 def test_noise_of_both_splits_is_cut_into_windows(places: Places) -> None:
     lengths = [len(each.samples) / 16_000 for each in DOMAINS["noise"].utterances(places)]
     assert lengths == pytest.approx([30, 3, 30, 3])
