@@ -14,6 +14,7 @@ from service.audio.decode import decode
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.lab import corpus
+from service.lab.domains import DOMAINS, Places
 from service.lab.evaluate import connected_digits, score, transcribe
 from service.lab.speech_set import load_speech
 from service.lab.wer import word_errors, words_of
@@ -110,7 +111,15 @@ def test_connected_digits_of_a_speaker_it_never_heard(model: SpeechModel, tmp_pa
         lambda row: row["split"] == "test" and row["path"].startswith("digits/"),
     )
     strings = connected_digits(load_speech(tmp_path), 40)
-    assert score(model, strings, BUILT_IN["dense"]).wer <= 0.1
+    for profile in ("dense", "balanced"):
+        assert score(model, strings, BUILT_IN[profile]).wer <= 0.08
+
+
+@needs_corpus
+def test_some_of_what_people_read_to_it(model: SpeechModel, tmp_path: Path) -> None:
+    places = Places(CORPUS, tmp_path, strings=24)
+    read = DOMAINS["librispeech"].utterances(places)
+    assert score(model, read, BUILT_IN["dense"]).wer <= 0.95
 
 
 @needs_corpus

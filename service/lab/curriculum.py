@@ -16,7 +16,8 @@ class Mix:
 
     `long_share` of the batches are whole 30 s windows, `lone_share` of these with one utterance;
     `packed_share` are rows full of speech; the others are short windows. `digit_share` of the
-    utterances are strings of digits, the others sentences, of at most `most_words` words.
+    utterances are strings of digits, the others sentences, of at most `most_words` words; in
+    `alike_share` of what holds several, all are of one kind, as they are in what people record.
     The encoder drops `dropped` of the frames of packed rows, evenly, and of `winnowed_share` of
     the whole windows some, by attention.
     """
@@ -31,6 +32,13 @@ class Mix:
     dropped: float = 0.0
     winnowed_share: float = 0.0
     digit_share: float = 1.0
+    alike_share: float = 0.0
+
+    def digit_share_of_one(self, rng: np.random.Generator) -> float:
+        """Of what is put together from several utterances: all digits, none, or some."""
+        if rng.random() >= self.alike_share:
+            return self.digit_share
+        return float(rng.random() < self.digit_share)
 
     def profile_of_window(self, rng: np.random.Generator) -> Profile:
         """Of a whole window: frames dropped by attention, as the service does it, or none."""
@@ -75,6 +83,7 @@ ENGLISH: Curriculum = (
         dropped=0.5,
         winnowed_share=0.6,
         digit_share=0.35,
+        alike_share=0.7,
     ),
 )
 

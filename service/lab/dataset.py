@@ -115,8 +115,10 @@ class Recipe(Dataset[TrainingBatch]):
     def _short(self, rng: np.random.Generator, least: int, most: int, mix: Mix) -> Utterance:
         if rng.random() < 0.06:
             return Utterance(self._background(rng, int(rng.uniform(1, 4) * SAMPLE_RATE)), ())
-        draw = self._several if rng.random() < 0.4 else self._draw
-        said = draw(rng, least, most, mix)
+        if rng.random() < 0.4:
+            said = self._several(rng, least, most, mix)
+        else:
+            said = self._draw(rng, least, most, mix.digit_share)
         lead, tail = (rng.uniform(0, 0.8, 2) * SAMPLE_RATE).astype(int)
         placed = np.pad(said.samples, (lead, tail))[:WINDOW_SAMPLES]
         phrases = tuple(phrase.shifted(lead / SAMPLE_RATE) for phrase in said.phrases)
@@ -124,11 +126,12 @@ class Recipe(Dataset[TrainingBatch]):
 
     def _packed(self, rng: np.random.Generator, seconds: float, mix: Mix) -> Utterance:
         """Utterances with hardly a pause between, by different voices, until none fits."""
+        digit_share = mix.digit_share_of_one(rng)
         said: list[Utterance] = []
         left = seconds
         for _ in range(PACKED_TRIES):
             most = min(max(1, int(left * WORDS_PER_S)), mix.most_words)
-            one = self._draw(rng, (most + 1) // 2, most, mix)
+            one = self._draw(rng, (most + 1) // 2, most, digit_share)
             if len(one.samples) <= left * SAMPLE_RATE:
                 said.append(one)
                 left -= len(one.samples) / SAMPLE_RATE + LEAST_GAP_S
@@ -144,7 +147,8 @@ class Recipe(Dataset[TrainingBatch]):
         """As many words in two to four utterances: after a pause a text goes on."""
         count = int(rng.integers(2, 5))
         each = max(1, most // count)
-        said = [self._draw(rng, max(1, least // count), each, mix) for _ in range(count)]
+        digit_share = mix.digit_share_of_one(rng)
+        said = [self._draw(rng, max(1, least // count), each, digit_share) for _ in range(count)]
         return _one_after_another(said, rng.uniform(0.3, 2.5, count), WINDOW_SAMPLES)
 
     def _long(self, rng: np.random.Generator, mix: Mix) -> Utterance:
@@ -152,14 +156,17 @@ class Recipe(Dataset[TrainingBatch]):
             return Utterance(self._background(rng, WINDOW_SAMPLES), ())
         # Most windows that a service sees hold one utterance and a lot of padding.
         count = 1 if rng.random() < mix.lone_share else int(rng.integers(2, 8))
-        said = [self._draw(rng, 1, mix.most_words, mix) for _ in range(count)]
+        digit_share = mix.digit_share_of_one(rng)
+        said = [self._draw(rng, 1, mix.most_words, digit_share) for _ in range(count)]
         pauses = np.array([rng.uniform(0, 1), *rng.uniform(0.6, 3, count - 1)])
         placed = _one_after_another(said, pauses, WINDOW_SAMPLES)
         spoken = self._perturb(placed.samples, rng, mix.perturbed)
         return Utterance(np.pad(spoken, (0, WINDOW_SAMPLES - len(spoken))), placed.phrases)
 
-    def _draw(self, rng: np.random.Generator, least: int, most: int, mix: Mix) -> Utterance:
-        digits = rng.random() < mix.digit_share
+    def _draw(
+        self, rng: np.random.Generator, least: int, most: int, digit_share: float
+    ) -> Utterance:
+        digits = rng.random() < digit_share
         source = self.digits if digits or self.sentences is None else self.sentences
         return source.draw(rng, least, most)
 

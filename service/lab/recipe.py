@@ -91,8 +91,8 @@ DOMAINS = {
         warm_up=200,
         mask_from=DIGITS_STEPS + 20_000,
         align_at=3000,
-        limits="It was trained on a few hours of read English and on synthetic voices: on other "
-        "speech many of its words are wrong.",
+        limits="It reads spoken English digits. It learned ordinary English from synthetic voices "
+        "and three hours of real ones, and gets most words of a real one wrong.",
     ),
 }
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -117,6 +118,35 @@ def test_a_mix_says_how_many_utterances_are_digits(speech: Material, tokenizer: 
         batches = [recipe[step] for step in range(10)]
         counts[share] = sum(int((batch.characters == TICK).sum()) for batch in batches)
     assert counts[0.0] > counts[0.3] > counts[1.0] == 0
+
+
+@pytest.mark.parametrize("packed", [0.0, 1.0])
+@pytest.mark.parametrize("alike", [0.0, 1.0])
+def test_what_holds_several_utterances_is_of_one_kind_where_a_mix_says_so(
+    speech: Material, tokenizer: Tokenizer, packed: float, alike: float
+) -> None:
+    mix = Mix(
+        math.inf,
+        1.0 - packed,
+        most_words=4,
+        perturbed=0.0,
+        lone_share=0.0,
+        packed_share=packed,
+        digit_share=0.5,
+        alike_share=alike,
+    )
+    recipe = recipe_of(speech, tokenizer, num_steps=12, seconds=30, seed=3, curriculum=(mix,))
+    recipe.sentences = Ticks()
+    kinds = set()
+    for step in range(12):
+        batch = recipe[step]
+        left = iter(batch.characters.tolist())
+        for length in batch.character_lengths_B.tolist():
+            said = set(itertools.islice(left, length)) - set(to_characters(" "))
+            kinds |= {(TICK in said, bool(said - {TICK}))} if said else set()
+    ticks, digits, mixed = (True, False), (False, True), (True, True)
+    assert kinds >= {ticks, digits}
+    assert (mixed in kinds) is (alike == 0)
 
 
 def test_every_timed_word_is_a_segment_and_its_span_is_told(recipe: Recipe) -> None:
