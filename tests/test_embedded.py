@@ -15,8 +15,7 @@ from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.lab import corpus
 from service.lab.domains import DOMAINS, Places
-from service.lab.evaluate import connected_digits, score, transcribe
-from service.lab.speech_set import load_speech
+from service.lab.evaluate import score, transcribe
 from service.lab.wer import word_errors, words_of
 from service.metrics import Metrics
 from service.model.load import load_model
@@ -105,12 +104,7 @@ def test_silence_has_no_text(pipeline: Pipeline, tmp_path: Path, profile: str, v
 
 @needs_corpus
 def test_connected_digits_of_a_speaker_it_never_heard(model: SpeechModel, tmp_path: Path) -> None:
-    corpus.prepare(
-        CORPUS,
-        tmp_path,
-        lambda row: row["split"] == "test" and row["path"].startswith("digits/"),
-    )
-    strings = connected_digits(load_speech(tmp_path), 40)
+    strings = DOMAINS["digits"].utterances(Places(CORPUS, tmp_path, strings=40))
     for profile in ("dense", "balanced"):
         assert score(model, strings, BUILT_IN[profile]).wer <= 0.08
 

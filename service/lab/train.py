@@ -146,11 +146,8 @@ def misalignment(attention_BNT: Tensor, spans_BN2: Tensor, positions_BT: Tensor)
     Where the words are is known, because we put them there: one head of each decoder layer is
     told, and attention aligns without thousands of steps of search.
     """
-    frames_B1T = (positions_BT * FRAME_S)[:, None]
-    starts, ends = spans_BN2[..., :1], spans_BN2[..., 1:]
-    inside = (frames_B1T >= starts) & (frames_B1T < ends)
-    known = inside.any(-1)
-    share = (attention_BNT * inside).sum(-1)[known]
+    inside_BNT = _inside(positions_BT, spans_BN2)
+    share = (attention_BNT * inside_BNT).sum(-1)[inside_BNT.any(-1)]
     return -(share + 1e-4).log().mean() if len(share) else attention_BNT.new_zeros(())
 
 
@@ -160,13 +157,20 @@ def unheeded(scores_BT: Tensor, spans_BN2: Tensor) -> Tensor:
     Cross-entropy less its least value, mean over the windows in which something is said.
     Which frames are kept has no gradient; this says that those with words are to be.
     """
-    times_T1 = (torch.arange(scores_BT.shape[1], device=scores_BT.device) * FRAME_S)[:, None]
-    starts, ends = spans_BN2[:, None, :, 0], spans_BN2[:, None, :, 1]
-    spoken_BT = ((times_T1 >= starts) & (times_T1 < ends)).any(-1)
+    frames_1T = torch.arange(scores_BT.shape[1], device=scores_BT.device)[None]
+    spoken_BT = _inside(frames_1T, spans_BN2).any(1)
+    scores_BT, spoken_BT = scores_BT[spoken_BT.any(1)], spoken_BT[spoken_BT.any(1)]
+    if not len(spoken_BT):
+        return scores_BT.new_zeros(())
     count_B = spoken_BT.sum(1)
-    costs_B = -((scores_BT + 1e-9).log() * spoken_BT).sum(1)[count_B > 0]
-    count_B = count_B[count_B > 0]
-    return (costs_B / count_B - count_B.log()).mean() if len(count_B) else scores_BT.new_zeros(())
+    costs_B = -((scores_BT + 1e-9).log() * spoken_BT).sum(1)
+    return (costs_B / count_B - count_B.log()).mean()
+
+
+def _inside(positions_BT: Tensor, spans_BN2: Tensor) -> Tensor:
+    """(B, N, T): whether a frame of the audio is inside a word's span."""
+    times_B1T = (positions_BT * FRAME_S)[:, None]
+    return (times_B1T >= spans_BN2[..., :1]) & (times_B1T < spans_BN2[..., 1:])
 
 
 def mask(mel_BFT: Tensor, generator: torch.Generator) -> Tensor:

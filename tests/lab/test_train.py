@@ -24,7 +24,6 @@ from service.lab.train import (
 )
 from service.model import decoder, encoder
 from service.model.checkpoint import load_checkpoint
-from service.model.encoder import encode_watched
 from service.model.weights import Dims, from_state_dict
 from service.profiles import BUILT_IN, Profile
 
@@ -112,7 +111,7 @@ def test_attention_learns_to_fall_on_the_frames_in_which_something_is_said(
     optimiser = torch.optim.Adam([p for p in params.values() if p.requires_grad], lr=1e-3)
     costs = []
     for _ in range(20):
-        _, _, scores = encode_watched(weights.encoder, batch.mel_BFT, WINNOWED)
+        _, _, scores = encoder.encode_watched(weights.encoder, batch.mel_BFT, WINNOWED)
         assert scores is not None
         costs.append(float(unheeded(scores, batch.spans_BN2).detach()))
         optimiser.zero_grad()

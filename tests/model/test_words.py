@@ -16,7 +16,6 @@ from whisper.model import Whisper as OpenAIWhisper
 from whisper.timing import WordTiming, add_word_timestamps, find_alignment
 from whisper.tokenizer import Tokenizer
 
-from service.audio.decode import decode
 from service.audio.mel import log_mel
 from service.errors import CheckpointError
 from service.model import decoder
@@ -30,10 +29,10 @@ from service.profiles import BUILT_IN
 from service.types import DecodeOptions, Encoded, Word
 from tests.checkpoints import openai_tokenizer, to_openai_whisper
 from tests.model.windows import finish, noise
+from tests.test_embedded import sample
 
 DENSE = BUILT_IN["dense"]
 FRAME_S = 0.02
-SAMPLE = Path(__file__).parents[2] / "docs" / "samples" / "digits.wav"
 SENTENCES = {
     "en": ' He said, "wait ... (until 5 o\'clock)!" And then - nothing. Was that all? It was.',
     "de": " Größe, Übermut und Äpfel: „süß“, sagte sie.",
@@ -73,8 +72,7 @@ def tiny(tiny_folder: Path) -> Pair:
 
 @pytest.fixture(scope="module")
 def nano() -> Pair:
-    with SAMPLE.open("rb") as source:
-        return load_pair(EMBEDDED, log_mel([decode(source, 60).samples], 80))
+    return load_pair(EMBEDDED, log_mel([sample()], 80))
 
 
 def tokenizer_of(language: str) -> Tokenizer:
