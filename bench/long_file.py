@@ -28,8 +28,8 @@ import torch
 from service.audio.segment import split
 from service.config import ServerConfig
 from service.engine.engine import Engine
-from service.lab import corpus
-from service.lab.speech_set import SpeechSet, load_speech
+from service.lab.domains import Places, recorded_digits
+from service.lab.speech_set import SpeechSet
 from service.lab.times import Span, sounding
 from service.metrics import Metrics
 from service.model.load import load_model
@@ -70,12 +70,8 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
-        corpus.prepare(
-            args.corpus,
-            Path(folder) / "digits",
-            lambda row: row["split"] == "test" and row["path"].startswith("digits/"),
-        )
-        made = recording(load_speech(Path(folder) / "digits"), args.minutes * 60, args.pause)
+        digits = recorded_digits(Places(args.corpus, Path(folder), strings=0))
+        made = recording(digits, args.minutes * 60, args.pause)
     began = time.perf_counter()
     transcript = transcribe(made.samples, args.profile)
     print(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bench.long_file import Recording, match, recording, transcribe
-from service.lab import corpus
-from service.lab.speech_set import SpeechSet, load_speech
+from service.lab.domains import Places, recorded_digits
+from service.lab.speech_set import SpeechSet
 from service.lab.times import measure, timed_digits
 from service.model.load import load_model
 from service.profiles import BUILT_IN, Profile
@@ -22,13 +22,7 @@ HALF = Profile("half", layer=2, sparsity=0.5, selection="stride")
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> SpeechSet:
-    folder = tmp_path_factory.mktemp("digits") / "digits"
-    corpus.prepare(
-        CORPUS,
-        folder,
-        lambda row: row["split"] == "test" and row["path"].startswith("digits/"),
-    )
-    return load_speech(folder)
+    return recorded_digits(Places(CORPUS, tmp_path_factory.mktemp("data"), strings=0))
 
 
 @needs_corpus
