@@ -6,6 +6,7 @@ All take and return float32 mono at 16 kHz, and draw from the generator they are
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import soxr
 
 from service.types import SAMPLE_RATE, Samples
@@ -73,6 +74,23 @@ def warp_mel(mel_FT: Samples, factor: float) -> Samples:
     share = (source - low)[:, None].astype(np.float32)
     warped: Samples = mel_FT[low] * (1 - share) + mel_FT[high] * share
     return warped
+
+
+def mask(mel_FT: Samples, rng: np.random.Generator) -> Samples:
+    """SpecAugment: two bands of mel bins and stripes of time set to the window's mean."""
+    bins, frames = mel_FT.shape
+    bands = _stripes(bins, 10, 2, rng)
+    pauses = _stripes(frames, 8, max(1, frames // 150), rng)
+    masked: Samples = np.where(bands[:, None] | pauses, mel_FT.mean(), mel_FT)
+    return masked
+
+
+def _stripes(size: int, width: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    hidden = np.zeros(size, bool)
+    for length in rng.integers(0, width + 1, count):
+        start = int(rng.integers(size - length + 1))
+        hidden[start : start + length] = True
+    return hidden
 
 
 def _resample(samples: Samples, rate_in: float, rate_out: float) -> Samples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,8 +18,8 @@ class Mix:
     `packed_share` are rows full of speech; the others are short windows. `digit_share` of the
     utterances are strings of digits, the others sentences, of at most `most_words` words; in
     `alike_share` of what holds several, all are of one kind, as they are in what people record.
-    The encoder drops `dropped` of the frames of packed rows, evenly, and of `winnowed_share` of
-    the whole windows some, by attention.
+    SpecAugment hides stripes of `masked` of the rows. The encoder drops `dropped` of the frames of
+    packed rows, evenly, and of `winnowed_share` of the whole windows some, by attention.
     """
 
     until: float
@@ -33,6 +33,7 @@ class Mix:
     winnowed_share: float = 0.0
     digit_share: float = 1.0
     alike_share: float = 0.0
+    masked: float = 0.0
 
     def digit_share_of_one(self, rng: np.random.Generator) -> float:
         """Of what is put together from several utterances: all digits, none, or some."""
@@ -55,36 +56,48 @@ Curriculum = tuple[Mix, ...]
 DIGITS_STEPS = 12_250
 DIGITS_FIRST: Curriculum = (
     Mix(1200, 0.0, most_words=3, perturbed=0.3, batch_share=0.5),
-    Mix(2250, 0.03, most_words=10, perturbed=0.7),
-    Mix(4000, 0.2, most_words=10, perturbed=0.9),
-    Mix(DIGITS_STEPS, 0.45, most_words=10, perturbed=0.8),
-    Mix(math.inf, 0.5, most_words=20, perturbed=0.7, lone_share=0.2),
+    Mix(2250, 0.03, most_words=10, perturbed=0.7, masked=1.0),
+    Mix(4000, 0.2, most_words=10, perturbed=0.9, masked=1.0),
+    Mix(DIGITS_STEPS, 0.45, most_words=10, perturbed=0.8, masked=1.0),
+    Mix(math.inf, 0.5, most_words=20, perturbed=0.7, lone_share=0.2, masked=1.0),
 )
 # English goes on from a model of digits, whose steps it counts on. Until its words are found, the
 # more speech it hears in an hour of training the better: rows without pauses, at half the frames.
 # At last whole windows too, of which it learns to spare what it does not attend to.
+_PACKED = Mix(
+    DIGITS_STEPS + 17_000,
+    0.04,
+    most_words=32,
+    perturbed=0.3,
+    packed_share=0.9,
+    dropped=0.5,
+    digit_share=0.2,
+)
+_WHOLE = Mix(
+    math.inf,
+    0.4,
+    most_words=32,
+    perturbed=0.6,
+    lone_share=0.3,
+    packed_share=0.5,
+    dropped=0.5,
+    winnowed_share=0.6,
+    digit_share=0.35,
+    alike_share=0.7,
+)
 ENGLISH: Curriculum = (
-    Mix(
-        DIGITS_STEPS + 17_000,
-        0.04,
-        most_words=32,
-        perturbed=0.3,
-        packed_share=0.9,
-        dropped=0.5,
-        digit_share=0.2,
-    ),
-    Mix(
-        math.inf,
-        0.4,
-        most_words=32,
-        perturbed=0.6,
-        lone_share=0.3,
-        packed_share=0.5,
-        dropped=0.5,
+    _PACKED,
+    replace(_WHOLE, until=DIGITS_STEPS + 20_000, alike_share=0.0),
+    replace(_WHOLE, until=DIGITS_STEPS + 23_750, alike_share=0.0, masked=1.0),
+    replace(
+        _PACKED,
+        until=DIGITS_STEPS + 28_250,
+        long_share=0.12,
+        packed_share=0.8,
         winnowed_share=0.6,
-        digit_share=0.35,
         alike_share=0.7,
     ),
+    replace(_WHOLE, masked=0.2),
 )
 
 

@@ -93,7 +93,7 @@ class Recipe(Dataset[TrainingBatch]):
         draw = rng.random()
         if draw < mix.long_share:
             examples = [self._long(rng, mix) for _ in range(max(1, round(self.seconds / 30)))]
-            batch = self._batch(examples, WINDOW_SAMPLES, rng, mix.perturbed)
+            batch = self._batch(examples, WINDOW_SAMPLES, rng, mix)
             return replace(batch, profile=mix.profile_of_window(rng))
         if draw < mix.long_share + mix.packed_share:
             seconds = float(rng.uniform(4, PACKED_S))
@@ -101,7 +101,7 @@ class Recipe(Dataset[TrainingBatch]):
             rows = [self._packed(rng, seconds, mix) for _ in range(count)]
             length = max(len(row.samples) for row in rows)
             profile = Profile("training", sparsity=mix.dropped, selection="stride")
-            return replace(self._batch(rows, length, rng, mix.perturbed), profile=profile)
+            return replace(self._batch(rows, length, rng, mix), profile=profile)
         # Utterances of about the same number of words are about as long, and little is padding.
         most = int(rng.integers(1, mix.most_words + 1))
         least = max(1, most - 2 - most // 8)
@@ -110,7 +110,7 @@ class Recipe(Dataset[TrainingBatch]):
         while len(examples) * longest < enough:
             examples.append(self._short(rng, least, most, mix))
             longest = max(longest, len(examples[-1].samples))
-        return self._batch(examples, longest, rng, mix.perturbed)
+        return self._batch(examples, longest, rng, mix)
 
     def _short(self, rng: np.random.Generator, least: int, most: int, mix: Mix) -> Utterance:
         if rng.random() < 0.06:
@@ -200,14 +200,16 @@ class Recipe(Dataset[TrainingBatch]):
         examples: list[Utterance],
         length: int,
         rng: np.random.Generator,
-        perturbed: float,
+        mix: Mix,
     ) -> TrainingBatch:
         length += -length % 320
         sound = np.stack([np.pad(e.samples, (0, length - len(e.samples))) for e in examples])
         mel_BFT = log_mel_of(torch.from_numpy(sound)).numpy()
         for row in range(len(mel_BFT)):
-            if rng.random() < 0.5 * perturbed:
+            if rng.random() < 0.5 * mix.perturbed:
                 mel_BFT[row] = augment.warp_mel(mel_BFT[row], rng.uniform(0.9, 1.12))
+            if rng.random() < mix.masked:
+                mel_BFT[row] = augment.mask(mel_BFT[row], rng)
         said = ((word for phrase in e.phrases for word in phrase.words) for e in examples)
         characters = [to_characters(" ".join(words)) for words in said]
         inputs, targets, spans = self.tokens.pad([self.tokens.of(e, rng) for e in examples])

@@ -19,7 +19,7 @@ from service.errors import ConfigError
 from service.lab import corpus, synthesis
 from service.lab.align import align, load_spans
 from service.lab.corpus import Row
-from service.lab.curriculum import DIGITS_FIRST, DIGITS_STEPS, ENGLISH, Curriculum
+from service.lab.curriculum import DIGITS_FIRST, ENGLISH, Curriculum
 from service.lab.dataset import Recipe
 from service.lab.export import export
 from service.lab.initial import Params, new_params
@@ -56,7 +56,6 @@ class Domain:
     peak_rate: float
     restart_rate: float
     warm_up: int
-    mask_from: int
     align_at: int
     limits: str
 
@@ -75,7 +74,6 @@ DOMAINS = {
         peak_rate=1e-3,
         restart_rate=4e-4,
         warm_up=200,
-        mask_from=1200,
         align_at=2500,
         limits="It was trained to read connected spoken English digits (zero to nine, and oh) and "
         "nothing else: on other speech its words are wrong.",
@@ -89,7 +87,6 @@ DOMAINS = {
         peak_rate=1e-3,
         restart_rate=1e-3,
         warm_up=200,
-        mask_from=DIGITS_STEPS + 20_000,
         align_at=3000,
         limits="It reads spoken English digits. It learned ordinary English from synthetic voices "
         "and three hours of real ones, and gets most words of a real one wrong.",
@@ -141,7 +138,7 @@ def run(plan: Plan) -> Path:
     dims = dims_of(domain, tokenizer)
     start = None if plan.start is None else _started(plan, material, tokenizer, dims)
     rate = domain.peak_rate if start is None else domain.restart_rate
-    schedule = Schedule(plan.num_steps, plan.first_step, rate, domain.warm_up, domain.mask_from)
+    schedule = Schedule(plan.num_steps, plan.first_step, rate, domain.warm_up)
     learn = partial(
         train,
         dims=dims,

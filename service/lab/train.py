@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ ALIGNMENT_HEAD = 0  # of every decoder layer
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast. `mask_from`: the step from which SpecAugment masks the log-mel.
+    """How long and how fast.
 
     `first_step`: what a run counts from that goes on from another run's averaged parameters.
     """
@@ -39,7 +39,6 @@ class Schedule:
     first_step: int = 0
     peak_rate: float = 1e-3
     warm_up: int = 200
-    mask_from: int = 1200
     ctc_weight: float = 0.4
     alignment_weight: float = 0.3
     heed_weight: float = 0.2
@@ -173,21 +172,6 @@ def _inside(positions_BT: Tensor, spans_BN2: Tensor) -> Tensor:
     return (times_B1T >= spans_BN2[..., :1]) & (times_B1T < spans_BN2[..., 1:])
 
 
-def mask(mel_BFT: Tensor, generator: torch.Generator) -> Tensor:
-    """SpecAugment: per window two bands of mel bins and stripes of time set to the mean."""
-    num_windows, bins, frames = mel_BFT.shape
-    mean = mel_BFT.mean(dim=(1, 2), keepdim=True)
-
-    def stripes(size: int, width: int, count: int) -> Tensor:
-        length = torch.randint(0, width + 1, (num_windows, count, 1), generator=generator)
-        start = (torch.rand(num_windows, count, 1, generator=generator) * (size - length)).long()
-        places = torch.arange(size)
-        return ((places >= start) & (places < start + length)).any(dim=1)
-
-    hidden = stripes(bins, 10, 2)[:, :, None] | stripes(frames, 8, max(1, frames // 150))[:, None]
-    return torch.where(hidden, mean, mel_BFT)
-
-
 def train(
     recipe: Recipe,
     dims: Dims,
@@ -205,13 +189,9 @@ def train(
     """
     run = _start(new_params(dims, recipe.seed, device), schedule, folder, start)
     weights = from_state_dict(run.params, dims)
-    generator = torch.Generator()
     began, audio_seconds = time.monotonic(), 0.0
     with tqdm(total=schedule.num_steps, initial=run.step, unit="step") as bar:
         for batch in _batches(recipe, run.step, workers):
-            generator.manual_seed(recipe.seed + run.step)
-            if run.step >= schedule.mask_from:
-                batch = replace(batch, mel_BFT=mask(batch.mel_BFT, generator))
             batch = batch.to(device)
             for group in run.optimiser.param_groups:
                 group["lr"] = schedule.rate(run.step)

@@ -11,7 +11,7 @@ from transformers import WhisperFeatureExtractor
 
 from service.audio.mel import log_mel
 from service.lab.curriculum import Mix
-from service.lab.dataset import PACKED_S, Recipe, log_mel_of
+from service.lab.dataset import PACKED_S, Recipe, TrainingBatch, log_mel_of
 from service.lab.recipe import Material
 from service.lab.sources import Phrase, Utterance
 from service.lab.targets import IGNORE, to_characters
@@ -187,3 +187,18 @@ def test_log_mel_is_the_services_but_for_the_end_of_what_is_not_padded() -> None
 
 def test_characters_leave_out_what_has_no_label() -> None:
     assert to_characters("A 1-b") == [1, 28, 2]
+
+
+def test_the_rows_that_a_mix_masks_are_else_the_same(
+    speech: Material, tokenizer: Tokenizer
+) -> None:
+    def batch(masked: float) -> TrainingBatch:
+        mix = Mix(math.inf, 0.0, most_words=10, perturbed=0.0, packed_share=1.0, masked=masked)
+        return recipe_of(speech, tokenizer, seconds=30, seed=3, num_steps=1, curriculum=(mix,))[0]
+
+    bare, half, whole = (batch(share).mel_BFT for share in (0.0, 0.5, 1.0))
+    assert (bare != whole).flatten(1).any(1).all()
+    assert (bare == whole).float().mean() > 0.6
+    some = (bare != half).flatten(1).any(1)
+    assert some.any()
+    assert not some.all()

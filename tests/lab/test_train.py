@@ -16,7 +16,6 @@ from service.lab.recipe import Material
 from service.lab.train import (
     Schedule,
     loss_of,
-    mask,
     misalignment,
     token_loss,
     train,
@@ -40,7 +39,7 @@ def short(speech: Material, tokenizer: Tokenizer, num_steps: int) -> Recipe:
 
 
 def schedule(num_steps: int = 4) -> Schedule:
-    return Schedule(num_steps, warm_up=2, mask_from=1, save_every=2)
+    return Schedule(num_steps, warm_up=2, save_every=2)
 
 
 def test_a_stopped_run_goes_on_exactly_where_it_was(
@@ -151,14 +150,6 @@ def test_the_rate_warms_up_and_falls_to_its_end() -> None:
     assert rates[:10] == sorted(rates[:10])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 0.03
-
-
-def test_masking_hides_bands_and_leaves_the_rest() -> None:
-    mel = torch.randn(3, 80, 400, generator=torch.Generator().manual_seed(0))
-    masked = mask(mel, torch.Generator().manual_seed(1))
-    changed = masked != mel
-    assert changed.any(dim=(1, 2)).all()
-    assert changed.float().mean() < 0.6
 
 
 def test_an_export_loads_here_and_in_transformers_with_the_same_logits(
