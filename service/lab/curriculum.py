@@ -101,6 +101,11 @@ ENGLISH: Curriculum = (
 )
 
 
+def has_sentences(curriculum: Curriculum) -> bool:
+    """Whether any of its mixes draws more than digits."""
+    return any(mix.digit_share < 1 for mix in curriculum)
+
+
 def mix_at(curriculum: Curriculum, step: int) -> Mix:
     """The mix of a step."""
     return next(mix for mix in curriculum if step < mix.until)

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from service.audio.mel import compress, mel_power
 from service.lab import augment
-from service.lab.curriculum import Curriculum, Mix, mix_at
+from service.lab.curriculum import Curriculum, Mix, has_sentences, mix_at
 from service.lab.sources import Phrase, Source, Utterance
 from service.lab.speech_set import SpeechSet
 from service.lab.targets import TargetTokens, to_characters
@@ -65,7 +65,10 @@ class TrainingBatch:
 
 
 class Recipe(Dataset[TrainingBatch]):
-    """Batch `step` of a run, of about `seconds` of audio, from sources by their shares."""
+    """Batch `step` of a run, of about `seconds` of audio, from sources by their shares.
+
+    Raises ValueError where the curriculum asks for sentences and there are none.
+    """
 
     def __init__(
         self,
@@ -79,6 +82,8 @@ class Recipe(Dataset[TrainingBatch]):
         seconds: float,
         seed: int,
     ) -> None:
+        if sentences is None and has_sentences(curriculum):
+            raise ValueError("the curriculum asks for sentences, and there is no source of them")
         self.digits, self.sentences = digits, sentences
         self.noises, self.curriculum = noises, curriculum
         self.num_steps, self.seconds, self.seed = num_steps, seconds, seed

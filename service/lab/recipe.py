@@ -19,7 +19,7 @@ from service.errors import ConfigError
 from service.lab import corpus, synthesis
 from service.lab.align import align, load_spans
 from service.lab.corpus import Row
-from service.lab.curriculum import DIGITS_FIRST, ENGLISH, Curriculum
+from service.lab.curriculum import DIGITS_FIRST, ENGLISH, Curriculum, has_sentences
 from service.lab.dataset import Recipe
 from service.lab.export import export
 from service.lab.initial import Params, new_params
@@ -58,10 +58,6 @@ class Domain:
     warm_up: int
     align_at: int
     limits: str
-
-    @property
-    def has_sentences(self) -> bool:
-        return any(mix.digit_share < 1 for mix in self.curriculum)
 
 
 DOMAINS = {
@@ -179,7 +175,7 @@ def prepare(plan: Plan) -> Material:
     digits, synthetic, noises = (
         load_speech(data / name) for name in ("digits", "synthetic", "noise")
     )
-    if not DOMAINS[plan.domain].has_sentences:
+    if not has_sentences(DOMAINS[plan.domain].curriculum):
         return Material(digits, synthetic, noises)
     for name in REAL_SETS:
         corpus.prepare(plan.corpus, data / name, partial(_is_train, name), plain)

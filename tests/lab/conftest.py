@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from service.lab.curriculum import DIGITS_FIRST, Curriculum
 from service.lab.dataset import Recipe
 from service.lab.recipe import Material
-from service.lab.sources import DigitStrings, Span
+from service.lab.sources import DigitStrings, Source, Span
 from service.lab.speech_set import SpeechSet
 from service.lab.vocabulary import DIGITS, train_vocabulary
 from service.types import SAMPLE_RATE
@@ -69,12 +69,13 @@ def recipe_of(
     seed: int,
     spans: list[list[Span]] | None = None,
     curriculum: Curriculum = DIGITS_FIRST,
+    sentences: Source | None = None,
 ) -> Recipe:
-    """Batches of digit strings alone."""
+    """Batches of digit strings, and of sentences where a source of them is given."""
     strings = DigitStrings(speech.digits, speech.synthetic, spans)
     return Recipe(
         strings,
-        None,
+        sentences,
         speech.noises,
         tokenizer,
         curriculum,

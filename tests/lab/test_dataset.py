@@ -113,11 +113,26 @@ def test_a_mix_says_how_many_utterances_are_digits(speech: Material, tokenizer: 
     counts = {}
     for share in (0.0, 0.3, 1.0):
         mix = Mix(math.inf, 0.0, most_words=4, perturbed=0.0, digit_share=share)
-        recipe = recipe_of(speech, tokenizer, num_steps=10, seconds=30, seed=3, curriculum=(mix,))
-        recipe.sentences = Ticks()
+        recipe = recipe_of(
+            speech,
+            tokenizer,
+            num_steps=10,
+            seconds=30,
+            seed=3,
+            curriculum=(mix,),
+            sentences=Ticks(),
+        )
         batches = [recipe[step] for step in range(10)]
         counts[share] = sum(int((batch.characters == TICK).sum()) for batch in batches)
     assert counts[0.0] > counts[0.3] > counts[1.0] == 0
+
+
+def test_a_mix_with_sentences_wants_a_source_of_them(
+    speech: Material, tokenizer: Tokenizer
+) -> None:
+    mix = Mix(math.inf, 0.0, most_words=4, perturbed=0.0, digit_share=0.9)
+    with pytest.raises(ValueError, match="no source of them"):
+        recipe_of(speech, tokenizer, num_steps=1, seconds=4, seed=3, curriculum=(mix,))
 
 
 @pytest.mark.parametrize("packed", [0.0, 1.0])
@@ -135,8 +150,15 @@ def test_what_holds_several_utterances_is_of_one_kind_where_a_mix_says_so(
         digit_share=0.5,
         alike_share=alike,
     )
-    recipe = recipe_of(speech, tokenizer, num_steps=12, seconds=30, seed=3, curriculum=(mix,))
-    recipe.sentences = Ticks()
+    recipe = recipe_of(
+        speech,
+        tokenizer,
+        num_steps=12,
+        seconds=30,
+        seed=3,
+        curriculum=(mix,),
+        sentences=Ticks(),
+    )
     kinds = set()
     for step in range(12):
         batch = recipe[step]
