@@ -91,13 +91,14 @@ ENGLISH: Curriculum = (
     replace(_WHOLE, until=DIGITS_STEPS + 23_750, alike_share=0.0, masked=1.0),
     replace(
         _PACKED,
-        until=DIGITS_STEPS + 28_250,
+        until=DIGITS_STEPS + 28_000,
         long_share=0.12,
         packed_share=0.8,
         winnowed_share=0.6,
         alike_share=0.7,
     ),
-    replace(_WHOLE, masked=0.2),
+    replace(_WHOLE, until=DIGITS_STEPS + 30_000, masked=0.2),
+    replace(_WHOLE, lone_share=0.2, digit_share=0.4, alike_share=1.0, masked=0.5),
 )
 
 
