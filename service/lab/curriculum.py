@@ -63,7 +63,7 @@ DIGITS_FIRST: Curriculum = (
 )
 # English goes on from a model of digits, whose steps it counts on. Until its words are found, the
 # more speech it hears in an hour of training the better: rows without pauses, at half the frames.
-# At last whole windows too, of which it learns to spare what it does not attend to.
+# Then whole windows too, of which it learns to spare what it does not attend to; then both again.
 _PACKED = Mix(
     DIGITS_STEPS + 17_000,
     0.04,
