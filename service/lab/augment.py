@@ -80,8 +80,8 @@ def mask(mel_FT: Samples, rng: np.random.Generator) -> Samples:
     """SpecAugment: two bands of mel bins and stripes of time set to the window's mean."""
     bins, frames = mel_FT.shape
     bands = _stripes(bins, 10, 2, rng)
-    pauses = _stripes(frames, 8, max(1, frames // 150), rng)
-    masked: Samples = np.where(bands[:, None] | pauses, mel_FT.mean(), mel_FT)
+    spans = _stripes(frames, 8, max(1, frames // 150), rng)
+    masked: Samples = np.where(bands[:, None] | spans, mel_FT.mean(), mel_FT)
     return masked
 
 

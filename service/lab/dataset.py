@@ -171,8 +171,8 @@ class Recipe(Dataset[TrainingBatch]):
     def _draw(
         self, rng: np.random.Generator, least: int, most: int, digit_share: float
     ) -> Utterance:
-        digits = rng.random() < digit_share
-        source = self.digits if digits or self.sentences is None else self.sentences
+        source = self.digits if rng.random() < digit_share else self.sentences
+        assert source is not None  # a curriculum with sentences has a source of them
         return source.draw(rng, least, most)
 
     def _perturb(self, samples: Samples, rng: np.random.Generator, share: float) -> Samples:

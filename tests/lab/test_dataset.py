@@ -33,6 +33,19 @@ class Ticks:
         return Utterance(rng.standard_normal(3_200).astype(np.float32), (phrase,))
 
 
+def with_ticks(mix: Mix, speech: Material, tokenizer: Tokenizer, num_steps: int) -> Recipe:
+    """Batches of one mix in which every sentence is a "q"."""
+    return recipe_of(
+        speech,
+        tokenizer,
+        num_steps=num_steps,
+        seconds=30,
+        seed=3,
+        curriculum=(mix,),
+        sentences=Ticks(),
+    )
+
+
 @pytest.fixture
 def recipe(speech: Material, tokenizer: Tokenizer) -> Recipe:
     return recipe_of(speech, tokenizer, num_steps=10_000, seconds=6, seed=3)
@@ -113,15 +126,7 @@ def test_a_mix_says_how_many_utterances_are_digits(speech: Material, tokenizer: 
     counts = {}
     for share in (0.0, 0.3, 1.0):
         mix = Mix(math.inf, 0.0, most_words=4, perturbed=0.0, digit_share=share)
-        recipe = recipe_of(
-            speech,
-            tokenizer,
-            num_steps=10,
-            seconds=30,
-            seed=3,
-            curriculum=(mix,),
-            sentences=Ticks(),
-        )
+        recipe = with_ticks(mix, speech, tokenizer, 10)
         batches = [recipe[step] for step in range(10)]
         counts[share] = sum(int((batch.characters == TICK).sum()) for batch in batches)
     assert counts[0.0] > counts[0.3] > counts[1.0] == 0
@@ -150,15 +155,7 @@ def test_what_holds_several_utterances_is_of_one_kind_where_a_mix_says_so(
         digit_share=0.5,
         alike_share=alike,
     )
-    recipe = recipe_of(
-        speech,
-        tokenizer,
-        num_steps=12,
-        seconds=30,
-        seed=3,
-        curriculum=(mix,),
-        sentences=Ticks(),
-    )
+    recipe = with_ticks(mix, speech, tokenizer, 12)
     kinds = set()
     for step in range(12):
         batch = recipe[step]
