@@ -1,6 +1,7 @@
 """Encode and decode of one checkpoint's shape: each profile, and transformers, side by side.
 
     python -m bench.model --shape base --batch 8 --tokens 64
+    python -m bench.model --shape turbo --batch 64 --tokens 100 --device cuda --dtype float16
 
 Random weights: speed depends on shapes, not on values. Every side encodes the same padded 30 s
 windows and decodes exactly the same number of tokens; the sides take turns, and the table gives
@@ -11,20 +12,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
 import torch
-from transformers import WhisperForConditionalGeneration
+from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
-from service.model.checkpoint import load_checkpoint
+from bench.shapes import checkpoint_of
+from service.model.checkpoint import Checkpoint
 from service.model.whisper import Whisper
 from service.profiles import BUILT_IN, Profile
 from service.types import DecodeOptions
-from tests.checkpoints import write_checkpoint
 
 Side = Callable[[], tuple[float, float]]
 
@@ -38,42 +36,42 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32, help="per window (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="torch threads (torch's choice)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
+    parser.add_argument("--dtype", default="float32", help="(%(default)s)")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        sides = _sides(write_checkpoint(Path(folder) / "model", shape=args.shape), args)
-        times = {name: [side()] for name, side in sides.items()}  # the warm-up, replaced below
-        times = {name: [] for name in sides}
-        for _ in range(args.rounds):
-            for name, side in sides.items():
-                times[name].append(side())
+    sides = _sides(checkpoint_of(args.shape, args.device, args.dtype), args)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for round_ in range(args.rounds + 1):
+        for name, side in sides.items():
+            took = side()
+            if round_:  # the first is the warm-up
+                times[name].append(took)
     _report(times, args)
 
 
-def _sides(folder: Path, args: argparse.Namespace) -> dict[str, Side]:
-    model = _endless(folder)
+def _sides(checkpoint: Checkpoint, args: argparse.Namespace) -> dict[str, Side]:
+    model = Whisper(checkpoint)
     mel_BFT = torch.randn(
         args.batch, model.info.num_mels, 3000, generator=torch.Generator().manual_seed(0)
-    )
+    ).to(checkpoint.device, checkpoint.dtype)
     sides: dict[str, Side] = {
         name: _ours(model, mel_BFT, profile, args.tokens) for name, profile in BUILT_IN.items()
     }
-    return sides | {"transformers": _transformers(folder, mel_BFT, args.tokens)}
+    return sides | {"transformers": _transformers(checkpoint, mel_BFT, args.tokens)}
 
 
-def _endless(folder: Path) -> Whisper:
-    """The model with end-of-text suppressed, so that every window decodes to the limit."""
-    checkpoint = load_checkpoint(str(folder), device="cpu", dtype="float32")
-    vocabulary = checkpoint.vocabulary
-    suppress = (*vocabulary.suppress_tokens, vocabulary.eot)
-    return Whisper(replace(checkpoint, vocabulary=replace(vocabulary, suppress_tokens=suppress)))
+def _await(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _ours(model: Whisper, mel_BFT: torch.Tensor, profile: Profile, tokens: int) -> Side:
     def run() -> tuple[float, float]:
         began = time.perf_counter()
         encoded = model.encode(mel_BFT, [profile] * len(mel_BFT))
+        _await(mel_BFT.device)
         between = time.perf_counter()
         batch = model.new_decode_batch()
         batch.token_limit = tokens
@@ -81,18 +79,49 @@ def _ours(model: Whisper, mel_BFT: torch.Tensor, profile: Profile, tokens: int) 
         batch.join(range(len(encoded)), encoded, [options] * len(encoded))
         while len(batch):
             batch.step()
+        _await(mel_BFT.device)
         return between - began, time.perf_counter() - between
 
     return run
 
 
-def _transformers(folder: Path, mel_BFT: torch.Tensor, tokens: int) -> Side:
-    model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+def _transformers(checkpoint: Checkpoint, mel_BFT: torch.Tensor, tokens: int) -> Side:
+    """Random weights of the same shapes and type: its own, so that nothing is read twice."""
+    dims, vocabulary = checkpoint.weights.dims, checkpoint.vocabulary
+    config = WhisperConfig(
+        vocab_size=dims.vocab_size,
+        num_mel_bins=dims.num_mels,
+        d_model=dims.d_model,
+        encoder_layers=dims.encoder_layers,
+        decoder_layers=dims.decoder_layers,
+        encoder_attention_heads=dims.encoder_heads,
+        decoder_attention_heads=dims.decoder_heads,
+        encoder_ffn_dim=4 * dims.d_model,
+        decoder_ffn_dim=4 * dims.d_model,
+        decoder_start_token_id=vocabulary.sot,
+        bos_token_id=vocabulary.eot,
+        eos_token_id=vocabulary.eot,
+        pad_token_id=vocabulary.eot,
+    )
+    with torch.device(checkpoint.device):
+        model = WhisperForConditionalGeneration(config).to(checkpoint.dtype).eval()
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=vocabulary.sot,
+        eos_token_id=vocabulary.eot,
+        pad_token_id=vocabulary.eot,
+        suppress_tokens=list(vocabulary.suppress_tokens),
+        max_length=dims.max_tokens,
+        no_timestamps_token_id=vocabulary.no_timestamps,
+        is_multilingual=True,
+        lang_to_id={f"<|{code}|>": token for code, token in vocabulary.languages.items()},
+        task_to_id={"transcribe": vocabulary.transcribe, "translate": vocabulary.translate},
+    )
 
     @torch.inference_mode()
     def run() -> tuple[float, float]:
         began = time.perf_counter()
         states = model.model.encoder(mel_BFT)
+        _await(mel_BFT.device)
         between = time.perf_counter()
         model.generate(
             encoder_outputs=states,
@@ -101,6 +130,7 @@ def _transformers(folder: Path, mel_BFT: torch.Tensor, tokens: int) -> Side:
             min_new_tokens=tokens,
             max_new_tokens=tokens,
         )
+        _await(mel_BFT.device)
         return between - began, time.perf_counter() - between
 
     return run
@@ -113,13 +143,19 @@ def _report(times: dict[str, list[tuple[float, float]]], args: argparse.Namespac
     }
     dense = sum(medians["dense"])
     print(
-        f"{args.shape}, float32, {torch.get_num_threads()} threads, batch {args.batch}, "
+        f"{args.shape}, {args.dtype}, {_where(args)}, batch {args.batch}, "
         f"{args.tokens} tokens, medians of {args.rounds}; ms per 30 s window"
     )
     print(f"{'':<14}{'encode':>9}{'decode':>9}{'both':>9}{'dense / it':>12}")
     for name, (encode, decode) in medians.items():
         both = encode + decode
-        print(f"{name:<14}{encode:>9.0f}{decode:>9.0f}{both:>9.0f}{dense / both:>12.2f}")
+        print(f"{name:<14}{encode:>9.2f}{decode:>9.2f}{both:>9.2f}{dense / both:>12.2f}")
+
+
+def _where(args: argparse.Namespace) -> str:
+    if args.device == "cpu":
+        return f"{torch.get_num_threads()} threads"
+    return f"{torch.cuda.get_device_name(args.device)}, torch {torch.__version__}"
 
 
 if __name__ == "__main__":
