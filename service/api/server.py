@@ -13,10 +13,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.services import Services
+from service.config import ServerConfig
 
 logger = logging.getLogger("winnow.server")
 
-BETTER_MODEL = "openai/whisper-large-v3-turbo"
 MAX_MESSAGE_BYTES = 1024 * 1024  # of a WebSocket; half a minute of 16 kHz PCM
 LAST_ANSWERS_S = 2  # for answers to leave after the drain has ended
 LAST_REFUSALS_S = 1.0  # who comes while the last work ends reads 503, not a reset connection
@@ -121,5 +121,5 @@ def start_up_line(services: Services, url: str) -> str:
         f"at {url}"
     )
     if info.limits:
-        line += f". {info.limits} For any speech: WINNOW_MODEL={BETTER_MODEL} scripts/serve"
+        line += f". {info.limits} For any speech: WINNOW_MODEL={ServerConfig().model} scripts/serve"
     return line

@@ -18,9 +18,9 @@ class ModelInfo:
 
     `name` is what answers carry; `languages` maps codes to English names, in the checkpoint's
     order, `{"en": "english"}` for an English-only one. `vocab_size` counts its tokens,
-    `max_prompt_tokens` those of a prompt that it takes: 0 for none. `logprob_threshold` is the
-    average log-probability below which its text is doubtful: Whisper's, unless the checkpoint
-    says otherwise. `limits` is a sentence on what the model is not for, or "".
+    `max_prompt_tokens` those of a prompt that it takes: 0 for none. `origin` (an address),
+    `license` and `owner` are "" where they are not known; `limits` is a sentence on what
+    the model is not for, or "".
     """
 
     name: str
@@ -34,7 +34,9 @@ class ModelInfo:
     multilingual: bool
     vocab_size: int
     max_prompt_tokens: int
-    logprob_threshold: float = -1.0
+    origin: str = ""
+    license: str = ""
+    owner: str = ""
     limits: str = ""
 
     @property

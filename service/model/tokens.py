@@ -141,18 +141,15 @@ class Vocabulary:
         return self.text_bytes[token] if 0 <= token < self.eot else b""
 
 
-def read_vocabulary(
-    folder: Path, config: Mapping[str, Any], vocab_size: int, num_frames: int
+def make_vocabulary(
+    ids: Mapping[str, int], settings: Mapping[str, Any], vocab_size: int, num_frames: int
 ) -> Vocabulary:
-    """Reads tokenizer.json (or vocab.json and added_tokens.json) and generation_config.json.
+    """A vocabulary of `vocab_size` entries from token strings and what the configs say.
 
-    `config` is the parsed config.json, for checkpoints too old to have a generation config.
-    Raises CheckpointError for a file that is missing, corrupt or not a Whisper vocabulary.
+    `ids` are in the byte-level alphabet, `settings` by the names of transformers' generation
+    config, or of the model config of checkpoints too old to have one. Raises CheckpointError for
+    what is not a Whisper vocabulary.
     """
-    ids = _read_ids(folder)
-    path = folder / "generation_config.json"
-    generation = read_json(path) if path.exists() else {}
-    settings = {**config, **{k: v for k, v in generation.items() if v is not None}}
     eot, no_timestamps = _require(ids, "<|endoftext|>"), _require(ids, "<|notimestamps|>")
     begin = ids.get("<|0.00|>", no_timestamps + 1)
     num_timestamps = sum(1 for token in ids if _TIMESTAMP.fullmatch(token)) or num_frames + 1
@@ -180,7 +177,7 @@ def read_vocabulary(
     special = (eot, vocabulary.sot, no_timestamps, *vocabulary.languages.values())
     if max(special) >= vocab_size or vocabulary.num_timestamps < 1:
         raise CheckpointError(
-            f"{folder}: the tokenizer has ids beyond the model's vocabulary of {vocab_size}; "
+            f"the tokenizer has ids beyond the model's vocabulary of {vocab_size}; "
             "it belongs to another checkpoint"
         )
     return vocabulary
@@ -215,8 +212,12 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
         raise CheckpointError(f"{folder}: the tokenizer cannot be read: {error}") from error
 
 
-def _read_ids(folder: Path) -> dict[str, int]:
-    """Token strings, in the byte-level alphabet, to ids."""
+def read_ids(folder: Path) -> dict[str, int]:
+    """Token strings, in the byte-level alphabet, to ids.
+
+    Of tokenizer.json, or of vocab.json and added_tokens.json. Raises CheckpointError for files that
+    are missing or corrupt.
+    """
     try:
         if (folder / "tokenizer.json").exists():
             tokenizer = read_json(folder / "tokenizer.json")

@@ -37,8 +37,9 @@ class Whisper:
             multilingual=vocabulary.multilingual,
             vocab_size=dims.vocab_size,
             max_prompt_tokens=dims.max_tokens // 2 - 1 if self._takes_prompts else 0,
-            logprob_threshold=checkpoint.logprob_threshold,
-            limits=checkpoint.limits,
+            origin=checkpoint.origin,
+            license=checkpoint.license,
+            owner=checkpoint.owner,
         )
 
     @property

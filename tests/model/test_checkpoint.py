@@ -19,6 +19,7 @@ from service.model import checkpoint as loading
 from service.model import decoder
 from service.model.checkpoint import Checkpoint, load_checkpoint
 from service.model.fake import FakeModel
+from service.model.formats import hub, hub_folder
 from service.model.load import load_model
 from service.model.whisper import Whisper
 from tests.checkpoints import write_checkpoint
@@ -116,13 +117,6 @@ def test_weights_outlive_the_file(copy: Path) -> None:
     assert torch.equal(loaded.weights.encoder.conv1.weight, before)
 
 
-def test_a_card_gives_name_and_limits(copy: Path) -> None:
-    card = {"name": "winnow-nano", "limits": "It reads digits."}
-    (copy / "winnow.json").write_text(json.dumps(card))
-    model = load_model(str(copy), device="cpu")
-    assert (model.info.name, model.info.limits) == ("winnow-nano", "It reads digits.")
-
-
 def test_fake_is_the_fake_model_and_a_folder_is_whisper(mini_folder: Path) -> None:
     assert isinstance(load_model("fake"), FakeModel)
     model = load_model(str(mini_folder), device="cpu")
@@ -216,7 +210,7 @@ def test_a_config_class_need_not_have_every_setting(
     settings = json.loads((mini_folder / "config.json").read_text())
     settings.pop("tie_word_embeddings", None)
     bare = SimpleNamespace(from_dict=lambda _: SimpleNamespace(**settings))
-    monkeypatch.setattr(loading, "WhisperConfig", bare)
+    monkeypatch.setattr(hub_folder, "WhisperConfig", bare)
     load_checkpoint(str(mini_folder), device="cpu")
 
 
@@ -246,7 +240,7 @@ def test_a_hub_that_does_not_answer_is_an_error_of_ours(
     def refuse(hub_id: str, **_: object) -> str:
         raise error
 
-    monkeypatch.setattr(loading, "snapshot_download", refuse)
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
     with pytest.raises(CheckpointError, match=f"nobody/nothing.*{error}"):
         load_checkpoint("nobody/nothing", device="cpu")
 
@@ -260,7 +254,7 @@ def test_a_hub_id_fetches_what_is_needed_and_no_more(
         asked.extend([hub_id, *allow_patterns])
         return str(mini_folder)
 
-    monkeypatch.setattr(loading, "snapshot_download", fetch)
+    monkeypatch.setattr(hub, "snapshot_download", fetch)
     assert load_checkpoint("openai/whisper-mini", device="cpu").name == "openai/whisper-mini"
     assert asked[0] == "openai/whisper-mini"
     assert {"config.json", "tokenizer.json", "model.safetensors"} < set(asked)

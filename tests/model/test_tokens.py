@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import CheckpointError, InvalidRequest
-from service.model.tokens import Vocabulary, read_vocabulary
+from service.model.tokens import Vocabulary, make_vocabulary, read_ids, read_json
 from service.types import DecodeOptions, Piece
 from tests.checkpoints import openai_tokenizer
 
@@ -23,8 +23,10 @@ TEXTS = (
 )
 
 
-def read(folder: Path, config: dict[str, Any] | None = None) -> Vocabulary:
-    return read_vocabulary(folder, config or {}, vocab_size=51865, num_frames=1500)
+def read(folder: Path, config: dict[str, Any] | None = None, vocab_size: int = 51865) -> Vocabulary:
+    path = folder / "generation_config.json"
+    settings = (config or {}) | (read_json(path) if path.exists() else {})
+    return make_vocabulary(read_ids(folder), settings, vocab_size, num_frames=1500)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def vocabulary(mini_folder: Path) -> Vocabulary:
 
 @pytest.fixture(scope="module")
 def english(mini_en_folder: Path) -> Vocabulary:
-    return read_vocabulary(mini_en_folder, {}, vocab_size=51864, num_frames=1500)
+    return read(mini_en_folder, vocab_size=51864)
 
 
 @pytest.fixture
@@ -255,7 +257,7 @@ def test_a_model_without_a_task_refuses_it(copy: Path) -> None:
 
 def test_a_tokenizer_larger_than_the_model_is_refused(mini_folder: Path) -> None:
     with pytest.raises(CheckpointError, match="belongs to another checkpoint"):
-        read_vocabulary(mini_folder, {}, vocab_size=50_000, num_frames=1500)
+        read(mini_folder, vocab_size=50_000)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""What an operator calls a model -> the model: a folder, a file, a name, or a hub id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import CheckpointError
+from service.model.formats.cache import LAYOUT, default_cache, read_cached, through_cache
+from service.model.formats.ct2_folder import BINARY, read_ct2_folder
+from service.model.formats.hub import download
+from service.model.formats.hub_folder import read_hub_folder
+from service.model.formats.names import Known, known_model
+from service.model.formats.packages import DATA_PACKAGES, DataPackage, find_files, read_package
+from service.model.formats.source import Source
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """A model, the name that answers carry, and who made it under which licence, "" if unknown."""
+
+    name: str
+    source: Source
+    origin: str = ""
+    license: str = ""
+    owner: str = ""
+
+
+def find_model(name: str, cache_dir: Path | None = None) -> Found:
+    """`cache_dir` is where models of data packages are kept converted, None for the user's cache.
+
+    A folder comes before a name that means the same. Raises CheckpointError with one sentence that
+    says what was tried.
+    """
+    path = Path(name).expanduser()
+    known = known_model(name)
+    if path.is_dir() and (known is None or (path / "config.json").exists()):
+        folder = path.resolve()
+        return Found(folder.name, read_folder(folder))
+    if known is not None:
+        return _find_known(name, known, cache_dir or default_cache())
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise CheckpointError(
+            f"model {name!r}: no such folder, no name of a model like whisper-base, and not a hub "
+            "id like openai/whisper-tiny"
+        )
+    try:
+        folder = download(name)
+    except CheckpointError as error:
+        raise CheckpointError(f"model {name!r}: no such folder, and {error}") from error
+    return Found(name, read_folder(folder), f"https://huggingface.co/{name}")
+
+
+def read_folder(folder: Path) -> Source:
+    """In whichever format it is. Raises CheckpointError for a model that cannot be read."""
+    if (folder / BINARY).exists():
+        return read_ct2_folder(folder)
+    return read_hub_folder(folder)
+
+
+def _find_known(name: str, known: Known, cache_dir: Path) -> Found:
+    package = DATA_PACKAGES.get(known.name)
+    tried = ""
+    if package is not None:
+        if (source := _read_package(known.name, package, cache_dir)) is not None:
+            return Found(known.name, source, package.origin, known.license, known.owner)
+        tried = f"{package.names} not installed, and "
+    try:
+        folder = download(known.hub_id)
+    except CheckpointError as error:
+        raise CheckpointError(f"model {name!r}: {tried}{error}") from error
+    origin = f"https://huggingface.co/{known.hub_id}"
+    return Found(known.name, read_folder(folder), origin, known.license, known.owner)
+
+
+def _read_package(name: str, package: DataPackage, cache_dir: Path) -> Source | None:
+    """None where neither the cache nor this installation has it."""
+    entry = cache_dir / f"{name}-{package.sha256[:12]}-{LAYOUT}"
+    if (cached := read_cached(entry)) is not None:
+        return cached
+    files = find_files(package)
+    if files is None:
+        return None
+    return through_cache(entry, lambda: read_package(package, files))
