@@ -14,6 +14,8 @@ from service.errors import ConfigError
 
 AGGREGATIONS = ("mean", "max", "min", "median")
 SELECTIONS = ("attention", "stride", "energy", "random")
+POOLS = ("drop", "mean")
+_CHOICES = (("aggregation", AGGREGATIONS), ("selection", SELECTIONS), ("pool", POOLS))
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -29,9 +31,16 @@ def _is_number(value: object) -> bool:
 class Profile:
     """How one window is winnowed.
 
-    `layer` encoder layers run densely before the drop (1-based), then `sparsity` of the frames
-    is dropped (0 <= s < 1; 0 drops nothing). `selection` says where the scores come from, and
-    `aggregation` how attention heads are combined (arXiv 2506.15912).
+    `layer` encoder layers run densely (1-based), then `sparsity` of the frames goes
+    (0 <= s < 1; 0 drops nothing), and `late` of those left after the last layer, so that the
+    decoder alone sees fewer.
+
+    `pool` says what becomes of a frame that goes. With `drop`, `selection` says where the scores
+    come from that choose who stays, `aggregation` how attention heads are combined
+    (arXiv 2506.15912), and `within` how many neighbouring frames compete: each such
+    neighbourhood keeps its share; 0 is all frames, as published. With `mean`, neighbours are
+    averaged into one, and nothing is chosen. The late drop chooses by no score: with `drop` it
+    keeps every n-th.
     """
 
     name: str
@@ -39,6 +48,9 @@ class Profile:
     sparsity: float = 0.0
     aggregation: str = "mean"
     selection: str = "attention"
+    within: int = 0
+    pool: str = "drop"
+    late: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming the field and what would be right."""
@@ -49,29 +61,74 @@ class Profile:
             )
         if not _is_int(self.layer) or self.layer < 1:
             raise ConfigError(f"profile {self.name}: layer must be an integer >= 1")
-        if not _is_number(self.sparsity) or not 0 <= self.sparsity < 1:
-            raise ConfigError(f"profile {self.name}: sparsity must be a number, 0 <= s < 1")
-        for field, valid in (("aggregation", AGGREGATIONS), ("selection", SELECTIONS)):
+        for share in ("sparsity", "late"):
+            value = getattr(self, share)
+            if not _is_number(value) or not 0 <= value < 1:
+                raise ConfigError(f"profile {self.name}: {share} must be a number, 0 <= s < 1")
+        if not _is_int(self.within) or self.within < 0 or self.within == 1:
+            raise ConfigError(
+                f"profile {self.name}: within must be an integer >= 2, or 0 for all frames"
+            )
+        for field, valid in _CHOICES:
             if getattr(self, field) not in valid:
                 raise ConfigError(f"profile {self.name}: {field} must be one of {', '.join(valid)}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        chosen = (self.selection, self.aggregation, self.within) != ("attention", "mean", 0)
+        if self.pool == "mean" and chosen:
+            raise ConfigError(
+                f"profile {self.name}: pool = 'mean' averages neighbours and chooses none; leave "
+                "out selection, aggregation and within, or use pool = 'drop'"
+            )
+        if self.selection == "stride" and self.within:
+            raise ConfigError(
+                f"profile {self.name}: selection = 'stride' takes every n-th frame of all; leave "
+                "out within, or use selection = 'attention', 'energy' or 'random'"
+            )
 
     @property
     def is_dense(self) -> bool:
-        return self.sparsity == 0
+        return self.sparsity == 0 and self.late == 0
+
+    @property
+    def pools(self) -> bool:
+        """Whether a state stands for all the frames from its position to the next one's."""
+        return self.pool == "mean" and not self.is_dense
 
     @property
     def description(self) -> str:
-        """One sentence for people, as `GET /profiles` shows it."""
+        """What it does in a sentence or two for people, as `GET /profiles` shows it."""
         if self.is_dense:
             return "Every frame goes through the whole model."
+        if self.sparsity == 0:
+            return self._late("the frames")
+        said = self._early()
+        return f"{said} {self._late('those left')}" if self.late else said
+
+    def _early(self) -> str:
+        share, where = _percent(self.sparsity), f"after encoder layer {self.layer}"
+        if self.pool == "mean":
+            return f"Averages neighbouring frames {where}, which leaves {share} fewer."
         kept = {
             "attention": f"those that it attends to most ({self.aggregation} of its heads)",
             "stride": "every n-th",
             "energy": "the loudest",
             "random": "some at random",
         }[self.selection]
-        where = f"after encoder layer {self.layer}"
-        return f"Drops {self.sparsity:.0%} of the frames {where}, and keeps {kept}."
+        of = f", of every {self.within} neighbours," if self.within else ""
+        return f"Drops {share} of the frames {where}, and keeps{of} {kept}."
+
+    def _late(self, whom: str) -> str:
+        share, where = _percent(self.late), "after the last encoder layer"
+        if self.pool == "mean":
+            again = " again" if self.sparsity else " neighbouring frames"
+            return f"Averages{again} {where}, which leaves {share} fewer for the decoder."
+        return f"Drops {share} of {whom} {where}, and keeps every n-th for the decoder."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
 
 
 BUILT_IN: Mapping[str, Profile] = MappingProxyType(
@@ -79,8 +136,10 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
         p.name: p
         for p in (
             Profile("dense"),
-            Profile("balanced", layer=2, sparsity=0.5),
-            Profile("fast", layer=1, sparsity=0.6),
+            Profile("balanced", layer=3, sparsity=0.5, pool="mean"),
+            Profile("fast", layer=1, sparsity=0.5, aggregation="max", within=2),
+            # Early Attentive Sparsification with the paper's choices: to compare with.
+            Profile("eas-published", layer=2, sparsity=0.5),
         )
     }
 )
@@ -109,15 +168,16 @@ def _from_table(name: str, table: Any) -> Profile:
         raise ConfigError(
             f"profile {name}: unknown key {', '.join(unknown)}; valid keys: {', '.join(valid)}"
         )
-    if name == "dense" and table.get("sparsity", 0) != 0:
+    profile = Profile(name, **table)
+    if name == "dense" and not profile.is_dense:
         raise ConfigError("profile dense: it drops nothing by definition; choose another name")
-    return Profile(name, **table)
+    return profile
 
 
 def check_depth(profiles: Mapping[str, Profile], num_layers: int) -> None:
     """Raises ConfigError if a profile prunes after a layer that the encoder does not have."""
     for profile in profiles.values():
-        if not profile.is_dense and profile.layer > num_layers:
+        if profile.sparsity and profile.layer > num_layers:
             raise ConfigError(
                 f"profile {profile.name}: layer {profile.layer}, but the model has {num_layers} "
                 f"encoder layers; use 1 to {num_layers}"

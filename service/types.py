@@ -236,13 +236,15 @@ class Encoded:
 
     `states_TD`: kept encoder states; `positions_T`: their original frame indices (20 ms each),
     ascending int64; `total_frames`: how many there were before the drop; `audio_frames`: how many
-    of those hold the recording, the rest being padding; None where nobody said.
+    of those hold the recording, the rest being padding; None where nobody said. `pooled`: a state
+    is the mean of all frames from its position to the next state's, and nothing was dropped.
     """
 
     states_TD: torch.Tensor
     positions_T: torch.Tensor
     total_frames: int
     audio_frames: int | None = None
+    pooled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,16 @@ def _file(tmp_path: Path, text: str) -> Path:
 
 
 def test_the_built_in_profiles() -> None:
-    shape = {name: (p.layer, p.sparsity) for name, p in load_profiles(None).items()}
-    assert shape == {"dense": (1, 0.0), "balanced": (2, 0.5), "fast": (1, 0.6)}
-    assert [p.is_dense for p in BUILT_IN.values()] == [True, False, False]
+    assert list(load_profiles(None)) == ["dense", "balanced", "fast", "eas-published"]
+    assert [p.is_dense for p in BUILT_IN.values()] == [True, False, False, False]
+    assert BUILT_IN["eas-published"] == Profile("eas-published", layer=2, sparsity=0.5)
 
 
 def test_a_file_adds_profiles_and_may_change_a_built_in_one(tmp_path: Path) -> None:
     profiles = load_profiles(
         _file(tmp_path, "[turbo]\nlayer = 3\nsparsity = 0.7\n[fast]\nsparsity = 0.4\n")
     )
-    assert list(profiles) == ["dense", "balanced", "fast", "turbo"]
+    assert list(profiles) == [*BUILT_IN, "turbo"]
     assert profiles["turbo"] == Profile("turbo", layer=3, sparsity=0.7)
     assert profiles["fast"] == Profile("fast", layer=1, sparsity=0.4)
 

@@ -1,4 +1,4 @@
-"""Whisper's encoder over explicit weights, dense or winnowed after an early layer."""
+"""Whisper's encoder over explicit weights, dense or winnowed: early, late or both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[
     """Encodes windows by one profile.
 
     `mel_BFT`: (B, mels, 2T), T at most the checkpoint's 1500. Returns the states (B, k, D) and
-    their original frame positions (B, k), int64; a dense profile keeps k = T.
+    their original frame positions (B, k), int64; a dense profile keeps k = T. Where neighbours
+    are averaged, the position is that of the first of them.
     """
     states, positions, _ = encode_watched(weights, mel_BFT, profile)
     return states, positions
@@ -31,21 +32,37 @@ def encode_watched(
     num_windows, num_frames, _ = states.shape
     positions = torch.arange(num_frames, device=states.device).expand(num_windows, -1)
     for number, layer in enumerate(weights.layers, start=1):
-        if profile.is_dense or number != profile.layer:
-            states = attend(states, layer, weights.heads)
-        elif profile.selection == "attention":
+        thins = profile.sparsity > 0 and number == profile.layer
+        if thins and profile.pool == "drop" and profile.selection == "attention":
             states, scores = attend_scored(states, layer, weights.heads, profile.aggregation)
-            positions = sparsify.keep_positions(scores, profile.sparsity)
         else:
             states = attend(states, layer, weights.heads)
-            scores = sparsify.baseline_scores(
-                profile.selection, mel_BFT, num_frames, profile.sparsity
-            )
-            positions = sparsify.keep_positions(scores, profile.sparsity)
         states = mlp(states, layer.mlp)
-        if not profile.is_dense and number == profile.layer:
+        if thins and profile.pool == "drop":
+            if scores is None:
+                scores = sparsify.baseline_scores(
+                    profile.selection, mel_BFT, num_frames, profile.sparsity
+                )
+            positions = sparsify.keep_positions(scores, profile.sparsity, profile.within)
             states = states.gather(1, positions[..., None].expand(-1, -1, states.shape[-1]))
-    return norm(states, weights.norm), positions, scores
+        elif thins:
+            states, positions = _thin_evenly(states, positions, profile.sparsity, profile.pool)
+    states = norm(states, weights.norm)
+    if profile.late > 0:
+        states, positions = _thin_evenly(states, positions, profile.late, profile.pool)
+    return states, positions, scores
+
+
+def _thin_evenly(
+    states_BTD: Tensor, positions_BT: Tensor, share: float, pool: str
+) -> tuple[Tensor, Tensor]:
+    """Every n-th of the states, or the means of all from each of these to the next."""
+    num_frames = states_BTD.shape[1]
+    first = sparsify.even_positions(num_frames, sparsify.num_kept(num_frames, share))
+    on_device = first.to(states_BTD.device)
+    if pool == "mean":
+        return sparsify.mean_of_neighbours(states_BTD, first), positions_BT[:, on_device]
+    return states_BTD[:, on_device], positions_BT[:, on_device]
 
 
 def embed(weights: EncoderWeights, mel_BFT: Tensor) -> Tensor:

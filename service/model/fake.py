@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 
 from service.model.protocol import ModelInfo
+from service.model.sparsify import even_positions, num_kept
 from service.profiles import Profile
 from service.types import WINDOW_S, DecodeOptions, Encoded, Hypothesis, Piece, Word
 
@@ -100,9 +101,10 @@ class FakeModel:
         states_T = word.float().masked_fill(silent, SILENCE).repeat_interleave(FRAMES_PER_WORD)
         if self._fail_step_when and self._fail_step_when(mel_FT):
             states_T = torch.full_like(states_T, math.nan)
-        kept = max(1, round((1 - profile.sparsity) * NUM_FRAMES))
-        positions_T = torch.arange(kept) * NUM_FRAMES // kept
-        return Encoded(states_T[positions_T].unsqueeze(1), positions_T, NUM_FRAMES)
+        kept = num_kept(num_kept(NUM_FRAMES, profile.sparsity), profile.late)
+        positions_T = even_positions(NUM_FRAMES, kept)
+        states_TD = states_T[positions_T].unsqueeze(1)
+        return Encoded(states_TD, positions_T, NUM_FRAMES, pooled=profile.pools)
 
     def new_decode_batch(self) -> FakeDecodeBatch:
         """An empty decode batch."""

@@ -1,7 +1,8 @@
-"""Which frames to keep: pure functions from scores to positions.
+"""Which frames to keep: pure functions from scores to positions, and from states to fewer.
 
 Early Attentive Sparsification (arXiv 2506.15912) scores a frame by the attention it receives;
-the other scores here are the equal-k baselines that any claim must beat.
+the other scores here are the equal-k baselines that any claim must beat, and the mean of
+neighbours needs none.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -51,14 +53,47 @@ def num_kept(num_frames: int, sparsity: float) -> int:
     return max(1, round((1 - sparsity) * num_frames))
 
 
-def keep_positions(scores_BT: Tensor, sparsity: float) -> Tensor:
+def keep_positions(scores_BT: Tensor, sparsity: float, within: int = 0) -> Tensor:
     """The `k = round((1 - s) * T)` highest-scored frames of each window, in time order.
 
+    With `within`, frames compete in neighbourhoods of so many (the last may be short), and each
+    keeps its share of the k: what does not divide is spread evenly. 0: all frames compete.
     Returns int64 (B, k), ascending. Of equal scores the earlier frame is kept, so the choice does
     not depend on the device or on the batch.
     """
-    best_BT = scores_BT.sort(dim=-1, descending=True, stable=True).indices
-    return best_BT[:, : num_kept(scores_BT.shape[-1], sparsity)].sort(dim=-1).values
+    num_windows, num_frames = scores_BT.shape
+    num = num_kept(num_frames, sparsity)
+    width = min(within, num_frames) or num_frames
+    num_near = -(-num_frames // width)
+    # Padding comes last and is lowest: no share is larger than the frames that are there.
+    padded = F.pad(scores_BT, (0, num_near * width - num_frames), value=-math.inf)
+    near_BNW = padded.view(num_windows, num_near, width)
+    order = near_BNW.sort(dim=-1, descending=True, stable=True).indices
+    edges = (torch.arange(num_near + 1) * width).clamp(max=num_frames) * num // num_frames
+    stays = (torch.arange(width) < edges.diff()[:, None]).to(order.device).expand_as(order)
+    kept_BT = torch.zeros_like(stays).scatter(-1, order, stays).flatten(1)
+    # Stable, so in time order; unlike nonzero() it does not wait for a device to say how many.
+    in_time = kept_BT.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
+    return in_time[:, :num]
+
+
+def even_positions(num_frames: int, num: int) -> Tensor:
+    """`num` of `num_frames` positions at even distances from 0 on: int64 (num,)."""
+    return torch.arange(num) * num_frames // num
+
+
+def mean_of_neighbours(states_BTD: Tensor, first_k: Tensor) -> Tensor:
+    """(B, T, D) -> (B, k, D): the mean of the frames from each of `first_k` to the next.
+
+    Summed in float32. A group of one is that frame, bit for bit.
+    """
+    num_frames = states_BTD.shape[1]
+    sizes_k = torch.diff(first_k, append=first_k.new_tensor([num_frames]))
+    near_G = torch.arange(int(sizes_k.max()))
+    index_kG = (first_k[:, None] + near_G).clamp(max=num_frames - 1).to(states_BTD.device)
+    outside_kG1 = (near_G >= sizes_k[:, None])[..., None].to(states_BTD.device)
+    near_BkGD = states_BTD[:, index_kG].float().masked_fill(outside_kG1, 0)
+    return (near_BkGD.sum(2) / sizes_k[:, None].to(states_BTD.device)).to(states_BTD.dtype)
 
 
 def baseline_scores(selection: str, mel_BFT: Tensor, num_frames: int, sparsity: float) -> Tensor:
@@ -73,7 +108,7 @@ def baseline_scores(selection: str, mel_BFT: Tensor, num_frames: int, sparsity: 
     if selection == "stride":
         k = num_kept(num_frames, sparsity)
         scores_T = torch.zeros(num_frames)
-        scores_T[torch.arange(k) * num_frames // k] = 1
+        scores_T[even_positions(num_frames, k)] = 1
     elif selection == "random":
         scores_T = torch.rand(num_frames, generator=torch.Generator().manual_seed(0))
     else:

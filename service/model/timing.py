@@ -33,7 +33,12 @@ class TokenTimes:
 
 
 def token_times(
-    attention_HNT: Tensor, positions_T: Tensor, rows: Sequence[int], *, pauses: bool = False
+    attention_HNT: Tensor,
+    positions_T: Tensor,
+    rows: Sequence[int],
+    *,
+    pauses: bool = False,
+    pooled: bool = False,
 ) -> TokenTimes:
     """When the tokens were said that `rows` predict; the last row is what follows them all.
 
@@ -41,7 +46,8 @@ def token_times(
     `positions_T`: those frames' original indices, ascending. The path crosses from one row to the
     next between two kept frames: half way from the end of the one to the beginning of the other
     is the boundary, so that what was dropped between them is shared. Where nothing was dropped
-    this is the beginning of the next frame, which is openai-whisper's rule.
+    this is the beginning of the next frame, which is openai-whisper's rule; and so it is with
+    `pooled` frames, each of which lasts until the next one's position.
 
     The path gives every frame to a token. With `pauses`, a token begins only at the first of its
     frames that it looks at more than the other rows do.
@@ -50,7 +56,8 @@ def token_times(
     path_rows, path_columns = warp(-matrix_NT)
     first = path_columns[np.flatnonzero(np.diff(path_rows, prepend=-1))]
     begins = positions_T.cpu().numpy().astype(np.float64)
-    crossings = np.concatenate([begins[:1], (begins[:-1] + 1 + begins[1:]) / 2])
+    lasts = begins[1:] if pooled else begins[:-1] + 1
+    crossings = np.concatenate([begins[:1], (lasts + begins[1:]) / 2])
     starts, ends = crossings[first[:-1]], crossings[first[1:]]
     if pauses:
         for row, (begin, end) in enumerate(itertools.pairwise(first)):

@@ -65,7 +65,9 @@ class Whisper:
                 # A view would keep the whole batch's states while one of its windows decodes.
                 if len(windows) > 1:
                     states_TD = states_TD.clone()
-                encoded[window] = Encoded(states_TD, positions_T, self.info.num_frames)
+                encoded[window] = Encoded(
+                    states_TD, positions_T, self.info.num_frames, pooled=profile.pools
+                )
         return [encoded[window] for window in range(len(profiles))]
 
     def new_decode_batch(self) -> WindowDecoder:
@@ -90,8 +92,11 @@ class Whisper:
 
 
 def _what_it_does(profile: Profile) -> Profile:
+    """The same for profiles that differ in what has no effect only."""
     if profile.is_dense:
         return Profile("dense")
+    if profile.sparsity == 0:
+        return Profile("sparse", pool=profile.pool, late=profile.late)
     if profile.selection != "attention":
         profile = replace(profile, aggregation="mean")
     return replace(profile, name="sparse")

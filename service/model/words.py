@@ -72,6 +72,7 @@ def find_words(
         encoded.positions_T[:sounding],
         [*rows, before + len(said)],
         pauses=timed,
+        pooled=encoded.pooled,
     )
     probabilities = logits_BNV[0, rows, : vocabulary.eot].softmax(-1)[range(len(text)), text]
     words = [

@@ -77,7 +77,7 @@ def _less_sparse(attempt: Attempt) -> Profile:
     if attempt.number > 0:
         return BUILT_IN["dense"]
     name = profile.name[: MAX_NAME - len(HALF)] + HALF
-    return replace(profile, name=name, sparsity=profile.sparsity / 2)
+    return replace(profile, name=name, sparsity=profile.sparsity / 2, late=profile.late / 2)
 
 
 def best_of(outcomes: Sequence[Outcome]) -> int:
