@@ -76,7 +76,7 @@ def transcribe_files(
     logging.getLogger("service").addHandler(logging.NullHandler())
     metrics = Metrics()
     engine = Engine(load, config, metrics)
-    pipeline = Pipeline(engine, config, metrics, load_profiles(config.profiles_file))
+    pipeline = Pipeline(engine, config, metrics, load_profiles(config.profiles_file, config.model))
     engine.start()
     try:
         engine.wait_ready(LOAD_TIMEOUT_S)

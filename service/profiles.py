@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +17,7 @@ AGGREGATIONS = ("mean", "max", "min", "median")
 SELECTIONS = ("attention", "stride", "energy", "random")
 POOLS = ("drop", "mean")
 _CHOICES = (("aggregation", AGGREGATIONS), ("selection", SELECTIONS), ("pool", POOLS))
+SHIPPED = files("service") / "assets" / "profiles"
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -145,30 +147,58 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
 )
 
 
-def load_profiles(path: Path | None) -> Mapping[str, Profile]:
-    """The built-in profiles and those of a TOML file: one `[name]` table each.
+def load_profiles(path: Path | None, model: str = "") -> Mapping[str, Profile]:
+    """The built-in profiles, as they are on `model`, and those of a TOML file.
 
+    A table `[name]` is a whole profile. One of the file goes before a built-in of its name.
     Raises ConfigError for a file that cannot be read, an unknown key or a value out of range.
     """
-    if path is None:
-        return BUILT_IN
+    shipped = {name: to_profile(name, table) for name, table in shipped_tables(model).items()}
+    own = {} if path is None else _read_own(path)
+    return MappingProxyType({**BUILT_IN, **shipped, **own})
+
+
+def shipped_tables(model: str) -> Mapping[str, Mapping[str, Any]]:
+    """What `assets/profiles` says of the built-in profiles on a model; {} where it is unknown.
+
+    Each table has a profile's fields, and may have `evidence`: what was measured of it.
+    """
+    name = f"{canonical_name(model)}.toml"
+    known = {file.name: file for file in SHIPPED.iterdir()}
+    return tomllib.loads(known[name].read_text()) if name in known else {}
+
+
+def canonical_name(model: str) -> str:
+    """`whisper-base` of `base`, `openai/whisper-base`, `Systran/faster-whisper-base`, `base.pt`."""
+    last = model.rstrip("/").rpartition("/")[2].lower()
+    return "whisper-" + last.removeprefix("faster-").removeprefix("whisper-").removesuffix(".pt")
+
+
+def _read_own(path: Path) -> dict[str, Profile]:
     try:
         tables = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"profiles file {path}: {error}") from error
-    own = {name: _from_table(name, table) for name, table in tables.items()}
-    return MappingProxyType({**BUILT_IN, **own})
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"profiles file: {name!r} must be a table like [{name}]")
+        if "evidence" in table:
+            raise ConfigError(f"profile {name}: evidence is for built-in profiles; leave it out")
+    return {name: to_profile(name, table) for name, table in tables.items()}
 
 
-def _from_table(name: str, table: Any) -> Profile:
+def to_profile(name: str, table: Mapping[str, Any]) -> Profile:
+    """A table of a TOML file as the profile it defines, its evidence left out.
+
+    Raises ConfigError for an unknown key or a value out of range.
+    """
+    choices = {key: value for key, value in table.items() if key != "evidence"}
     valid = [f.name for f in fields(Profile) if f.name != "name"]
-    if not isinstance(table, dict):
-        raise ConfigError(f"profiles file: {name!r} must be a table like [{name}]")
-    if unknown := sorted(set(table) - set(valid)):
+    if unknown := sorted(set(choices) - set(valid)):
         raise ConfigError(
             f"profile {name}: unknown key {', '.join(unknown)}; valid keys: {', '.join(valid)}"
         )
-    profile = Profile(name, **table)
+    profile = Profile(name, **choices)
     if name == "dense" and not profile.is_dense:
         raise ConfigError("profile dense: it drops nothing by definition; choose another name")
     return profile

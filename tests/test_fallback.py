@@ -24,7 +24,7 @@ from service.types import (
     WindowResult,
 )
 from tests.api.harness import voice
-from tests.harness import HIGH_HZ, LOW_HZ, request, running, transcribe, wav
+from tests.harness import HIGH_HZ, LOW_HZ, num_decoded, request, running, transcribe, wav
 
 Spoil = Callable[[Hypothesis], Hypothesis]
 
@@ -61,7 +61,11 @@ def loops_below(kept_frames: int) -> Spoil:
 
 @pytest.mark.parametrize(
     ("needed", "stands", "kept"),
-    [(600, [], 600), (700, ["fast-half"], 1050), (1500, ["fast-half", "dense"], 1500)],
+    [
+        (num_decoded("fast"), [], num_decoded("fast")),
+        (num_decoded("fast") + 1, ["fast-half"], num_decoded("fast", 0.5)),
+        (1500, ["fast-half", "dense"], 1500),
+    ],
 )
 def test_sparsity_is_given_up_as_far_as_is_needed(
     needed: int, stands: list[str], kept: int

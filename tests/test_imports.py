@@ -12,6 +12,7 @@ SERVICE = Path(__file__).resolve().parents[1] / "service"
 RANKS = (
     ("types", "errors", "memory"),
     ("config", "profiles", "metrics"),
+    ("evidence",),
     ("audio", "model", "text"),
     ("engine",),
     ("gather", "admission"),

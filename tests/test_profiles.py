@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.errors import ConfigError
-from service.profiles import BUILT_IN, Profile, check_depth, load_profiles
+from service.profiles import BUILT_IN, Profile, canonical_name, check_depth, load_profiles
 
 
 def _file(tmp_path: Path, text: str) -> Path:
@@ -50,11 +49,24 @@ def test_a_file_adds_profiles_and_may_change_a_built_in_one(tmp_path: Path) -> N
         ("[a]\naggregation = 'sum'", "aggregation must be one of mean, max, min, median"),
         ("[a]\naggregation = ['max']", "aggregation must be one of"),
         ("[a]\nselection = 'loud'", "selection must be one of attention, stride, energy, random"),
+        ("[a]\nlate = 1.0", "late must be a number, 0 <= s < 1"),
+        ("[a]\nlate = true", "late must be"),
+        ("[a]\nwithin = 1", "within must be an integer >= 2, or 0 for all frames"),
+        ("[a]\nwithin = -2", "within must be"),
+        ("[a]\nwithin = 2.0", "within must be"),
+        ("[a]\nwithin = false", "within must be"),
+        ("[a]\npool = 'max'", "pool must be one of drop, mean"),
+        ("[a]\npool = 'mean'\nwithin = 2", "averages neighbours .* leave out selection"),
+        ("[a]\npool = 'mean'\naggregation = 'max'", "averages neighbours and chooses none"),
+        ("[a]\npool = 'mean'\nselection = 'stride'", "averages neighbours and chooses none"),
+        ("[a]\nselection = 'stride'\nwithin = 2", "every n-th frame of all; leave out within"),
+        ("[[a.evidence]]\nwindows = 1", "evidence is for built-in profiles"),
         ("['a@b']", "profile name 'a@b'"),
         ("['']", "profile name ''"),
         ("['ä']", "profile name"),
         (f"[{'a' * 65}]", "1 to 64"),
         ("[dense]\nsparsity = 0.5", "dense: it drops nothing"),
+        ("[dense]\nlate = 0.5", "dense: it drops nothing"),
         ("[a", "profiles file"),
     ],
 )
@@ -77,22 +89,91 @@ def test_a_layer_that_the_encoder_does_not_have_is_refused() -> None:
         check_depth(profiles, 4)
 
 
-def test_the_depth_of_a_profile_that_drops_nothing_does_not_matter() -> None:
-    check_depth({"dense": Profile("dense", layer=9)}, 1)
+def test_the_depth_of_a_profile_that_drops_nothing_there_does_not_matter() -> None:
+    check_depth({"dense": Profile("dense", layer=9), "late": Profile("late", layer=9, late=0.5)}, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("whisper-base", "whisper-base"),
+        ("base", "whisper-base"),
+        ("openai/whisper-base", "whisper-base"),
+        ("Systran/faster-whisper-base", "whisper-base"),
+        ("/models/whisper-tiny.en/", "whisper-tiny.en"),
+        ("/models/tiny.en.pt", "whisper-tiny.en"),
+        ("deepdml/faster-whisper-large-v3-turbo-ct2", "whisper-large-v3-turbo-ct2"),
+        ("embedded", "whisper-embedded"),
+        ("", "whisper-"),
+    ],
+)
+def test_a_model_has_one_name_however_it_is_asked_for(model: str, name: str) -> None:
+    assert canonical_name(model) == name
+
+
+def test_a_built_in_may_differ_by_model_and_a_file_of_ones_own_goes_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whisper-base.toml").write_text("[fast]\nlayer = 2\nsparsity = 0.25\n")
+    monkeypatch.setattr("service.profiles.SHIPPED", tmp_path)
+    shipped = load_profiles(None, "openai/whisper-base")
+    assert shipped == BUILT_IN | {"fast": Profile("fast", 2, 0.25)}
+    assert list(shipped) == list(BUILT_IN)
+    assert load_profiles(None, "openai/whisper-small") == BUILT_IN
+    own = _file(tmp_path, "[fast]\nsparsity = 0.1\n")
+    assert load_profiles(own, "base")["fast"] == Profile("fast", 1, 0.1)
 
 
 @pytest.mark.parametrize(
     ("choices", "says"),
     [
-        ({}, "Every frame"),
+        ({}, "Every frame goes through the whole model."),
+        ({"pool": "mean"}, "Every frame goes through the whole model."),
         (
             {"sparsity": 0.4, "layer": 2},
-            "Drops 40% of the frames after encoder layer 2, .* attends to most",
+            "Drops 40% of the frames after encoder layer 2, and keeps those that it attends to "
+            "most (mean of its heads).",
         ),
-        ({"sparsity": 0.4, "selection": "stride"}, "keeps every n-th"),
-        ({"sparsity": 0.4, "selection": "energy"}, "loudest"),
-        ({"sparsity": 0.4, "selection": "random"}, "at random"),
+        (
+            {"sparsity": 0.125, "aggregation": "max", "within": 4},
+            "Drops 12.5% of the frames after encoder layer 1, and keeps, of every 4 neighbours, "
+            "those that it attends to most (max of its heads).",
+        ),
+        (
+            {"sparsity": 0.4, "selection": "stride", "late": 0.5},
+            "Drops 40% of the frames after encoder layer 1, and keeps every n-th. "
+            "Drops 50% of those left after the last encoder layer, and keeps every n-th for the "
+            "decoder.",
+        ),
+        (
+            {"sparsity": 0.4, "selection": "energy"},
+            "Drops 40% of the frames after encoder layer 1, and keeps the loudest.",
+        ),
+        (
+            {"sparsity": 0.4, "selection": "random", "within": 9},
+            "Drops 40% of the frames after encoder layer 1, and keeps, of every 9 neighbours, "
+            "some at random.",
+        ),
+        (
+            {"sparsity": 2 / 3, "layer": 3, "pool": "mean"},
+            "Averages neighbouring frames after encoder layer 3, which leaves 66.7% fewer.",
+        ),
+        (
+            {"sparsity": 0.5, "pool": "mean", "late": 0.5},
+            "Averages neighbouring frames after encoder layer 1, which leaves 50% fewer. "
+            "Averages again after the last encoder layer, which leaves 50% fewer for the decoder.",
+        ),
+        (
+            {"late": 0.5},
+            "Drops 50% of the frames after the last encoder layer, and keeps every n-th for the "
+            "decoder.",
+        ),
+        (
+            {"late": 0.5, "pool": "mean"},
+            "Averages neighbouring frames after the last encoder layer, which leaves 50% fewer "
+            "for the decoder.",
+        ),
     ],
 )
 def test_the_description_says_what_it_does(choices: dict[str, Any], says: str) -> None:
-    assert re.search(says, Profile("p", **choices).description)
+    assert Profile("p", **choices).description == says

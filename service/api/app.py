@@ -35,7 +35,7 @@ def create_app(
     is loaded, and again while draining, work is refused and health still answers.
     """
     metrics = metrics or Metrics()
-    profiles = load_profiles(config.profiles_file)
+    profiles = load_profiles(config.profiles_file, config.model)
 
     def load_checked() -> SpeechModel:
         model = load()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from service.api.page import index_html
+from service.api.page import Choice, index_html
 from service.api.services import services_of
+from service.evidence import Evidence, evidence_of, measured
 
 router = APIRouter()
 
@@ -36,27 +38,37 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/profiles", summary="The speed profiles")
 async def profiles(request: Request) -> dict[str, list[dict[str, Any]]]:
-    """Each profile with what it does; one of them is the default."""
-    pipeline = services_of(request).pipeline
-    default = pipeline.resolve_profile(None)
-    return {
-        "profiles": [
-            {
-                "name": p.name,
-                "layer": p.layer,
-                "sparsity": p.sparsity,
-                "aggregation": p.aggregation,
-                "selection": p.selection,
-                "default": p.name == default.name,
-                "description": p.description,
+    """Each profile with what it does, and what was measured of it on the model that is served.
+
+    `evidence` is null where nothing was; one of the profiles is the default.
+    """
+    services = services_of(request)
+    default = services.pipeline.resolve_profile(None)
+    answer = []
+    for profile in services.pipeline.profiles.values():
+        evidence = evidence_of(profile, services.config.model)
+        answer.append(
+            asdict(profile)
+            | {
+                "default": profile.name == default.name,
+                "description": profile.description,
+                "measured": measured(profile, evidence),
+                "evidence": [_figures(one) for one in evidence] or None,
             }
-            for p in pipeline.profiles.values()
-        ]
-    }
+        )
+    return {"profiles": answer}
+
+
+def _figures(evidence: Evidence) -> dict[str, Any]:
+    return asdict(evidence) | {"difference_points": evidence.difference_points}
 
 
 @router.get("/", include_in_schema=False)
 async def index(request: Request) -> HTMLResponse:
     """A page to try the service by hand."""
-    pipeline = services_of(request).pipeline
-    return HTMLResponse(index_html(pipeline.profiles, pipeline.resolve_profile(None)))
+    services = services_of(request)
+    choices = [
+        Choice(profile, measured(profile, evidence_of(profile, services.config.model)))
+        for profile in services.pipeline.profiles.values()
+    ]
+    return HTMLResponse(index_html(choices, services.pipeline.resolve_profile(None)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from string import Template
 
@@ -26,6 +27,7 @@ form { display: grid; gap: .9rem; margin: 2rem 0; padding: 1.2rem;
 label { display: grid; gap: .25rem; font-size: .9rem; min-width: 0 }
 input, select, button { font: inherit; padding: .45rem .5rem }
 input, select { width: 100%; box-sizing: border-box; text-overflow: ellipsis }
+#about { margin: -.5rem 0 0; font-size: .85rem; opacity: .75 }
 button { justify-self: start; padding: .45rem 1.2rem; border: 0; border-radius: .4rem;
          background: var(--accent); color: Canvas; cursor: pointer }
 button:disabled { opacity: .5; cursor: progress }
@@ -42,17 +44,26 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .8rem; border-rad
 <form method="post" action="/transcribe" enctype="multipart/form-data">
   <label>Recording <input type="file" name="file" accept="audio/*,video/mp4,video/webm" required>
   </label>
-  <label>Profile <select name="profile">$options</select></label>
+  <label>Profile <select name="profile" aria-describedby="about">$options</select></label>
+  <p id="about" aria-live="polite">$about</p>
   <button>Transcribe</button>
   <output aria-live="polite"></output>
 </form>
-<pre>curl -F file=@speech.wav -F profile=$default <span id="origin"></span>/transcribe</pre>
+<pre>curl -F file=@speech.wav -F profile=<span id="chosen">$default</span> \
+<span id="origin"></span>/transcribe</pre>
 <p><a href="/profiles">Profiles</a> · <a href="/v1/models">Models</a> ·
 <a href="/openapi.json">OpenAPI description</a> · <a href="/readyz">Readiness</a> ·
 <a href="/metrics">Metrics</a></p>
 <script>
-document.getElementById("origin").textContent = location.origin;
-const form = document.querySelector("form");
+const origin = document.getElementById("origin"), about = document.getElementById("about");
+origin.textContent = location.origin;
+const form = document.querySelector("form"), picker = form.elements.profile;
+const tell = () => {
+  about.textContent = picker.selectedOptions[0].dataset.about;
+  document.getElementById("chosen").textContent = picker.value;
+};
+picker.addEventListener("change", tell);
+tell();  // a browser may have kept another choice
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const button = form.querySelector("button"), output = form.querySelector("output");
@@ -80,11 +91,25 @@ form.addEventListener("submit", async (event) => {
 """)
 
 
-def index_html(profiles: Mapping[str, Profile], default: Profile) -> str:
-    """The page, with every profile in its picker and `default` chosen."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A profile as the page offers it: `measured` is what is known of it on the model served."""
+
+    profile: Profile
+    measured: str
+
+    @property
+    def about(self) -> str:
+        return f"{self.profile.description} {self.measured}"
+
+
+def index_html(choices: Sequence[Choice], default: Profile) -> str:
+    """The page, with every profile in its picker and `default` chosen and told about."""
     options = "".join(
-        f'<option value="{escape(p.name)}"{" selected" if p.name == default.name else ""}>'
-        f"{escape(p.name)}: {escape(p.description)}</option>"
-        for p in profiles.values()
+        f'<option value="{escape(choice.profile.name)}" data-about="{escape(choice.about)}"'
+        f"{' selected' if choice.profile.name == default.name else ''}>"
+        f"{escape(choice.profile.name)}</option>"
+        for choice in choices
     )
-    return PAGE.substitute(options=options, default=escape(default.name))
+    about = next(choice.about for choice in choices if choice.profile.name == default.name)
+    return PAGE.substitute(options=options, default=escape(default.name), about=escape(about))

@@ -134,7 +134,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     if unknown := [name for name in names if name not in DOMAINS]:
         raise ConfigError(f"unknown domain {unknown[0]!r}; use {', '.join(DOMAINS)}")
     model = load_model(args.model)
-    profiles = load_profiles(args.profiles_file)
+    profiles = load_profiles(args.profiles_file, args.model)
     if args.grid:
         profiles = {p.name: p for p in grid(GRID_LAYERS, GRID_SPARSITIES, args.selection)}
         args.profiles = ",".join(profiles)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import signal
@@ -19,13 +20,16 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service import profiles as profiles_module
 from service.api.app import create_app, serve
 from service.api.services import Services
 from service.config import ServerConfig
 from service.errors import CheckpointError, ConfigError
 from service.model.fake import FakeModel
 from service.model.protocol import SpeechModel
+from service.profiles import BUILT_IN
 from service.types import SAMPLE_RATE
+from tests.harness import num_decoded
 
 from .conftest import StartServer
 from .harness import PATIENCE_S, Gate, Running, refused, voice, wav
@@ -37,27 +41,85 @@ def test_ready_and_what_it_offers(shared: Running) -> None:
     assert shared.client.get("/healthz").json() == {"status": "ok"}
     assert shared.client.get("/readyz").json() == {"status": "ready"}
     profiles = shared.client.get("/profiles").json()["profiles"]
-    assert [p["name"] for p in profiles] == ["dense", "balanced", "fast"]
-    assert [p["default"] for p in profiles] == [True, False, False]
-    assert profiles[1] | {"description": ""} == {
-        "name": "balanced",
+    assert [p["name"] for p in profiles] == list(BUILT_IN)
+    assert [p["default"] for p in profiles] == [True, False, False, False]
+    assert profiles[3] == {
+        "name": "eas-published",
         "layer": 2,
         "sparsity": 0.5,
         "aggregation": "mean",
         "selection": "attention",
+        "within": 0,
+        "pool": "drop",
+        "late": 0.0,
         "default": False,
-        "description": "",
+        "description": BUILT_IN["eas-published"].description,
+        "measured": "Not measured on this model.",
+        "evidence": None,
     }
-    assert "50% of the frames" in profiles[1]["description"]
+
+
+MEASURED = """
+[balanced]
+layer = 2
+sparsity = 0.25
+pool = "mean"
+[[balanced.evidence]]
+data = "LibriSpeech, packed"
+windows = 71
+wer_percent = 7.5
+dense_wer_percent = 7.7
+low_points = -0.9
+high_points = 0.5
+speed = 1.6
+machine = "2 cores"
+command = "winnow evaluate"
+date = 2026-11-26
+"""
+
+
+def test_what_was_measured_of_a_profile_is_shown_where_people_choose(
+    server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whisper-base.toml").write_text(MEASURED)
+    monkeypatch.setattr(profiles_module, "SHIPPED", tmp_path)
+    one = server(model="openai/whisper-base", default_profile="balanced")
+    profiles = {p["name"]: p for p in one.client.get("/profiles").json()["profiles"]}
+    said = (
+        "WER 7.5% against 7.7% dense (difference −0.2, 95% −0.9 to +0.5) "  # noqa: RUF001
+        "on 71 windows of LibriSpeech, packed; 1.6 times dense's speed."
+    )
+    assert profiles["balanced"]["measured"] == said
+    assert profiles["balanced"]["evidence"] == [
+        {
+            "data": "LibriSpeech, packed",
+            "windows": 71,
+            "wer_percent": 7.5,
+            "dense_wer_percent": 7.7,
+            "difference_points": -0.2,
+            "low_points": -0.9,
+            "high_points": 0.5,
+            "speed": 1.6,
+            "machine": "2 cores",
+            "command": "winnow evaluate",
+            "date": "2026-11-26",
+        }
+    ]
+    assert profiles["fast"]["evidence"] is None
+    page = html.unescape(one.client.get("/").text)
+    assert f'<p id="about" aria-live="polite">{profiles["balanced"]["description"]} {said}' in page
+    assert f'{BUILT_IN["fast"].description} Not measured on this model."' in page
+    answer = one.transcribe(voice(1)).json()
+    assert answer["frames"] == {"total": 1500, "kept": 1125}  # what runs is what was measured
 
 
 def test_the_index_page_needs_nothing_from_elsewhere(shared: Running) -> None:
     page = shared.client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert 'action="/transcribe"' in page.text
-    for name in ("dense", "balanced", "fast"):
-        assert f'<option value="{name}"' in page.text
-    assert '<option value="dense" selected>' in page.text
+    for name in BUILT_IN:
+        assert f'<option value="{name}" data-about="' in page.text
+    assert re.findall(r'<option value="(\w+)"[^>]* selected>', page.text) == ["dense"]
     assert "$$" not in page.text
     assert not re.findall(r'(?:src|href|action)="(?:https?:)?//', page.text)
     for link in re.findall(r'href="(/[^"]*)"', page.text):
@@ -103,9 +165,9 @@ def test_series_of_the_work_itself(server: StartServer) -> None:
     assert series["winnow_real_time_factor_count", "fast"] == 1
     assert series["winnow_real_time_factor_sum", "fast"] > 0
     assert series["winnow_audio_seconds_total", "fast"] == 20
-    assert series["winnow_frames_total", "kept", "fast"] == 600
-    assert series["winnow_frames_total", "dropped", "fast"] == 900
-    assert series["winnow_frames_total", "kept", "fast-half"] == 1050
+    assert series["winnow_frames_total", "kept", "fast"] == num_decoded("fast")
+    assert series["winnow_frames_total", "dropped", "fast"] == 1500 - num_decoded("fast")
+    assert series["winnow_frames_total", "kept", "fast-half"] == num_decoded("fast", 0.5)
     assert series["winnow_frames_total", "kept", "dense"] == 2 * 1500
     assert series["winnow_fallbacks_total", "fast", "repetition"] == 3
     assert series["winnow_windows_total", "fast"] == 1
@@ -122,7 +184,7 @@ def test_the_profiles_file_is_read_once() -> None:
     finally:
         os.close(reader)
     services: Services = app.state.services
-    assert list(services.pipeline.profiles) == ["dense", "balanced", "fast", "half"]
+    assert list(services.pipeline.profiles) == [*BUILT_IN, "half"]
 
 
 def test_another_default_profile_and_a_profiles_file(server: StartServer, tmp_path: Path) -> None:

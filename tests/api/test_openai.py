@@ -10,6 +10,7 @@ import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
 from service.model.fake import FakeModel
+from service.profiles import BUILT_IN
 
 from .conftest import StartServer
 from .harness import DigitsModel, EnglishModel, Running, refused, remembered, silence, voice
@@ -226,7 +227,7 @@ def test_a_raw_body_is_winnows_own_way(shared: Running) -> None:
 
 def test_models(client: OpenAI) -> None:
     listed = [model.id for model in client.models.list()]
-    assert listed == ["fake", "fake@dense", "fake@balanced", "fake@fast"]
+    assert listed == ["fake", *(f"fake@{name}" for name in BUILT_IN)]
     for model_id in [*listed, "whisper-1"]:
         one = client.models.retrieve(model_id)
         assert (one.id, one.object, one.owned_by) == (model_id, "model", "winnow")

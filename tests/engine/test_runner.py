@@ -15,6 +15,7 @@ from service.metrics import Metrics
 from service.model.fake import FakeModel
 from service.profiles import Profile
 from service.types import Encoded
+from tests.harness import num_decoded
 
 from .conftest import Start
 from .jobs import SILENCE, WAIT_S, HeldModel, expected_text, loud_at, make_job, text, tone
@@ -60,7 +61,7 @@ def test_a_result_says_what_it_cost_and_the_metrics_what_was_done(
         timings = result.timings
         assert min(timings.queue, timings.mel, timings.encode, timings.decode) > 0
         assert timings.queue + timings.mel + timings.encode + timings.decode <= timings.total
-        assert result.hypothesis.kept_frames == 600
+        assert result.hypothesis.kept_frames == num_decoded("fast")
     registry = metrics.registry
     frames = {
         o: value(registry, "winnow_frames_total", profile="fast", outcome=o)

@@ -106,6 +106,7 @@ def test_windows_of_a_batch_are_encoded_as_alone(
         (single,) = model.encode(mel[window : window + 1], [profile])
         assert torch.equal(encoded[window].positions_T, single.positions_T)
         assert_close(encoded[window].states_TD, single.states_TD, atol=1e-4, rtol=0)
+    assert [window.pooled for window in encoded] == [False, False, True, False, False, False]
     assert [len(window.states_TD) for window in encoded] == [1500, 600, 562, 600, 400, 1500]
 
 

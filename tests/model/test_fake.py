@@ -110,6 +110,12 @@ def test_a_profile_keeps_its_share_of_the_frames(sparsity: float, kept: int) -> 
     assert (hypothesis.kept_frames, hypothesis.total_frames) == (kept, 1500)
 
 
+def test_the_late_drop_takes_its_share_of_what_is_left() -> None:
+    profile = Profile("p", sparsity=0.5, pool="mean", late=1 / 3)
+    (encoded,) = FakeModel().encode(window(3)[None], [profile])
+    assert (encoded.states_TD.shape, encoded.pooled) == ((500, 1), True)
+
+
 def test_times_survive_the_drop() -> None:
     model = FakeModel()
     mel_FT = window(None, 3, 4, None, 5)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +17,14 @@ from whisper.model import Whisper as OpenAIWhisper
 
 from service.model import encoder
 from service.model.checkpoint import Checkpoint, load_checkpoint
-from service.model.sparsify import attend_and_score, baseline_scores, keep_positions, num_kept
+from service.model.sparsify import (
+    attend_and_score,
+    baseline_scores,
+    even_positions,
+    keep_positions,
+    mean_of_neighbours,
+    num_kept,
+)
 from service.profiles import SELECTIONS, Profile
 from tests.checkpoints import to_openai_whisper
 from tests.model.windows import noise
@@ -75,12 +85,56 @@ def test_eas_is_the_formula(
     assert_close(states, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("selection", SELECTIONS)
+def thinned(frames: Tensor, share: float, pool: str) -> Tensor:
+    """(T, D) -> (k, D): every n-th of the frames, or the means of as many groups in a row."""
+    k = round((1 - share) * len(frames))
+    edges = [n * len(frames) // k for n in range(k + 1)]
+    if pool == "drop":
+        return frames[edges[:-1]]
+    return torch.stack([frames[a:b].sum(0) / (b - a) for a, b in pairwise(edges)])
+
+
+@pytest.mark.parametrize("pool", ["drop", "mean"])
+@pytest.mark.parametrize(("sparsity", "late"), [(0.5, 0.0), (0.4, 0.5), (0.0, 2 / 3)])
 @torch.inference_mode()
-def test_sparsity_0_is_dense_bit_for_bit(checkpoint: Checkpoint, selection: str) -> None:
+def test_frames_are_thinned_evenly_early_and_late(
+    checkpoint: Checkpoint, openai: OpenAIWhisper, pool: str, sparsity: float, late: float
+) -> None:
+    mel, audio = noise(1)[..., :FEW], openai.encoder
+    x = F.gelu(audio.conv2(F.gelu(audio.conv1(mel)))).transpose(1, 2)
+    x = audio.blocks[0](x + audio.positional_embedding[: FEW // 2])
+    x = audio.ln_post(audio.blocks[1](thinned(x[0], sparsity, pool)[None]))
+    expected = thinned(x[0], late, pool)
+    selection = "stride" if pool == "drop" else "attention"
+    profile = Profile("p", 1, sparsity, selection=selection, pool=pool, late=late)
+    states, positions = encoder.encode(checkpoint.weights.encoder, mel, profile)
+    assert_close(states[0], expected, atol=1e-4, rtol=0)
+    first = thinned(torch.arange(FEW // 2)[:, None], sparsity, "drop")
+    assert positions[0].tolist() == thinned(first, late, "drop").flatten().tolist()
+
+
+@torch.inference_mode()
+def test_local_eas_drops_late_what_is_left(checkpoint: Checkpoint) -> None:
+    mel = noise(1)[..., :FEW]
+    local = Profile("p", 1, 0.5, "max", within=2)
+    states, positions = encoder.encode(checkpoint.weights.encoder, mel, local)
+    assert (positions[0] // 2).tolist() == list(range(FEW // 4))  # one of each pair
+    assert set((positions[0] % 2).tolist()) == {0, 1}
+    fewer, at = encoder.encode(checkpoint.weights.encoder, mel, replace(local, late=0.5))
+    assert torch.equal(fewer, states[:, ::2])
+    assert torch.equal(at, positions[:, ::2])
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [*({"selection": selection} for selection in SELECTIONS), {"within": 2}, {"pool": "mean"}],
+    ids=lambda choices: "-".join(map(str, choices.values())),
+)
+@torch.inference_mode()
+def test_sparsity_0_is_dense_bit_for_bit(checkpoint: Checkpoint, choices: dict[str, Any]) -> None:
     mel = noise(2)[..., :FEW]
     dense, positions = encoder.encode(checkpoint.weights.encoder, mel, Profile("dense"))
-    profile = Profile("none-dropped", layer=2, sparsity=0.0, selection=selection)
+    profile = Profile("none-dropped", layer=2, sparsity=0.0, **choices)
     states, all_positions = encoder.encode(checkpoint.weights.encoder, mel, profile)
     assert torch.equal(states, dense)
     assert torch.equal(all_positions, positions)
@@ -115,6 +169,57 @@ def test_the_best_k_are_kept_in_time_order(scores: list[float], sparsity: float)
     assert all((scores[d], -d) < (scores[k], -k) for d in dropped for k in positions)
 
 
+@given(scores, sparsities, st.integers(2, 45))
+def test_each_neighbourhood_keeps_the_best_of_its_share(
+    scores: list[float], sparsity: float, within: int
+) -> None:
+    k, kept = max(1, round((1 - sparsity) * len(scores))), []
+    for first in range(0, len(scores), within):
+        end = min(first + within, len(scores))
+        share = end * k // len(scores) - first * k // len(scores)
+        best = sorted(range(first, end), key=lambda frame: (-scores[frame], frame))
+        kept += sorted(best[:share])
+    assert len(kept) == k
+    assert keep_positions(torch.tensor([scores]), sparsity, within)[0].tolist() == kept
+
+
+def test_shares_that_do_not_divide_are_spread_evenly() -> None:
+    """A whole window in neighbourhoods of seven, of which the last has two frames."""
+    kept = keep_positions(torch.rand(1, 1500), 0.6, 7)[0]
+    shares = torch.bincount(kept // 7, minlength=215)
+    assert (int(shares.sum()), set(shares[:-1].tolist())) == (600, {2, 3})
+    ahead = shares.cumsum(0)[:-1] - torch.arange(7, 1500, 7) * 0.4
+    assert bool((ahead.abs() < 1).all())
+
+
+@given(
+    st.lists(st.floats(-9, 9, width=16), min_size=1, max_size=40), st.floats(0, 1, exclude_max=True)
+)
+def test_a_mean_is_that_of_neighbours_in_a_row(values: list[float], share: float) -> None:
+    frames = torch.tensor(values)[None, :, None].expand(2, -1, 3)
+    first = even_positions(len(values), num_kept(len(values), share))
+    edges = [*first.tolist(), len(values)]
+    expected = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    means = mean_of_neighbours(frames, first)
+    assert means.shape == (2, len(first), 3)
+    assert means[1, :, 2].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("share", "sizes"), [(0.5, {2}), (2 / 3, {3}), (0.4, {1, 2}), (0.6, {2, 3}), (0.0, {1})]
+)
+def test_groups_are_as_large_as_the_sparsity_asks(share: float, sizes: set[int]) -> None:
+    first = even_positions(1500, num_kept(1500, share))
+    assert set(torch.diff(first, append=torch.tensor([1500])).tolist()) == sizes
+
+
+def test_means_are_summed_in_float32_and_one_frame_stays_itself() -> None:
+    frames = torch.tensor([256.0, 1, 1, 0.1], dtype=torch.bfloat16)[None, :, None]
+    means = mean_of_neighbours(frames, torch.tensor([0, 3]))
+    assert means.dtype == torch.bfloat16
+    assert means.flatten().tolist() == [86.0, frames[0, 3, 0].item()]  # bfloat16 has no 257
+
+
 def test_of_equal_scores_the_earlier_frames_are_kept() -> None:
     """In a whole window: short rows are sorted stably whether asked to or not."""
     scores_T = torch.arange(1500) % 3 == 0  # 500 level above 1000 level ones
@@ -123,14 +228,14 @@ def test_of_equal_scores_the_earlier_frames_are_kept() -> None:
     assert kept == sorted([*range(0, 1500, 3), *others])
 
 
-@given(st.lists(scores, min_size=2, max_size=4), sparsities)
+@given(st.lists(scores, min_size=2, max_size=4), sparsities, st.sampled_from([0, 2, 3, 50]))
 def test_a_window_keeps_the_same_frames_in_any_batch(
-    rows: list[list[float]], sparsity: float
+    rows: list[list[float]], sparsity: float, within: int
 ) -> None:
     length = min(map(len, rows))
     scores_BT = torch.tensor([row[:length] for row in rows])
-    together = keep_positions(scores_BT, sparsity)
-    alone = torch.cat([keep_positions(scores_T[None], sparsity) for scores_T in scores_BT])
+    together = keep_positions(scores_BT, sparsity, within)
+    alone = torch.cat([keep_positions(scores_T[None], sparsity, within) for scores_T in scores_BT])
     assert torch.equal(together, alone)
 
 
@@ -154,10 +259,21 @@ def test_random_draws_the_same_frames_for_every_window_and_call() -> None:
     assert kept[0].tolist() != list(range(50))
 
 
-@pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.parametrize(
+    "choices",
+    [
+        *({"selection": selection} for selection in SELECTIONS),
+        {"within": 7},
+        {"selection": "energy", "within": 7},
+        {"pool": "mean"},
+    ],
+    ids=lambda choices: "-".join(map(str, choices.values())),
+)
 @torch.inference_mode()
-def test_every_selection_keeps_the_same_number(checkpoint: Checkpoint, selection: str) -> None:
-    profile = Profile("p", layer=1, sparsity=0.6, selection=selection)
+def test_every_choice_keeps_the_same_number(
+    checkpoint: Checkpoint, choices: dict[str, Any]
+) -> None:
+    profile = Profile("p", layer=1, sparsity=0.6, **choices)
     states, positions = encoder.encode(checkpoint.weights.encoder, noise(2)[..., :FEW], profile)
     assert states.shape[:2] == positions.shape == (2, num_kept(FEW // 2, 0.6))
     assert positions.dtype == torch.int64

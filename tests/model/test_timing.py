@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,45 @@ def test_times_are_of_original_positions_and_not_of_the_compressed_clock() -> No
     times = token_times(attention, positions, range(3))
     assert times.starts.tolist() == [0, (10 + 100) / 2]
     assert times.ends.tolist() == [(10 + 100) / 2, (110 + 160) / 2]
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_a_frame_that_stands_for_several_lasts_until_the_next(width: int) -> None:
+    attention = looks((0, 20), (20, 50), (50, 60), num_frames=60)
+    times = token_times(attention, width * torch.arange(60), range(3), pooled=True)
+    assert (times.starts.tolist(), times.ends.tolist()) == (
+        [0, 20 * width],
+        [20 * width, 50 * width],
+    )
+
+
+POOLED = {"pooled": True}
+
+
+@pytest.mark.parametrize(
+    ("positions", "how", "within"),
+    [
+        (torch.arange(750) * 2, POOLED, 2),
+        (torch.arange(900) * 1500 // 900, POOLED, 2),
+        (torch.arange(500) * 3, POOLED, 3),
+        (torch.arange(250) * 6, POOLED, 6),
+        (torch.arange(750) * 2 + torch.arange(750) % 2, {}, 2),
+        (torch.arange(500) * 3, {}, 3),
+    ],
+    ids=["pairs", "ones-and-twos", "threes", "threes-of-pairs", "one-of-each-pair", "every-third"],
+)
+def test_the_clock_of_a_whole_window_does_not_drift(
+    positions: torch.Tensor, how: dict[str, bool], within: int
+) -> None:
+    edges = [0, *range(31, 1480, 47), 1500]  # where words begin: rarely where a frame does
+    ends = torch.cat([positions[1:], torch.tensor([1500])]) if how else positions + 1
+    attention = torch.full((1, len(edges) - 1, len(positions)), 1e-3)
+    for row, (begin, end) in enumerate(pairwise(edges)):
+        heard = ends.clamp(max=end) - positions.clamp(min=begin)
+        attention[0, row] += heard.clamp(min=0) / (ends - positions)
+    attention /= attention.sum(-1, keepdim=True)
+    times = token_times(attention, positions, range(len(edges) - 1), **how)
+    assert np.abs(times.starts - np.array(edges[:-2])).max() <= within
 
 
 def test_a_pause_belongs_to_no_token_where_pauses_count() -> None:

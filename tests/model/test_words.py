@@ -25,7 +25,7 @@ from service.model.splitting import split_words
 from service.model.timing import token_times
 from service.model.whisper import Whisper
 from service.model.words import find_words
-from service.profiles import BUILT_IN
+from service.profiles import BUILT_IN, Profile
 from service.types import DecodeOptions, Encoded, Word
 from tests.checkpoints import openai_tokenizer, to_openai_whisper
 from tests.model.windows import finish, noise
@@ -229,6 +229,20 @@ def test_sparse_times_lie_on_the_original_clock(tiny: Pair, profile: str) -> Non
     assert here[-1].end > words(compressed)[-1].end + 1.0
     starts = [word.start for word in here]
     assert starts == sorted(starts)
+
+
+def test_averaged_frames_begin_where_the_last_ended(tiny: Pair) -> None:
+    (encoded,) = Whisper(tiny.ours).encode(tiny.mel, [Profile("p", 2, 0.5, pool="mean")])
+    tokens = tokenizer_of("en").encode(SENTENCES["en"])
+    options = DecodeOptions("en", timestamps=False, word_times=True)
+    weights, vocabulary = tiny.ours.weights.decoder, tiny.ours.vocabulary
+    pooled, dropped = (
+        find_words(weights, vocabulary, tiny.ours.alignment, window, options, tokens)
+        for window in (encoded, replace(encoded, pooled=False))
+    )
+    # Had every second frame been dropped, a boundary would share it: half a frame earlier.
+    assert pooled[-1].end == pytest.approx(dropped[-1].end + 0.01)
+    assert (pooled[-1].end / 0.04) == pytest.approx(round(pooled[-1].end / 0.04))
 
 
 @pytest.mark.parametrize("timestamps", [True, False])

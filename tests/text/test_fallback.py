@@ -56,8 +56,8 @@ def test_each_reason_is_named(outcome: Outcome, reason: str) -> None:
 def test_half_the_sparsity_then_every_frame_then_rising_temperatures(outcome: Outcome) -> None:
     attempts = chain(FAST, outcome)
     assert [(a.profile.name, a.profile.sparsity, a.options.temperature) for a in attempts] == [
-        ("fast", 0.6, 0.0),
-        ("fast-half", 0.3, 0.0),
+        ("fast", FAST.sparsity, 0.0),
+        ("fast-half", FAST.sparsity / 2, 0.0),
         *(("dense", 0.0, temperature) for temperature in TEMPERATURES),
     ]
     assert {a.profile.layer for a in attempts[:2]} == {FAST.layer}
