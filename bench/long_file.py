@@ -24,12 +24,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from service.lab.domains import Places, recorded_digits
+from service.lab.speech_set import SpeechSet
 
 from service.audio.segment import split
 from service.config import ServerConfig
 from service.engine.engine import Engine
-from service.lab.domains import Places, recorded_digits
-from service.lab.speech_set import SpeechSet
 from service.lab.times import Span, sounding
 from service.metrics import Metrics
 from service.model.load import load_model

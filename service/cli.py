@@ -1,4 +1,4 @@
-"""`winnow serve | transcribe | train | evaluate`.
+"""`winnow serve | transcribe | evaluate`.
 
 Exit status: 0, 1 (failed), 2 (usage), 130 (interrupted), 141 (nobody reads the output any more).
 """
@@ -29,7 +29,9 @@ OK, FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; argparse exits with 2 on bad usage."""
-    args = _parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else argv
+    args = _parser().parse_args(arguments)
+    args.arguments = arguments  # reports say how they were asked for
     try:
         status: int = args.run(args)
         sys.stdout.flush()

@@ -52,7 +52,7 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == f"winnow {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["serve", "transcribe", "train", "evaluate"])
+@pytest.mark.parametrize("command", ["serve", "transcribe", "evaluate"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_status(command, "--help") == OK
     assert f"usage: winnow {command}" in capsys.readouterr().out

@@ -101,7 +101,7 @@ def test_rooms_import_downwards_only() -> None:
         ("engine", "service.model.protocol.SpeechModel", True),
         ("engine", "service.pipeline.Pipeline", False),
         ("pipeline", "service.audio.decode.decode", True),
-        ("api", "service.lab.train", False),
+        ("api", "service.lab.evaluate", False),
         ("lab", "service.api.app", True),
         ("cli", "service.lab.cli", True),
         ("api", "service.__version__", True),

@@ -1,199 +1,248 @@
-"""`winnow train` and `winnow evaluate`."""
+"""`winnow evaluate`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from service.config import ServerConfig
+from service.errors import ConfigError
 
-    from service.lab.domains import Places
-    from service.lab.evaluate import Score
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from service.lab.material import Domain, Material
     from service.model.protocol import SpeechModel
     from service.profiles import Profile
 
-    Rows = dict[str, dict[str, Score]]
-
-# torch takes seconds to import and help should not: each command imports what it runs.
-NUM_STEPS = 6250
-GRID_LAYERS = (1, 2, 3, 4)
-GRID_SPARSITIES = (0, 0.2, 0.4, 0.5, 0.6, 0.8)
+# torch takes seconds to import and help should not: what needs it is imported on running.
+DEFAULT_PROFILES = "dense,balanced,fast"
+GRID_LIKE = "balanced"
 
 
 def add_commands(subparsers: Any) -> None:
     """Adds the lab's commands; each sets `run`, which takes the arguments and returns a status."""
-    train = subparsers.add_parser(
-        "train",
-        help="train winnow-nano from a corpus folder",
-        description="Trains winnow-nano. Stopped and started again, it goes on exactly where its "
-        "last checkpoint was. Needs espeak-ng, flite and festival for the synthetic speech.",
-    )
-    train.add_argument("--corpus", type=Path, required=True, help="folder with manifest.tsv")
-    train.add_argument(
-        "--text", type=Path, required=True, help="folder of *.txt, a line a sentence"
-    )
-    train.add_argument("--out", type=Path, default=Path("runs/nano"), help="default: %(default)s")
-    train.add_argument("--domain", choices=("digits", "english"), default="digits")
-    train.add_argument("--steps", type=int, default=NUM_STEPS, help="the step to train to")
-    train.add_argument("--start", type=Path, help="a checkpoint of winnow-nano to go on from")
-    train.add_argument("--first-step", type=int, default=0, help="steps that --start was trained")
-    train.add_argument("--synthetic", type=int, default=22_000, help="strings to synthesise")
-    train.add_argument("--sentences", type=int, default=60_000, help="sentences to synthesise")
-    train.add_argument("--batch-seconds", type=float, default=60.0, help="of audio, for one step")
-    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    train.add_argument("--threads", type=int, default=0, help="torch threads (default: torch's)")
-    train.add_argument("--workers", type=int, default=1, help="processes that make batches")
-    train.add_argument("--seed", type=int, default=1)
-    train.set_defaults(run=_train)
-
-    curve = subparsers.add_parser("curve", help="draw a training run's losses as a PNG")
-    curve.add_argument("table", type=Path, help="curve.tsv of a run")
-    curve.add_argument("picture", type=Path, help="the PNG to write")
-    curve.set_defaults(run=_curve)
-
     evaluate = subparsers.add_parser(
         "evaluate",
-        help="word error rate by domain and profile",
-        description="Prints corpus word error rate after Whisper's normaliser, as a table.",
+        help="word error rate and speed of profiles on recordings",
+        description="Transcribes recordings under several profiles, through the path that the "
+        "service takes, and prints corpus word error rate after Whisper's normaliser with paired "
+        "95%% intervals against dense, and how often texts went wrong, as a table.",
     )
-    evaluate.add_argument("--model", default="embedded", help="default: %(default)s")
-    evaluate.add_argument("--corpus", type=Path, required=True, help="folder with manifest.tsv")
-    evaluate.add_argument("--text", type=Path, help="folder of books, for the domain sentences")
+    _add_material(evaluate.add_argument_group("recordings"))
+    _add_profiles(evaluate.add_argument_group("profiles"))
+    _add_how(evaluate.add_argument_group("how"))
     evaluate.add_argument(
-        "--domains",
-        default="digits,synthetic,noise",
-        help="of digits, paused, synthetic, sentences, librispeech, noise (default: %(default)s)",
+        "--out", type=Path, metavar="JSON", help="write all figures, those of each file among them"
     )
-    evaluate.add_argument("--data", type=Path, default=Path("runs/evaluate"), help="cache folder")
-    evaluate.add_argument("--profiles", default="dense,balanced,fast", help="default: %(default)s")
-    evaluate.add_argument("--profiles-file", type=Path, help="a TOML file of further profiles")
-    evaluate.add_argument(
-        "--grid", action="store_true", help="every layer and sparsity instead of profiles"
-    )
-    evaluate.add_argument(
-        "--selection", default="attention", help="what the grid keeps frames by (%(default)s)"
-    )
-    evaluate.add_argument("--strings", type=int, default=200, help="at most so many per domain")
-    evaluate.add_argument("--threads", type=int, default=0, help="torch threads (default: torch's)")
-    evaluate.add_argument(
-        "--times", action="store_true", help="errors of word times instead of words"
-    )
-    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    evaluate.add_argument("--texts", action="store_true", help="with what was said and read")
     evaluate.set_defaults(run=_evaluate)
 
 
-def _train(args: argparse.Namespace) -> int:
-    import torch
-
-    from service.lab import recipe
-
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    plan = recipe.Plan(
-        corpus=args.corpus,
-        text=args.text,
-        folder=args.out,
-        num_steps=args.steps,
-        domain=args.domain,
-        synthetic=args.synthetic,
-        sentences=args.sentences,
-        batch_seconds=args.batch_seconds,
-        device=args.device,
-        workers=args.workers,
-        seed=args.seed,
-        start=args.start,
-        first_step=args.first_step,
+def _add_material(group: Any) -> None:
+    group.add_argument(
+        "--corpus",
+        type=Path,
+        metavar="DIR",
+        help="a folder with manifest.tsv; its folders are domains, and noise is taken from it",
     )
-    print(recipe.run(plan))
-    return 0
+    group.add_argument(
+        "--domains",
+        default="",
+        metavar="NAMES",
+        help="folders of the corpus, as in librispeech,german; NAME-packed joins utterances of a "
+        "speaker, 0.3 s between them, to windows of 18 to 30 s; NAME@10dB has noise in it; noise "
+        "is noises and silence alone",
+    )
+    group.add_argument(
+        "--manifest",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="recordings of your own, a domain named after the file: TSV with a header (path, "
+        "transcript, perhaps language, speaker, split) or JSONL (audio_filepath, text); may be "
+        "given several times",
+    )
+    group.add_argument("--pack", action="store_true", help="each --manifest also packed")
+    group.add_argument(
+        "--noise",
+        default="",
+        metavar="DB",
+        help="every domain also with noise of the corpus, at so many dB, as in 10,5,0",
+    )
+    group.add_argument(
+        "--split", choices=("train", "test", "all"), default="test", help="(%(default)s)"
+    )
+    group.add_argument(
+        "--limit", type=_positive, metavar="N", help="at most N of a domain, evenly over speakers"
+    )
+    group.add_argument(
+        "--language", default="en", help="of a manifest's rows that name none (%(default)s)"
+    )
+    group.add_argument("--seed", type=int, default=0, help="of noise and intervals (%(default)s)")
 
 
-def _curve(args: argparse.Namespace) -> int:
-    from service.lab.curve import plot
+def _add_profiles(group: Any) -> None:
+    group.add_argument(
+        "--profiles",
+        metavar="NAMES",
+        help=f"({DEFAULT_PROFILES}, or with --grid none); dense is always added",
+    )
+    group.add_argument(
+        "--profiles-file", type=Path, metavar="TOML", help="a file of further profiles"
+    )
+    group.add_argument(
+        "--grid",
+        metavar="LAYERS:SPARSITIES",
+        help="a profile for each pair, as in 1,2,3:0.4,0.5",
+    )
+    group.add_argument(
+        "--like",
+        default=GRID_LIKE,
+        metavar="NAME",
+        help="the profile whose other choices the grid's have (%(default)s)",
+    )
 
-    plot(args.table, args.picture)
-    return 0
+
+def _add_how(group: Any) -> None:
+    group.add_argument("--model", default=ServerConfig().model, help="(%(default)s)")
+    group.add_argument("--device", default="auto", help="auto (the default), cpu, cuda or cuda:N")
+    group.add_argument(
+        "--dtype", default="auto", help="auto (the default), float32, float16 or bfloat16"
+    )
+    group.add_argument("--threads", type=int, default=0, help="torch's (its own choice)")
+    group.add_argument(
+        "--concurrency",
+        type=_positive,
+        default=16,
+        metavar="N",
+        help="recordings in flight (%(default)s)",
+    )
+    group.add_argument(
+        "--raw",
+        action="store_true",
+        help="the decoder's first text as it is: no VAD, no guard, no fallback",
+    )
+    group.add_argument(
+        "--detect", action="store_true", help="detect each language instead of giving it"
+    )
+    group.add_argument(
+        "--times", action="store_true", help="also how far word times are from those of dense"
+    )
+    group.add_argument(
+        "--speed",
+        type=_positive,
+        default=0,
+        metavar="ROUNDS",
+        help="time so many rounds more, in which the profiles take turns",
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from service.lab.evaluate import evaluate
+    from service.lab.machine import about
+    from service.lab.report import table, to_json
+    from service.lab.runs import How, Service
+    from service.profiles import check_depth
+
+    material, domains = _material(args)
+    profiles = _profiles(args)
+    config = ServerConfig(
+        model=args.model, device=args.device, dtype=args.dtype, threads=args.threads
+    )
+    how = How(args.raw, args.detect, args.times, args.concurrency)
+    with Service(config, lambda: _load(config)) as service:
+        check_depth({p.name: p for p in profiles}, service.info.num_encoder_layers)
+        results = []
+        found = about(args.arguments, service.info, config.threads)
+        for result in evaluate(service, material, domains, profiles, how, num_rounds=args.speed):
+            results.append(result)
+            # Written after each domain: what was measured survives an interruption.
+            if args.out:
+                known = {**found, "profiles": {p.name: p.description for p in profiles}}
+                whole = to_json(results, known, texts=args.texts)
+                args.out.write_text(json.dumps(whole, ensure_ascii=False, indent=1) + "\n")
+            print(table(results[-1:]) if len(results) == 1 else _without_head(results[-1:]))
+            sys.stdout.flush()
+    return 0
+
+
+def _without_head(results: Sequence[Any]) -> str:
+    from service.lab.report import table
+
+    return "\n".join(table(results).splitlines()[2:])
+
+
+def _load(config: ServerConfig) -> SpeechModel:
+    """On the engine's thread: the number of threads is a setting of the calling one."""
     import torch
 
-    from service.errors import ConfigError
-    from service.lab.domains import DOMAINS, Places
-    from service.lab.evaluate import grid, score
     from service.model.load import load_model
-    from service.profiles import Profile, check_depth, load_profiles
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    names = args.domains.split(",")
-    if unknown := [name for name in names if name not in DOMAINS]:
-        raise ConfigError(f"unknown domain {unknown[0]!r}; use {', '.join(DOMAINS)}")
-    model = load_model(args.model)
-    profiles = load_profiles(args.profiles_file, args.model)
-    if args.grid:
-        profiles = {p.name: p for p in grid(GRID_LAYERS, GRID_SPARSITIES, args.selection)}
-        args.profiles = ",".join(profiles)
-    check_depth(profiles, model.info.num_encoder_layers)
-    if unknown := [name for name in args.profiles.split(",") if name not in profiles]:
-        raise ConfigError(f"unknown profile {unknown[0]!r}; use {', '.join(profiles)}")
-    chosen = [profiles[name] for name in args.profiles.split(",")]
-    places = Places(args.corpus, args.data, args.strings, args.text)
-    if args.times:
-        return _times(places, model, chosen, as_json=args.json)
-    rows: Rows = {}
-    for name in names:
-        utterances = DOMAINS[name].utterances(places)
-        scores: dict[Profile, Score] = {}
-        for profile in chosen:
-            # Dense is dense whatever its layer: a grid measures it once.
-            does = Profile("dense") if profile.is_dense else profile
-            scores[does] = scores.get(does) or score(model, utterances, does)
-            rows.setdefault(DOMAINS[name].title, {})[profile.name] = scores[does]
-    if args.json:
-        print(json.dumps({n: {p: s.wer for p, s in row.items()} for n, row in rows.items()}))
-    elif args.grid:
-        _print_grid(rows, chosen)
-    else:
-        _print_table(rows)
-    return 0
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    return load_model(config.model, config.device, config.dtype)
 
 
-def _print_table(rows: Rows) -> None:
-    profiles = list(next(iter(rows.values())))
-    print(f"{'domain':<46}{'words':>7}" + "".join(f"{name:>12}" for name in profiles))
-    for title, row in rows.items():
-        words = next(iter(row.values())).words
-        print(f"{title:<46}{words:>7}" + "".join(f"{score!s:>12}" for score in row.values()))
+def _material(args: argparse.Namespace) -> tuple[Material, list[Domain]]:
+    """Raises ConfigError where nothing is asked for."""
+    from dataclasses import replace
+
+    from service.lab.manifest import read_manifest
+    from service.lab.material import NOISE, Domain, Material, of_corpus, parse_domain
+
+    names = [name for name in args.domains.split(",") if name]
+    if not names and not args.manifest:
+        raise ConfigError("nothing to evaluate on: give --corpus and --domains, or --manifest")
+    if names and not args.corpus:
+        raise ConfigError("--domains are of a corpus: give --corpus")
+    folders = of_corpus(args.corpus) if args.corpus else {}
+    domains = [parse_domain(name) for name in names]
+    for path in args.manifest:
+        if path.stem in folders:
+            raise ConfigError(f"--manifest {path}: there is a domain {path.stem!r} already")
+        folders[path.stem] = read_manifest(path, args.language)
+        domains.append(Domain(path.stem))
+        if args.pack:
+            domains.append(Domain(path.stem, packed=True))
+    try:
+        levels = [float(level) for level in args.noise.split(",") if level]
+    except ValueError:
+        raise ConfigError(f"--noise {args.noise!r}: use numbers of dB, as in 10,5,0") from None
+    domains += [
+        replace(domain, snr_db=level)
+        for level in levels
+        for domain in domains
+        if domain.folder != NOISE and domain.snr_db is None
+    ]
+    return Material(folders, args.split, args.limit, args.seed), list(dict.fromkeys(domains))
 
 
-def _print_grid(rows: Rows, profiles: Sequence[Profile]) -> None:
-    """A table for each domain: layers down, sparsities across."""
-    for title, row in rows.items():
-        print(f"\n| {title}: layer \\ sparsity | " + " | ".join(f"{s:g}" for s in GRID_SPARSITIES))
-        print("|---" * (len(GRID_SPARSITIES) + 1) + "|")
-        for layer in GRID_LAYERS:
-            scores = [str(row[p.name]) for p in profiles if p.layer == layer]
-            print(f"| {layer} | {' | '.join(scores)} |")
+def _profiles(args: argparse.Namespace) -> list[Profile]:
+    """Dense first. Raises ConfigError for a name that no profile has."""
+    from service.lab.evaluate import DENSE, grid
+    from service.profiles import load_profiles
+
+    known = load_profiles(args.profiles_file, args.model)
+    default = "" if args.grid else DEFAULT_PROFILES
+    asked = default if args.profiles is None else args.profiles
+    names = list(dict.fromkeys([DENSE, *(name for name in asked.split(",") if name)]))
+    profiles = [_named(known, name) for name in names]
+    return profiles + (grid(args.grid, _named(known, args.like)) if args.grid else [])
 
 
-def _times(
-    places: Places, model: SpeechModel, profiles: Sequence[Profile], *, as_json: bool
-) -> int:
-    from service.lab.domains import recorded_digits
-    from service.lab.times import measure, timed_digits
-
-    strings = timed_digits(recorded_digits(places), places.strings)
-    rows = {p.name: measure(model, strings, p).summary() for p in profiles}
-    if as_json:
-        print(json.dumps(rows))
-        return 0
-    print(f"{'seconds':<18}" + "".join(f"{name:>12}" for name in rows))
-    for figure in next(iter(rows.values())):
-        shown = (f"{row.get(figure, math.nan):>12.4g}" for row in rows.values())
-        print(f"{figure:<18}" + "".join(shown))
-    return 0
+def _named(known: Mapping[str, Profile], name: str) -> Profile:
+    if name not in known:
+        raise ConfigError(f"unknown profile {name!r}; use {', '.join(known)}")
+    return known[name]

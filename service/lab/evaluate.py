@@ -1,151 +1,102 @@
-"""Word error rate of a model under its profiles, by domain."""
+"""Profiles on the same recordings, domain by domain: words, what goes wrong, and speed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 from tqdm import tqdm
 
-from service.audio.mel import log_mel
-from service.lab.speech_set import SpeechSet
-from service.lab.wer import word_errors, words_of
-from service.model.protocol import DecodeBatch, SpeechModel
+from service.errors import ConfigError
+from service.lab.material import Domain, Material
+from service.lab.outcomes import Figures, figures
+from service.lab.packing import Item
+from service.lab.runs import How, Run, Service
+from service.lab.times import compare
 from service.profiles import Profile
-from service.text.guard import is_silent
-from service.types import SAMPLE_RATE, WINDOW_SAMPLES, DecodeOptions, Encoded, Hypothesis, Samples
+
+DENSE = "dense"
 
 
 @dataclass(frozen=True, slots=True)
-class Utterance:
-    """Speech of at most 30 s, and what is said in it."""
+class DomainResult:
+    """What every profile made of a domain's recordings."""
 
-    samples: Samples
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Corpus word errors: `errors` over `words` of reference, in `utterances`.
-
-    `invented`: utterances in which nothing is said and the model wrote something.
-    """
-
-    errors: int
-    words: int
-    utterances: int
-    invented: int = 0
+    domain: str
+    items: tuple[Item, ...]
+    figures: tuple[Figures, ...]
 
     @property
-    def wer(self) -> float:
-        return self.errors / self.words if self.words else float(self.errors > 0)
-
-    def __str__(self) -> str:
-        return f"{self.wer:.1%}" if self.words else f"{self.invented} of {self.utterances}"
+    def seconds(self) -> float:
+        return sum(item.seconds for item in self.items)
 
 
-def score(
-    model: SpeechModel, utterances: Sequence[Utterance], profile: Profile, *, batch: int = 16
-) -> Score:
-    """Transcribes every utterance as one window, greedily, and counts the errors."""
-    errors = words = invented = 0
-    texts = transcribe(model, [u.samples for u in utterances], profile, batch=batch)
-    for utterance, text in zip(utterances, texts, strict=True):
-        reference, said = words_of(utterance.text), words_of(text)
-        errors += word_errors(reference, said)
-        words += len(reference)
-        invented += bool(said and not reference)
-    return Score(errors, words, len(utterances), invented)
+def evaluate(
+    service: Service,
+    material: Material,
+    domains: Sequence[Domain],
+    profiles: Sequence[Profile],
+    how: How,
+    *,
+    num_rounds: int = 0,
+) -> Iterator[DomainResult]:
+    """Results, a domain at a time. `profiles` have dense among them.
 
-
-def transcribe(
-    model: SpeechModel, windows: Sequence[Samples], profile: Profile, *, batch: int = 16
-) -> Iterator[str]:
-    """The text of each window, decoded `batch` at a time; "" where the model hears no speech."""
-    options = DecodeOptions(language="en")
-    for first in tqdm(range(0, len(windows), batch), desc=profile.name, leave=False):
-        some = windows[first : first + batch]
-        mel_BFT = log_mel(some, model.info.num_mels)
-        encoded = model.encode(mel_BFT, [profile] * len(some))
-        for hypothesis in decode_together(model.new_decode_batch(), encoded, options):
-            silent = is_silent(hypothesis)
-            pieces = [] if silent else model.split_text(hypothesis.tokens)
-            yield "".join(piece.text for piece in pieces).strip()
-
-
-def decode_together(
-    batch: DecodeBatch, encoded: Sequence[Encoded], options: DecodeOptions
-) -> list[Hypothesis]:
-    """What an empty batch makes of these windows, in their order."""
-    batch.join(range(len(encoded)), encoded, [options] * len(encoded))
-    done: dict[int, Hypothesis] = {}
-    while len(batch):
-        done |= batch.step()
-    return [done[key] for key in range(len(encoded))]
-
-
-def connected_digits(speech: SpeechSet, count: int, seed: int = 0) -> list[Utterance]:
-    """Strings of 3 to 10 digits of one speaker from recordings of single ones.
-
-    Pauses between digits are drawn from 0 to 0.3 s; the clips themselves are not touched.
+    With `num_rounds` each profile goes over the material so many times more, taking turns, and
+    is timed. Raises what `Material.items` and the pipeline raise.
     """
-    rng = np.random.default_rng(seed)
-    lead = np.zeros(SAMPLE_RATE // 4, np.float32)
-    utterances = []
-    for _ in range(count):
-        chosen = rng.integers(len(speech), size=rng.integers(3, 11))
-        pieces = [lead]
-        for index in chosen:
-            pause = np.zeros(int(rng.uniform(0, 0.3) * SAMPLE_RATE), np.float32)
-            pieces += [speech.get(int(index)), pause]
-        text = " ".join(speech.texts[int(i)] for i in chosen)
-        utterances.append(Utterance(np.concatenate([*pieces, lead]), text))
-    return utterances
+    for domain in domains:
+        items = material.items(domain)
+        total = len(items) * len(profiles) * (1 + num_rounds)
+        with tqdm(total=total, desc=domain.name, unit="file", leave=False, disable=None) as bar:
+            runs = {p.name: service.run(items, p, how, bar.update) for p in profiles}
+
+            def seconds(profile: Profile, items: list[Item] = items) -> float:
+                return service.run(items, profile, how, bar.update).seconds
+
+            took = in_turns(profiles, num_rounds, seconds)
+        audio_s = sum(item.seconds for item in items)
+        found = figures(
+            items,
+            runs,
+            DENSE,
+            seed=material.seed,
+            speeds={name: [audio_s / s for s in some] for name, some in took.items()},
+            times=_times(items, runs) if how.word_times else None,
+        )
+        yield DomainResult(domain.name, tuple(items), tuple(found))
 
 
-def with_pauses(strings: Sequence[Utterance], seed: int = 0) -> list[Utterance]:
-    """The strings two to four together as they fit into a window, 0.6 to 1.5 s between them.
-
-    Every string is used once.
-    """
-    rng = np.random.default_rng(seed)
-    utterances = []
-    left = list(strings)
-    while left:
-        one, most = left.pop(0), int(rng.integers(2, 5))
-        pieces, texts, length = [one.samples], [one.text], len(one.samples)
-        while left and len(texts) < most:
-            pause = np.zeros(int(rng.uniform(0.6, 1.5) * SAMPLE_RATE), np.float32)
-            length += len(pause) + len(left[0].samples)
-            if length > WINDOW_SAMPLES:
-                break
-            one = left.pop(0)
-            pieces += [pause, one.samples]
-            texts.append(one.text)
-        utterances.append(Utterance(np.concatenate(pieces), " ".join(texts)))
-    return utterances
+def _times(items: Sequence[Item], runs: dict[str, Run]) -> dict[str, dict[str, float]]:
+    reference = runs[DENSE].answers
+    languages = [item.language for item in items]
+    return {
+        name: compare(reference, run.answers, languages).summary()
+        for name, run in runs.items()
+        if name != DENSE
+    }
 
 
-def whole(speech: SpeechSet) -> list[Utterance]:
-    """Every recording of a set as it is."""
-    return [Utterance(speech.get(i), text) for i, text in enumerate(speech.texts)]
+def in_turns(
+    profiles: Sequence[Profile], num_rounds: int, seconds: Callable[[Profile], float]
+) -> dict[str, list[float]]:
+    """What each profile took in each round; every round begins with the next profile."""
+    took: dict[str, list[float]] = {profile.name: [] for profile in profiles}
+    for number in range(num_rounds):
+        first = number % len(profiles)
+        for profile in (*profiles[first:], *profiles[:first]):
+            took[profile.name].append(seconds(profile))
+    return took
 
 
-def in_windows(speech: SpeechSet) -> list[Utterance]:
-    """Every recording of a set cut every 30 s, with nothing said in it."""
-    utterances = []
-    for i in range(len(speech)):
-        samples = speech.get(i)
-        for start in range(0, len(samples), WINDOW_SAMPLES):
-            utterances.append(Utterance(samples[start : start + WINDOW_SAMPLES], ""))
-    return utterances
-
-
-def grid(layers: Sequence[int], sparsities: Sequence[float], selection: str) -> list[Profile]:
-    """A profile for every layer and sparsity."""
+def grid(text: str, like: Profile) -> list[Profile]:
+    """`LAYERS:SPARSITIES`, as in `1,2,3:0.4,0.5`: profiles that are otherwise as `like` is."""
+    try:
+        layers, sparsities = (part.split(",") for part in text.split(":"))
+        pairs = [(int(layer), float(share)) for layer in layers for share in sparsities]
+    except ValueError:
+        raise ConfigError(f"--grid {text!r}: use LAYERS:SPARSITIES, as in 1,2,3:0.4,0.5") from None
     return [
-        Profile(f"{selection}-{layer}-{sparsity:g}", layer, sparsity, selection=selection)
-        for layer in layers
-        for sparsity in sparsities
+        replace(like, name=f"{like.name}-{layer}-{share:g}", layer=layer, sparsity=share)
+        for layer, share in pairs
     ]
