@@ -75,7 +75,7 @@ def test_profiles_are_compared_on_a_service_of_its_own(
     dense, fast = (step["server"]["frames_kept_share"] for step in found["steps"])
     assert (dense, fast) == (1.0, 0.4)
     assert found["num_requests"] == 8
-    assert found["model"]["name"] == "winnow-nano"
+    assert found["model"]["name"] == "whisper-base"
     assert found["shares_machine"] is True
     assert found["command"].startswith("python -m loadtest.compare --manifest")
     assert "1 recordings of 4.5-4.5 s" in found["mix"]
