@@ -1,171 +1,271 @@
-"""A long recording of digits at known places, through the pipeline: do times drift, is any lost?
+"""A long file of real speech at known places: is a word lost or doubled at a seam, do times drift?
 
-    python -m bench.long_file --corpus CORPUS --minutes 60 --profile dense --pause 13
+    python -m bench.long_file --model whisper-base --corpus CORPUS --minutes 60 \\
+        --profiles dense,balanced
 
-Strings of 3 to 8 digits of an unseen speaker stand `--pause` to 1.5 times that apart over the whole
-recording. From 12 s on each has a window of its own; with less, windows are full of them. Words
-that were read are matched to words that were said by time alone, within half a second, so that
-reading wrong is not mistaken for timing wrong; lost and doubled words are counted over the
-recording and at the seams of windows, where a window ends or begins within a second.
+Utterances of a corpus' folder, or of a manifest, stand in their order with pauses between them,
+and begin again where the minutes are longer. Each profile transcribes the whole as one file, and
+then the same audio in pieces of at most 30 s, cut in the middle of pauses. Both texts are compared
+with what was said, by one alignment over the whole. A word of reference is taken to be where its
+share of its utterance is, a word said where its share of its segment is; a seam is where the
+service begins a new window, and near it means within 1.5 s.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import io
-import itertools
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
-from service.lab.domains import Places, recorded_digits
-from service.lab.speech_set import SpeechSet
 
 from service.audio.segment import split
 from service.config import ServerConfig
-from service.engine.engine import Engine
-from service.lab.times import Span, sounding
-from service.metrics import Metrics
+from service.lab.manifest import read_manifest
+from service.lab.material import Domain, Material, of_corpus
+from service.lab.packing import Item, Pcm, to_float
+from service.lab.runs import Answer, How, Service
+from service.lab.wer import align, words_of
 from service.model.load import load_model
-from service.pipeline import Pipeline
-from service.profiles import BUILT_IN
-from service.types import (
-    SAMPLE_RATE,
-    Audio,
-    DecodeOptions,
-    Samples,
-    TranscribeRequest,
-    Transcript,
-)
+from service.model.protocol import SpeechModel
+from service.profiles import load_profiles
+from service.types import SAMPLE_RATE, WINDOW_SAMPLES, Audio, Segment
 
-NEAR_S = 0.5
-GOAL_S = 0.3
-SEAM_S = 1.0
+NEAR_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
-    """A recording, and where each word in it is, in seconds."""
+class Placed:
+    """An utterance at its place in the file, in samples."""
 
-    samples: Samples
-    spans: tuple[Span, ...]
+    first: int
+    end: int
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class LongFile:
+    """A recording of many utterances, and where each one is."""
+
+    pcm: Pcm
+    placed: tuple[Placed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TimedWord:
+    """A word after the normaliser, and about when it is said. `opens`: first of its stretch."""
+
+    text: str
+    time_s: float
+    opens: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Errors of a text: where words were lost and where some were said too much, in seconds.
+
+    `offsets`: of utterances whose first word opens a segment, when they were put and how much
+    later the segment begins.
+    """
+
+    num_words: int
+    num_wrong: int
+    lost_s: tuple[float, ...]
+    surplus_s: tuple[float, ...]
+    offsets: tuple[tuple[float, float], ...]
+
+    @property
+    def wer(self) -> float:
+        return (self.num_wrong + len(self.lost_s) + len(self.surplus_s)) / self.num_words
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--corpus", type=Path, required=True, help="folder with manifest.tsv")
+    parser.add_argument("--corpus", type=Path, help="folder with manifest.tsv")
+    parser.add_argument("--folder", default="librispeech", help="of the corpus (%(default)s)")
+    parser.add_argument("--manifest", type=Path, help="instead of --corpus: a TSV or JSONL")
+    parser.add_argument("--split", default="test", help="train, test or all (%(default)s)")
     parser.add_argument("--minutes", type=float, default=60, help="(%(default)s)")
-    parser.add_argument("--pause", type=float, default=13, help="seconds (%(default)s)")
-    parser.add_argument("--profile", default="dense", help="(%(default)s)")
+    pause = (0.3, 2.0)
+    parser.add_argument(
+        "--pause", type=float, nargs=2, default=pause, help="s, from and to (0.3 2)"
+    )
+    parser.add_argument("--model", default=ServerConfig().model, help="(%(default)s)")
+    parser.add_argument("--profiles", default="dense", help="(%(default)s)")
+    parser.add_argument("--profiles-file", type=Path, help="a TOML file of further profiles")
+    parser.add_argument("--device", default="auto", help="(%(default)s)")
+    parser.add_argument("--dtype", default="auto", help="(%(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="torch threads (torch's choice)")
+    parser.add_argument("--seed", type=int, default=0, help="of the pauses (%(default)s)")
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        digits = recorded_digits(Places(args.corpus, Path(folder), strings=0))
-        made = recording(digits, args.minutes * 60, args.pause)
-    began = time.perf_counter()
-    transcript = transcribe(made.samples, args.profile)
+    if not (args.corpus or args.manifest):
+        parser.error("give --corpus or --manifest")
+    profiles = load_profiles(args.profiles_file)
+    made = long_file(_utterances(args), args.minutes * 60, tuple(args.pause), args.seed)
+    seams = seams_of(made.pcm)
+    cut = pieces(made)
+    entire = Item("whole", made.pcm, "", made.placed[0].item.language)
     print(
-        f"{args.minutes:g} minutes, pauses from {args.pause:g} s, {args.profile}: "
-        f"{time.perf_counter() - began:.0f} s"
+        f"{len(made.pcm) / SAMPLE_RATE / 60:.1f} minutes, {len(made.placed)} utterances, "
+        f"{len(seams)} seams, {len(cut)} pieces; {args.model}",
+        flush=True,
     )
-    starts = [window.start_s for window in split(Audio(made.samples))]
-    for name, found in (
-        ("segments", [(s.start, s.end) for s in transcript.segments]),
-        ("words", [(w.start, w.end) for s in transcript.segments for w in s.words]),
-    ):
-        report(name, made, found, starts[1:])
+    config = ServerConfig(
+        model=args.model, device=args.device, dtype=args.dtype, threads=args.threads
+    )
+    with Service(config, lambda: _load(config)) as service:
+        for name in args.profiles.split(","):
+            whole = service.run([entire], profiles[name], How()).answers[0]
+            apart = service.run([item for _, item in cut], profiles[name], How()).answers
+            for way, said in (
+                ("one file", words_said(whole.segments, cut[0][1].language)),
+                ("in pieces", joined(cut, apart)),
+            ):
+                print(f"{name}, {way}: {described(compare(made, said), seams)}", flush=True)
 
 
-def recording(speech: SpeechSet, seconds: float, pause: float, seed: int = 0) -> Recording:
-    """Digits in random order until `seconds` are full; known spans lack the clips' silence."""
+def _load(config: ServerConfig) -> SpeechModel:
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    return load_model(config.model, config.device, config.dtype)
+
+
+def _utterances(args: argparse.Namespace) -> list[Item]:
+    if args.manifest:
+        folders, folder = {"own": read_manifest(args.manifest)}, "own"
+    else:
+        folders, folder = of_corpus(args.corpus), args.folder
+    return Material(folders, args.split).items(Domain(folder))
+
+
+def long_file(
+    utterances: Sequence[Item], seconds: float, pause_s: tuple[float, float], seed: int = 0
+) -> LongFile:
+    """Utterances in order, again and again until `seconds` are full, pauses before each."""
     rng = np.random.default_rng(seed)
-    samples = np.zeros(int(seconds * SAMPLE_RATE), np.float32)
-    spans: list[Span] = []
-    at = SAMPLE_RATE
+    parts: list[Pcm] = []
+    placed: list[Placed] = []
+    at = 0
     while True:
-        for index in rng.integers(len(speech), size=rng.integers(3, 9)):
-            clip = speech.get(int(index))
-            if at + len(clip) > len(samples):
-                return Recording(samples, tuple(spans))
-            samples[at : at + len(clip)] = clip
-            begin, end = sounding(clip)
-            spans.append(((at + begin) / SAMPLE_RATE, (at + end) / SAMPLE_RATE))
-            at += len(clip) + int(rng.uniform(0, 0.3) * SAMPLE_RATE)
-        at += int(rng.uniform(pause, 1.5 * pause) * SAMPLE_RATE)
+        item = utterances[len(placed) % len(utterances)]
+        pause = round(rng.uniform(*pause_s) * SAMPLE_RATE)
+        end = at + pause + len(item.pcm)
+        if end > seconds * SAMPLE_RATE and placed:
+            return LongFile(np.concatenate(parts), tuple(placed))
+        parts += [np.zeros(pause, np.int16), item.pcm]
+        placed.append(Placed(at + pause, end, item))
+        at = end
 
 
-def transcribe(samples: Samples, profile: str) -> Transcript:
-    """The whole path of the service from a WAV file on, without HTTP."""
-    config, metrics = ServerConfig(), Metrics()
-    engine = Engine(lambda: load_model("embedded", device="cpu"), config, metrics)
-    engine.start()
-    engine.wait_ready(120)
-    pipeline = Pipeline(engine, config, metrics, BUILT_IN)
-    wav = io.BytesIO()
-    soundfile.write(wav, samples, SAMPLE_RATE, format="WAV")
-    wav.seek(0)
-    options = DecodeOptions(language="en", word_times=True)
-    try:
-        request = TranscribeRequest(BUILT_IN[profile], options, timeout_s=3600)
-        return asyncio.run(pipeline.transcribe(wav, request))
-    finally:
-        pipeline.close()
-        engine.stop()
+def pieces(made: LongFile) -> list[tuple[float, Item]]:
+    """The file cut in the middle of pauses, as much as fits into 30 s at a time.
+
+    With the second at which each begins. A longer utterance is a piece of its own.
+    """
+    middles = [(before.end + after.first) // 2 for before, after in pairwise(made.placed)]
+    cuts = [0]
+    for last, following in pairwise([*middles, len(made.pcm)]):
+        if following - cuts[-1] > WINDOW_SAMPLES:
+            cuts.append(last)
+    cuts.append(len(made.pcm))
+    language = made.placed[0].item.language
+    return [
+        (first / SAMPLE_RATE, Item(f"from {first}", made.pcm[first:end], "", language))
+        for first, end in pairwise(cuts)
+    ]
 
 
-def report(name: str, made: Recording, found: Sequence[Span], seams: Sequence[float]) -> None:
-    """Prints matches, errors, drift, and what was lost and doubled, also at seams."""
-    pairs = match(made.spans, found)
-    said = np.array([made.spans[i][0] for i, _ in pairs])
-    errors = np.array([found[j][0] - made.spans[i][0] for i, j in pairs])
-    ends = np.array([found[j][1] - made.spans[i][1] for i, j in pairs])
-    slope = np.polyfit(said / 3600, errors, 1)[0]
-    spread = errors.std() / (said / 3600).std() / np.sqrt(len(said))
-    lost = sorted(set(range(len(made.spans))) - {i for i, _ in pairs})
-    doubled = sorted(set(range(len(found))) - {j for _, j in pairs})
+def seams_of(pcm: Pcm) -> list[float]:
+    """Seconds at which the service begins its second window and the later ones."""
+    windows = split(Audio(to_float(pcm)))
+    return [window.start_s for window in windows[1:]]
 
-    def near(times: Sequence[float]) -> int:
-        return sum(any(abs(time - seam) < SEAM_S for seam in seams) for time in times)
 
-    share = near([span[0] for span in made.spans]) / len(made.spans)
-    print(
-        f"{name}: {len(made.spans)} said, {len(found)} found, {len(pairs)} matched\n"
-        f"  start: mean |error| {np.abs(errors).mean():.3f} s, median "
-        f"{np.median(np.abs(errors)):.3f}, p90 {np.quantile(np.abs(errors), 0.9):.3f}, max "
-        f"{np.abs(errors).max():.3f}; within {GOAL_S} s {np.mean(np.abs(errors) <= GOAL_S):.1%}\n"
-        f"  end: mean |error| {np.abs(ends).mean():.3f} s, median {np.median(np.abs(ends)):.3f}\n"
-        f"  drift: {slope:+.4f} s an hour (standard error {spread:.4f})\n"
-        f"  lost {len(lost)}, of them {near([made.spans[i][0] for i in lost])} at one of "
-        f"{len(seams)} seams; found beside them {len(doubled)}, of them "
-        f"{near([found[j][0] for j in doubled])} at a seam; {share:.1%} of words are at a seam\n"
-        f"  out of order {sum(a[1] > b[0] + 1e-9 for a, b in itertools.pairwise(found))}"
+def joined(cut: Sequence[tuple[float, Item]], answers: Sequence[Answer]) -> list[TimedWord]:
+    """The words of all pieces on the clock of the file."""
+    language = cut[0][1].language
+    return [
+        word
+        for (start_s, _), answer in zip(cut, answers, strict=True)
+        for word in words_said(answer.segments, language, start_s)
+    ]
+
+
+def words_said(segments: Sequence[Segment], language: str, start_s: float = 0.0) -> list[TimedWord]:
+    """Each segment's words spread evenly over it."""
+    said: list[TimedWord] = []
+    for segment in segments:
+        length = segment.end - segment.start
+        said += _spread(words_of(segment.text, language), start_s + segment.start, length)
+    return said
+
+
+def _spread(words: Sequence[str], start_s: float, length_s: float) -> list[TimedWord]:
+    return [
+        TimedWord(word, start_s + length_s * number / len(words), opens=number == 0)
+        for number, word in enumerate(words)
+    ]
+
+
+def compare(made: LongFile, said: Sequence[TimedWord]) -> Comparison:
+    """What was said against what was read, by the cheapest alignment."""
+    expected: list[TimedWord] = []
+    for one in made.placed:
+        words = words_of(one.item.text, one.item.language)
+        expected += _spread(words, one.first / SAMPLE_RATE, (one.end - one.first) / SAMPLE_RATE)
+    wrong = 0
+    lost: list[float] = []
+    surplus: list[float] = []
+    offsets: list[tuple[float, float]] = []
+    for i, j in align([word.text for word in expected], [word.text for word in said]):
+        if i is None and j is not None:
+            surplus.append(said[j].time_s)
+        elif j is None and i is not None:
+            lost.append(expected[i].time_s)
+        elif i is not None and j is not None:
+            same = expected[i].text == said[j].text
+            wrong += not same
+            if same and expected[i].opens and said[j].opens:
+                offsets.append((expected[i].time_s, said[j].time_s - expected[i].time_s))
+    return Comparison(len(expected), wrong, tuple(lost), tuple(surplus), tuple(offsets))
+
+
+def near(times_s: Sequence[float], seams_s: Sequence[float]) -> int:
+    """How many of the times are near a seam."""
+    return sum(any(abs(time - seam) <= NEAR_S for seam in seams_s) for time in times_s)
+
+
+def drift(offsets: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Seconds an hour by which offsets grow, and the standard error of that."""
+    hours, late = np.array(offsets).T / np.array([[3600.0], [1.0]])
+    slope, level = np.polyfit(hours, late, 1)
+    left = late - slope * hours - level
+    error = np.sqrt(np.square(left).sum() / (len(late) - 2)) / (hours.std() * np.sqrt(len(late)))
+    return float(slope), float(error)
+
+
+def described(found: Comparison, seams_s: Sequence[float]) -> str:
+    """The comparison as lines to be read."""
+    text = (
+        f"WER {found.wer:.2%} of {found.num_words} words\n"
+        f"  wrong {found.num_wrong}; lost {len(found.lost_s)}, "
+        f"{near(found.lost_s, seams_s)} of them near a seam; too much {len(found.surplus_s)}, "
+        f"{near(found.surplus_s, seams_s)} near a seam"
     )
-
-
-def match(said: Sequence[Span], found: Sequence[Span]) -> list[tuple[int, int]]:
-    """Pairs of what is nearest in time, each used once, the nearest first."""
-    starts = np.array([span[0] for span in said])
-    candidates = []
-    for j, (start, _) in enumerate(found):
-        first, end = np.searchsorted(starts, [start - NEAR_S, start + NEAR_S])
-        candidates += [(abs(starts[i] - start), int(i), j) for i in range(first, end)]
-    pairs: dict[int, int] = {}
-    used: set[int] = set()
-    for _, i, j in sorted(candidates):
-        if i not in pairs and j not in used:
-            pairs[i] = j
-            used.add(j)
-    return sorted(pairs.items())
+    if len(found.offsets) < 3:
+        return text
+    slope, error = drift(found.offsets)
+    late = np.array([offset for _, offset in found.offsets])
+    return (
+        f"{text}\n  {len(late)} utterances open a segment: it begins {np.median(late):+.2f} s "
+        f"(median; 5 to 95%: {np.quantile(late, 0.05):+.2f} to {np.quantile(late, 0.95):+.2f}) "
+        f"after the recording's start; drift {slope:+.3f} s an hour (standard error {error:.3f})"
+    )
 
 
 if __name__ == "__main__":

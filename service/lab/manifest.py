@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +40,21 @@ def read_manifest(path: Path, language: str = "en") -> list[Row]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"manifest {path}: {error}") from None
     records = _json_lines if path.suffix.lower() in (".jsonl", ".json") else _tab_separated
-    rows: list[Row] = []
-
-    def refuse(number: int, why: str) -> ConfigError:
-        return ConfigError(f"manifest {path}, line {number}: {why}")
-
-    for number, record in records(lines, refuse):
-        rows.append(_row(record, path.parent, language, lambda why, n=number: refuse(n, why)))
+    refuse = partial(_refusal, path)
+    rows = [
+        _row(record, path.parent, language, partial(refuse, number))
+        for number, record in records(lines, refuse)
+    ]
     if not rows:
         raise ConfigError(f"manifest {path}: it lists no recordings")
     return rows
 
 
 Refuse = Callable[[int, str], ConfigError]
+
+
+def _refusal(path: Path, number: int, why: str) -> ConfigError:
+    return ConfigError(f"manifest {path}, line {number}: {why}")
 
 
 def _tab_separated(lines: list[str], refuse: Refuse) -> Iterator[tuple[int, Mapping[str, Any]]]:

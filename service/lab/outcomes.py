@@ -9,21 +9,21 @@ from dataclasses import dataclass, field
 from service.lab.packing import Item
 from service.lab.runs import Answer, Run
 from service.lab.statistics import Estimate, difference, error_rate
-from service.lab.wer import Errors, count_errors, words_of
+from service.lab.wer import Errors, Pair, align, errors_of, words_of
 from service.text.timestamps import compression_ratio
 from service.types import Thresholds
 
 LOOPS_ABOVE = Thresholds().compression_ratio
-BROKE_OFF_BELOW = 0.6  # of the words of reference
-LEAST_WORDS = 5  # of reference: fewer tell nothing about a text's length
+GAP = 5  # words of reference in a row that a text lacks: more than a word misheard
 
 
 @dataclass(frozen=True, slots=True)
 class ItemOutcome:
     """One recording's answer against what was said in it.
 
-    `looped`: the text repeats itself, by Whisper's compression ratio. `broke_off`: it has fewer
-    than 60% of the words of a reference of at least 5. `invented`: it has words where none were
+    `looped`: the text repeats itself, by Whisper's compression ratio. `broke_off`: the last 5
+    words or more of the reference are missing, by the alignment that errors are counted by;
+    `skipped`: so many in a row are missing before. `invented`: there are words where none were
     said. `again`: attempts after the first by their reasons, of any of its windows;
     `windows_again`: how many of its windows had some.
     """
@@ -32,6 +32,7 @@ class ItemOutcome:
     said: int
     looped: bool
     broke_off: bool
+    skipped: bool
     invented: bool
     again: Mapping[str, int]
     windows_again: int
@@ -41,17 +42,31 @@ class ItemOutcome:
 def outcome(item: Item, answer: Answer) -> ItemOutcome:
     """How an answer compares."""
     reference, said = words_of(item.text, item.language), words_of(answer.text, item.language)
+    pairs = align(reference, said)
+    inside, at_the_end = _gaps(pairs)
     return ItemOutcome(
-        errors=count_errors(reference, said),
+        errors=errors_of(pairs, reference, said),
         said=len(said),
         looped=compression_ratio(answer.text.strip()) > LOOPS_ABOVE,
-        broke_off=len(reference) >= LEAST_WORDS and len(said) < BROKE_OFF_BELOW * len(reference),
+        broke_off=at_the_end >= GAP,
+        skipped=inside >= GAP,
         # The English normaliser leaves a word of "...": a full stop is nothing said.
         invented=not reference and any(char.isalnum() for word in said for char in word),
         again=Counter(fallback.reason for fallback in answer.fallbacks),
         windows_again=len({fallback.window for fallback in answer.fallbacks}),
         text=answer.text,
     )
+
+
+def _gaps(pairs: Sequence[Pair]) -> tuple[int, int]:
+    """Words of reference that nothing stands for: most in a row before the end, and at the end."""
+    longest = run = 0
+    for _, said in pairs:
+        if said is None:
+            run += 1
+        else:
+            longest, run = max(longest, run), 0
+    return longest, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +111,10 @@ class Figures:
     @property
     def broke_off(self) -> int:
         return sum(item.broke_off for item in self.items)
+
+    @property
+    def skipped(self) -> int:
+        return sum(item.skipped for item in self.items)
 
     @property
     def invented(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.types import SAMPLE_RATE, WINDOW_SAMPLES
+from service.types import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 
 Pcm = npt.NDArray[np.int16]
 
@@ -29,6 +29,11 @@ class Item:
     @property
     def seconds(self) -> float:
         return len(self.pcm) / SAMPLE_RATE
+
+
+def to_float(pcm: Pcm) -> Samples:
+    """16 bits to [-1, 1)."""
+    return pcm.astype(np.float32) / np.float32(32768)
 
 
 def packed(items: Sequence[Item]) -> list[Item]:

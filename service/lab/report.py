@@ -22,6 +22,7 @@ COLUMNS = (
     "again",
     "looped",
     "broke off",
+    "skipped",
     "invented",
 )
 
@@ -64,6 +65,7 @@ def _words(figures: Figures) -> Iterator[str]:
     yield f"{figures.windows_again} of {figures.num_windows}"
     yield str(figures.looped)
     yield str(figures.broke_off)
+    yield str(figures.skipped)
     yield str(figures.invented)
 
 
@@ -131,6 +133,7 @@ def _figures(figures: Figures, dense: Figures, texts: bool) -> dict[str, Any]:
         "attempts_again": dict(figures.again),
         "looped": figures.looped,
         "broke_off": figures.broke_off,
+        "skipped": figures.skipped,
         "invented": figures.invented,
         "items": [_item(item, texts) for item in figures.items],
     }
@@ -163,7 +166,12 @@ def _item(item: ItemOutcome, texts: bool) -> dict[str, Any]:
         "errors": [errors.substitutions, errors.deletions, errors.insertions],
         "said": item.said,
     }
-    flags = {"looped": item.looped, "broke_off": item.broke_off, "invented": item.invented}
+    flags = {
+        "looped": item.looped,
+        "broke_off": item.broke_off,
+        "skipped": item.skipped,
+        "invented": item.invented,
+    }
     found |= {name: True for name, is_so in flags.items() if is_so}
     if item.again:
         found |= {"again": dict(item.again), "windows_again": item.windows_again}

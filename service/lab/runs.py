@@ -20,7 +20,7 @@ import soundfile
 from service.audio.segment import split
 from service.config import ServerConfig
 from service.engine.engine import Engine
-from service.lab.packing import Item, Pcm
+from service.lab.packing import Item, Pcm, to_float
 from service.metrics import Metrics
 from service.model.protocol import ModelInfo, SpeechModel
 from service.pipeline import Pipeline
@@ -154,7 +154,7 @@ class Service:
         return Answer(got.text, got.segments, got.fallbacks)
 
     async def _raw(self, item: Item, profile: Profile, options: DecodeOptions) -> Answer:
-        samples = item.pcm.astype(np.float32) / 32768
+        samples = to_float(item.pcm)
         whole = len(samples) <= WINDOW_SAMPLES
         windows = [Window(0, 0.0, samples)] if whole else split(Audio(samples), vad=False)
         ours, deadline = uuid.uuid4().hex, time.monotonic() + TIMEOUT_S

@@ -19,6 +19,8 @@ from service.text.languages import WRITTEN_WITHOUT_SPACES
 # openai-whisper's: British spellings and the American ones that it compares by.
 SPELLINGS = Path(__file__).parents[1] / "assets" / "whisper_normaliser" / "english.json"
 
+Pair = tuple[int | None, int | None]  # places of a word in the reference and in what was said
+
 
 @dataclass(frozen=True, slots=True)
 class Errors:
@@ -62,20 +64,24 @@ def word_errors(reference: Sequence[str], said: Sequence[str]) -> int:
 
 def count_errors(reference: Sequence[str], said: Sequence[str]) -> Errors:
     """The errors by kind."""
-    pairs = align(reference, said)
+    return errors_of(align(reference, said), reference, said)
+
+
+def errors_of(pairs: Sequence[Pair], reference: Sequence[str], said: Sequence[str]) -> Errors:
+    """The errors of an alignment, by kind."""
     wrong = sum(i is not None and j is not None and reference[i] != said[j] for i, j in pairs)
     deleted = sum(j is None for _, j in pairs)
     inserted = sum(i is None for i, _ in pairs)
     return Errors(wrong, deleted, inserted, len(reference))
 
 
-def align(reference: Sequence[str], said: Sequence[str]) -> list[tuple[int | None, int | None]]:
+def align(reference: Sequence[str], said: Sequence[str]) -> list[Pair]:
     """The cheapest alignment, in order: places in both texts, None where one has nothing.
 
     Memory is 4 bytes for each pair of words: 400 MB for an hour of speech.
     """
     costs = _costs(reference, said)
-    pairs: list[tuple[int | None, int | None]] = []
+    pairs: list[Pair] = []
     i, j = len(reference), len(said)
     while i or j:
         here = costs[i, j]

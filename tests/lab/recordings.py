@@ -14,7 +14,8 @@ from service.types import SAMPLE_RATE
 def tone(hertz: float, seconds: float) -> Pcm:
     """0 Hz is silence."""
     times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-    return np.rint(9000 * np.sin(2 * np.pi * hertz * times)).astype(np.int16)
+    pcm: Pcm = np.rint(9000 * np.sin(2 * np.pi * hertz * times)).astype(np.int16)
+    return pcm
 
 
 def item(name: str, text: str, *parts: Pcm, speaker: str = "x") -> Item:
