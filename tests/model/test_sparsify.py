@@ -214,10 +214,10 @@ def test_groups_are_as_large_as_the_sparsity_asks(share: float, sizes: set[int])
 
 
 def test_means_are_summed_in_float32_and_one_frame_stays_itself() -> None:
-    frames = torch.tensor([256.0, 1, 1, 0.1], dtype=torch.bfloat16)[None, :, None]
-    means = mean_of_neighbours(frames, torch.tensor([0, 3]))
+    frames = torch.tensor([256.0, 1, 0, 0, 0, 0.1], dtype=torch.bfloat16)[None, :, None]
+    means = mean_of_neighbours(frames, torch.tensor([0, 5]))
     assert means.dtype == torch.bfloat16
-    assert means.flatten().tolist() == [86.0, frames[0, 3, 0].item()]  # bfloat16 has no 257
+    assert means.flatten().tolist() == [51.5, frames[0, 5, 0].item()]  # bfloat16 has no 257
 
 
 def test_of_equal_scores_the_earlier_frames_are_kept() -> None:
