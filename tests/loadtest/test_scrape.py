@@ -35,7 +35,7 @@ winnow_real_time_factor_bucket{le="+Inf",profile="dense"} 10.0
 winnow_real_time_factor_count{profile="dense"} 10.0
 winnow_real_time_factor_sum{profile="dense"} 2.5
 # TYPE winnow_model info
-winnow_model_info{device="cpu",name="winnow-nano"} 1.0
+winnow_model_info{device="cpu",name="whisper-base"} 1.0
 """
 
 
@@ -62,7 +62,7 @@ def test_what_was_not_observed_is_none() -> None:
 
 
 def test_labels_of_an_info() -> None:
-    assert parse(AFTER).labels("winnow_model_info") == {"device": "cpu", "name": "winnow-nano"}
+    assert parse(AFTER).labels("winnow_model_info") == {"device": "cpu", "name": "whisper-base"}
 
 
 def test_only_some_series_are_read() -> None:
