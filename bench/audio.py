@@ -25,7 +25,7 @@ from service.audio.segment import split
 from service.audio.vad import speech_probabilities
 from service.types import SAMPLE_RATE, Samples
 
-SAMPLE = Path(__file__).resolve().parents[1] / "docs" / "samples" / "digits.wav"
+SAMPLE = Path(__file__).resolve().parents[1] / "docs" / "samples" / "ljspeech-mix.opus"
 MINUTES, SOURCE_RATE = 10, 44_100
 CHUNK_BY_CHUNK_SECONDS = 20
 
@@ -65,9 +65,10 @@ def main() -> None:
 
 def spoken_mp3() -> bytes:
     """The sample said over and over, with pauses, as a 44.1 kHz mp3."""
-    sample, rate = soundfile.read(SAMPLE, dtype="float32")
-    pause = 0.001 * np.random.default_rng(0).standard_normal(rate).astype(np.float32)
-    phrase = soxr.resample(np.concatenate([sample, sample, sample, pause]), rate, SOURCE_RATE)
+    with SAMPLE.open("rb") as source:
+        sample = decode(source, 24 * 3600).samples
+    pause = 0.001 * np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)
+    phrase = soxr.resample(np.concatenate([sample, pause]), SAMPLE_RATE, SOURCE_RATE)
     speech = np.resize(phrase, MINUTES * 60 * SOURCE_RATE)
     buffer = io.BytesIO()
     soundfile.write(buffer, speech, SOURCE_RATE, format="MP3")

@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 from websockets.asyncio.client import ClientConnection, connect
 
-SAMPLE = Path(__file__).parents[1] / "docs" / "samples" / "digits.wav"
+SAMPLE = Path(__file__).parents[1] / "docs" / "samples" / "ljspeech.flac"
 STEP_S = 0.1
 PAUSE_S = 1.5
 LOUD = 0.02  # of full scale, root mean square of 10 ms

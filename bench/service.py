@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import soundfile
 
-SAMPLE = Path(__file__).parents[1] / "docs" / "samples" / "digits.wav"
+SAMPLE = Path(__file__).parents[1] / "docs" / "samples" / "ljspeech-mix.opus"
 
 
 def main() -> None:
@@ -94,11 +94,10 @@ async def _gauge(client: httpx.AsyncClient, name: str) -> float:
 
 
 def speech(seconds: float) -> bytes:
-    """A WAV file of the sample, repeated with pauses to fill `seconds`."""
+    """A WAV file of the sample, repeated to fill `seconds`; it pauses between its sentences."""
     samples, rate = soundfile.read(SAMPLE, dtype="int16")
-    phrase = np.concatenate([samples, np.zeros(rate // 2, np.int16)])
     out = io.BytesIO()
-    soundfile.write(out, np.resize(phrase, int(seconds * rate)), rate, format="WAV")
+    soundfile.write(out, np.resize(samples, int(seconds * rate)), rate, format="WAV")
     return out.getvalue()
 
 

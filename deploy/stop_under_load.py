@@ -15,26 +15,23 @@ import subprocess
 import sys
 import threading
 import time
-import wave
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import numpy as np
+import soundfile
 
-SAMPLE = Path(__file__).resolve().parents[1] / "docs" / "samples" / "digits.wav"
+SAMPLE = Path(__file__).resolve().parents[1] / "docs" / "samples" / "ljspeech-mix.opus"
 TIMEOUT_S = 300.0
 
 
 def recording(seconds: float) -> bytes:
     """The sample over and over, as a wav file."""
-    with wave.open(str(SAMPLE)) as sample:
-        params, frames = sample.getparams(), sample.readframes(sample.getnframes())
-    wanted = int(seconds * params.framerate) * params.sampwidth * params.nchannels
+    samples, rate = soundfile.read(SAMPLE, dtype="int16")
     file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams(params)
-        out.writeframes((frames * (wanted // len(frames) + 1))[:wanted])
+    soundfile.write(file, np.resize(samples, int(seconds * rate)), rate, format="WAV")
     return file.getvalue()
 
 

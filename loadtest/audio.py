@@ -1,4 +1,4 @@
-"""What is sent: recordings of a manifest, or a built-in mix of spoken digits."""
+"""What is sent: recordings of a manifest, or a built-in mix of real speech."""
 
 from __future__ import annotations
 
@@ -9,32 +9,85 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
 
 import numpy as np
 import soundfile
 
 from service.audio.decode import decode
 from service.errors import ConfigError, WinnowError
+from service.types import SAMPLE_RATE, Samples
 
-SAMPLE = Path(__file__).resolve().parents[1] / "docs" / "samples" / "all-digits.wav"
-# What is said in it, with the seconds at which each word begins and ends, in its pauses.
+SAMPLE = Path(__file__).resolve().parents[1] / "docs" / "samples" / "ljspeech-mix.opus"
+# What is said in it, with the seconds at which each sentence begins and ends, in its pauses.
 SAID = (
-    ("zero", 0.08, 0.51),
-    ("one", 0.58, 0.86),
-    ("two", 0.92, 1.20),
-    ("three", 1.27, 1.55),
-    ("four", 1.62, 1.93),
-    ("five", 2.00, 2.34),
-    ("six", 2.41, 2.94),
-    ("seven", 3.01, 3.48),
-    ("eight", 3.54, 3.94),
-    ("nine", 4.01, 4.43),
+    ("in being comparatively modern.", 0.5, 2.4),
+    ("has never been surpassed.", 2.9, 4.68),
+    ("than in the same operations with ugly ones.", 5.18, 7.77),
+    (
+        "produced the block books, which were the immediate predecessors of the true printed book,",
+        8.27,
+        13.41,
+    ),
+    (
+        "the invention of movable metal letters in the middle of the fifteenth century may justly "
+        "be considered as the invention of the art of printing.",
+        13.91,
+        22.02,
+    ),
+    (
+        "Now, as all books not primarily intended as picture-books consist principally of types "
+        "composed to form letterpress,",
+        22.52,
+        31.34,
+    ),
+    (
+        "especially as no more time is occupied, or cost incurred, in casting, setting, or "
+        "printing beautiful letters",
+        31.84,
+        40.07,
+    ),
+    (
+        "The Middle Ages brought calligraphy to perfection, and it was natural therefore",
+        40.57,
+        45.84,
+    ),
+    (
+        "that the forms of printed letters should follow more or less closely those of the "
+        "written character, and they followed them very closely.",
+        46.34,
+        53.36,
+    ),
+    (
+        "The first books were printed in black letter, i.e. the letter which was a Gothic "
+        "development of the ancient Roman character,",
+        53.86,
+        61.34,
+    ),
+    ('the "lower-case" being in fact invented in the early Middle Ages.', 61.84, 66.52),
+    (
+        "imitates a much freer hand, simpler, rounder, and less spiky, and therefore far "
+        "pleasanter and easier to read.",
+        67.02,
+        75.88,
+    ),
+    (
+        "a very few years saw the birth of Roman character not only in Italy, but in Germany and "
+        "France.",
+        76.38,
+        83.3,
+    ),
+    (
+        "and used an exceedingly beautiful type, which is indeed to look at a transition between "
+        "Gothic and Roman,",
+        83.8,
+        90.88,
+    ),
 )
+EDGE_S = 0.25  # of silence before the first sentence and after the last
 # How many recordings, and between how many seconds they last.
-BUCKETS = ((8, 2, 4), (6, 6, 10), (4, 20, 28), (2, 50, 60))
-BUILT_IN_MIX = f"spoken digits put together from docs/samples/{SAMPLE.name}: " + ", ".join(
-    f"{number} of {least}-{most} s" for number, least, most in BUCKETS
+BUCKETS = ((8, 2.5, 4.0), (6, 6.0, 10.0), (4, 20.0, 28.0), (2, 50.0, 60.0))
+BUILT_IN_MIX = f"sentences of docs/samples/{SAMPLE.name}, read by one person: " + ", ".join(
+    f"{number} of {least:g}-{most:g} s" for number, least, most in BUCKETS
 )
 LONGEST_S = 24 * 3600
 
@@ -83,38 +136,34 @@ def _read(path: Path, transcript: str | None) -> Recording:
 
 
 def built_in(seed: int = 0) -> tuple[Recording, ...]:
-    """Strings of spoken digits, as many and as long as BUCKETS says; WAV, 16 kHz."""
+    """Sentences of real speech, as many and as long as BUCKETS says; WAV, 16 kHz."""
     rng = np.random.default_rng(seed)
-    voice, rate = soundfile.read(SAMPLE, dtype="int16")
+    with SAMPLE.open("rb") as source:
+        voice = decode(source, LONGEST_S).samples
     return tuple(
-        _string(f"digits-{most}s-{i}", float(rng.uniform(least, most)), voice, rate, rng)
+        _spoken(f"speech-{most:g}s-{i}", float(rng.uniform(least, most)), voice, rng)
         for number, least, most in BUCKETS
         for i in range(number)
     )
 
 
-def _string(
-    name: str, seconds: float, voice: np.ndarray[Any, Any], rate: int, rng: np.random.Generator
-) -> Recording:
-    """Digits in phrases of three to eight, with a breath between phrases, for `seconds`."""
-    samples = np.zeros(round(seconds * rate), np.int16)
-    words: list[str] = []
-    at_s, left = 0.25, int(rng.integers(3, 9))
-    while True:
-        word, begin_s, end_s = SAID[rng.integers(len(SAID))]
-        if words and at_s + end_s - begin_s + 0.25 > seconds:
-            break
-        spoken = voice[round(begin_s * rate) : round(end_s * rate)]
-        first = round(at_s * rate)
+def _spoken(name: str, seconds: float, voice: Samples, rng: np.random.Generator) -> Recording:
+    """Sentences in a drawn order, none twice, as many as find room in `seconds`."""
+    samples = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
+    texts: list[str] = []
+    at_s = EDGE_S
+    for number in rng.permutation(len(SAID)):
+        text, begin_s, end_s = SAID[number]
+        if at_s + end_s - begin_s + EDGE_S > seconds:
+            continue
+        spoken = voice[round(begin_s * SAMPLE_RATE) : round(end_s * SAMPLE_RATE)]
+        first = round(at_s * SAMPLE_RATE)
         samples[first : first + len(spoken)] = spoken
-        words.append(word)
-        left -= 1
-        pause_s = rng.uniform(0.05, 0.25) if left else rng.uniform(0.6, 1.5)
-        left = left or int(rng.integers(3, 9))
-        at_s += end_s - begin_s + float(pause_s)
+        texts.append(text)
+        at_s += end_s - begin_s + float(rng.uniform(0.3, 0.8))
     file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="WAV")
-    return Recording(name, seconds, " ".join(words), file.getvalue())
+    soundfile.write(file, samples, SAMPLE_RATE, format="WAV")
+    return Recording(name, seconds, " ".join(texts), file.getvalue())
 
 
 def in_turns(recordings: Sequence[Recording], seed: int = 0) -> Iterator[Recording]:

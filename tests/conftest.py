@@ -1,4 +1,5 @@
-"""Fixtures that more than one room's tests share: checkpoints of random weights, a pipeline."""
+"""Fixtures that more than one room's tests share: checkpoints of random weights, real ones, a
+pipeline."""
 
 from __future__ import annotations
 
@@ -8,6 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from service.model.checkpoint import load_checkpoint
+from service.model.formats.find import find_model
+from service.model.formats.packages import DATA_PACKAGES, find_files
+from service.model.whisper import Whisper
 from tests.checkpoints import write_checkpoint
 from tests.harness import Service, running
 
@@ -38,6 +43,42 @@ def mini_en_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mini_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two layers each side, multilingual, 80 mels. To be read only."""
     return write_checkpoint(tmp_path_factory.mktemp("mini"), shape="mini")
+
+
+@pytest.fixture(scope="session")
+def tiny_en() -> Whisper:
+    """OpenAI's tiny.en, for what needs English words. Tests leave it as it was."""
+    return _real("whisper-tiny.en")
+
+
+@pytest.fixture(scope="session")
+def base() -> Whisper:
+    """OpenAI's base, for what needs languages, at three times the cost."""
+    return _real("whisper-base")
+
+
+@pytest.fixture(scope="session")
+def tiny_en_folder(tiny_en: Whisper) -> Path:
+    """tiny.en in hub format, for reference implementations. To be read only."""
+    return _folder(tiny_en)
+
+
+@pytest.fixture(scope="session")
+def base_folder(base: Whisper) -> Path:
+    """base in hub format. To be read only."""
+    return _folder(base)
+
+
+def _real(name: str) -> Whisper:
+    if find_files(DATA_PACKAGES[name]) is None:
+        pytest.skip(f"the data package of {name} is not installed; scripts/test installs it")
+    return Whisper(load_checkpoint(name, device="cpu", dtype="float32"))
+
+
+def _folder(model: Whisper) -> Path:
+    folder = Path(find_model(model.info.name).source.place)
+    assert (folder / "model.safetensors").exists(), "the cache cannot be written"
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.metrics import Metrics
 from service.model.fake import FakeModel
+from service.model.protocol import SpeechModel
 from service.model.sparsify import num_kept
 from service.pipeline import Pipeline
 from service.profiles import BUILT_IN, Profile
@@ -49,7 +50,7 @@ class Service:
 
 @contextmanager
 def running(
-    model: FakeModel | None = None,
+    model: SpeechModel | None = None,
     engine_class: type[Engine] = Engine,
     profiles: Mapping[str, Profile] = BUILT_IN,
     **settings: Any,

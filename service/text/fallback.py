@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from service.profiles import BUILT_IN, Profile
-from service.text.guard import EMPTY, retry_reason
+from service.text.guard import EMPTY, is_silent, retry_reason
 from service.types import DecodeOptions, Hypothesis, Thresholds
 
 HALF = "-half"
@@ -53,23 +53,38 @@ def judge(
 ) -> Verdict:
     """Whether what an attempt came to stands, or else what to try next.
 
-    A window has at most two attempts more than there are `temperatures` and one. Empty text is
-    never sampled: with every frame it is the model's answer. `doubt_below`: the model's own
+    A window has at most three attempts more than there are `temperatures` and one. What is not
+    right with every frame is tried without its prompt before it is sampled: Whisper may repeat a
+    prompt, or say nothing after it. Empty text is never sampled: with every frame and no prompt
+    it is the model's answer. `doubt_below`: the model's own
     threshold of average log-probability.
     """
     if attempt.options.language_only:
         return Verdict()
     reason = retry_reason(outcome.hypothesis, outcome.text, outcome.loud, thresholds, doubt_below)
+    if reason is None and _is_emptied(attempt, outcome, thresholds):
+        reason = EMPTY
     if reason is None:
         return Verdict()
     number = attempt.number + 1
     if not attempt.profile.is_dense:
         return Verdict(reason, Attempt(number, _less_sparse(attempt), attempt.options))
+    if attempt.options.prompt:
+        options = replace(attempt.options, prompt=())
+        return Verdict(reason, Attempt(number, attempt.profile, options))
     higher = [t for t in temperatures if t > attempt.options.temperature]
     if reason == EMPTY or not higher:
         return Verdict(reason)
     options = replace(attempt.options, temperature=min(higher))
     return Verdict(reason, Attempt(number, attempt.profile, options))
+
+
+def _is_emptied(attempt: Attempt, outcome: Outcome, thresholds: Thresholds) -> bool:
+    """Whether a prompt may be why there is no text: it sways the model's ear for silence too."""
+    if not attempt.options.prompt:
+        return False
+    unheard = outcome.loud and not outcome.text.strip()
+    return unheard or is_silent(outcome.hypothesis, thresholds)
 
 
 def _less_sparse(attempt: Attempt) -> Profile:

@@ -8,25 +8,20 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 from websockets.exceptions import ConnectionClosed
 
 from service.live.conversation import MAX_BAD_MESSAGES
 from service.model.fake import FakeModel
-from service.model.load import load_model
 from service.model.protocol import SpeechModel
+from service.model.whisper import Whisper
+from tests.speech import SAID, SAMPLE, normalised, samples_of
 
 from .conftest import StartServer
 from .harness import PATIENCE_S, Running, running, silence, voice
 from .live_client import Message, live, opus_packets, pcm, talk, whole
-
-SAMPLE = Path(__file__).resolve().parents[2] / "docs" / "samples" / "digits.wav"
 
 
 @pytest.fixture(scope="module")
@@ -300,20 +295,31 @@ def test_no_message_kills_the_server(one: Running) -> None:
 
 
 @pytest.fixture(scope="module")
-def embedded() -> Iterator[Running]:
-    with running(lambda: load_model("embedded", device="cpu")) as server:
+def real(tiny_en: Whisper) -> Iterator[Running]:
+    with running(lambda: tiny_en) as server:
         yield server
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("encoding", ["pcm_s16le", "opus"])
-def test_the_embedded_model_reads_the_sample_as_it_does_whole(
-    embedded: Running, encoding: str
-) -> None:
-    answer = embedded.transcribe(SAMPLE.read_bytes()).json()
-    samples: np.ndarray[Any, Any] = soundfile.read(SAMPLE, dtype="int16")[0]
-    audio = samples.tobytes() + pcm(silence(1))
-    with live(embedded, encoding=encoding, partials=False) as client:
+def test_a_real_model_reads_the_sample_as_it_does_whole(real: Running, encoding: str) -> None:
+    answer = real.transcribe(SAMPLE.read_bytes()).json()
+    audio = (samples_of(SAMPLE) * 32767).astype("<i2").tobytes() + pcm(silence(1))
+    with live(real, encoding=encoding, partials=False) as client:
         for message in opus_packets(audio) if encoding == "opus" else [audio]:
             client.socket.send(message)
-        assert client.until("final")["text"] == answer["text"] == "four two seven one nine"
+        heard = client.until("final")["text"]
+    assert normalised(heard) == normalised(answer["text"]) == normalised(SAID)
+
+
+@pytest.mark.model
+def test_partials_of_real_speech_are_its_beginning(real: Running) -> None:
+    audio = (samples_of(SAMPLE) * 32767).astype("<i2").tobytes()
+    with live(real) as client:
+        client.send_audio(audio[: len(audio) // 2])
+        partial = client.until("partial")
+        client.send_audio(audio[len(audio) // 2 :] + pcm(silence(1)))
+        final = client.until("final")
+    assert final["id"] == partial["id"]
+    assert normalised(partial["text"]).split()[:3] == normalised(SAID).split()[:3]
+    assert normalised(final["text"]) == normalised(SAID)

@@ -28,8 +28,8 @@ class Device:
 
 
 DEVICES = {
-    "CPU, nano model": Device(0.03, 0.004, 0.0003, 60, 8),
-    "CPU, nano model, steps without overhead": Device(0.03, 0.001, 0.001, 60, 8),
+    "CPU, small model": Device(0.03, 0.004, 0.0003, 60, 8),
+    "CPU, small model, steps without overhead": Device(0.03, 0.001, 0.001, 60, 8),
     "CPU, base model": Device(0.43, 0.005, 0.0025, 100, 12),
     "GPU, large model": Device(0.015, 0.01, 0.0002, 100, 12),
     "GPU, tiny model": Device(0.0005, 0.003, 0.00001, 100, 12),

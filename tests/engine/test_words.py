@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
 from service.errors import EngineError
-from service.model.checkpoint import load_checkpoint
 from service.model.decoding import WindowDecoder
 from service.model.rows import WindowState
 from service.model.whisper import Whisper
-from service.types import SAMPLE_RATE, Job, Samples, Word
+from service.types import Job, Samples, Word
+from tests.speech import SAMPLE, samples_of, seconds
 
 from .conftest import Start
 from .jobs import WAIT_S, make_job
-
-SAMPLE = Path(__file__).parents[2] / "docs" / "samples" / "digits.wav"
 
 
 class FragileDecoder(WindowDecoder):
@@ -38,8 +34,8 @@ class FragileDecoder(WindowDecoder):
 
 
 class FragileWhisper(Whisper):
-    def __init__(self, bad_frames: int) -> None:
-        super().__init__(load_checkpoint("embedded", device="cpu"))
+    def __init__(self, model: Whisper, bad_frames: int) -> None:
+        super().__init__(model.checkpoint)
         self.bad_frames = bad_frames
         self.seen: list[int | None] = []
 
@@ -56,11 +52,8 @@ class FragileWhisper(Whisper):
         return batch
 
 
-def speech(seconds: float) -> Samples:
-    samples, rate = soundfile.read(SAMPLE, dtype="float32")
-    assert rate == SAMPLE_RATE
-    padded: Samples = np.resize(samples, int(seconds * SAMPLE_RATE))
-    return padded
+def speech(of_s: float) -> Samples:
+    return np.resize(samples_of(SAMPLE), seconds(of_s))
 
 
 def asking(job: Job) -> Job:
@@ -68,10 +61,10 @@ def asking(job: Job) -> Job:
 
 
 @pytest.mark.model
-def test_words_that_cannot_be_found_fail_their_window_alone(start: Start) -> None:
-    model = FragileWhisper(bad_frames=100)
+def test_words_that_cannot_be_found_fail_their_window_alone(tiny_en: Whisper, start: Start) -> None:
+    model = FragileWhisper(tiny_en, bad_frames=100)
     engine = start(model, batch_wait_ms=50)
-    good = [asking(make_job(f"r{i}", speech(seconds))) for i, seconds in enumerate((1.5, 2.5))]
+    good = [asking(make_job(f"r{i}", speech(of_s))) for i, of_s in enumerate((1.5, 2.5))]
     bad, plain = asking(make_job("bad", speech(2.0))), make_job("plain", speech(2.0))
     plain = replace(plain, options=replace(plain.options, language="en"))
     for job in (good[0], bad, plain, good[1]):

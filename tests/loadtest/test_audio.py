@@ -11,6 +11,10 @@ import soundfile
 from loadtest.audio import BUCKETS, SAID, SAMPLE, Recording, built_in, describe, in_turns
 from loadtest.audio import read_manifest as read
 from service.errors import ConfigError
+from service.lab.wer import word_errors, words_of
+from service.model.whisper import Whisper
+from tests.harness import request, running, transcribe
+from tests.speech import samples_of, seconds
 
 
 def test_the_built_in_mix_is_as_long_as_it_says() -> None:
@@ -23,25 +27,35 @@ def test_the_built_in_mix_is_as_long_as_it_says() -> None:
 
 
 def test_the_built_in_mix_says_its_transcripts() -> None:
-    # The sum of its samples is that of the words it says, cut from the sample of the repository.
-    voice, rate = soundfile.read(SAMPLE, dtype="int16")
-    energy = {
-        word: int(np.abs(voice[round(b * rate) : round(e * rate)].astype(int)).sum())
-        for word, b, e in SAID
+    # The sum of its samples is that of the sentences it says, cut from the repository's sample.
+    voice = samples_of(SAMPLE)
+    level = {
+        text: float(np.abs(voice[seconds(begin_s) : seconds(end_s)]).sum())
+        for text, begin_s, end_s in SAID
     }
     for recording in built_in():
-        samples, _ = soundfile.read(io.BytesIO(recording.data), dtype="int16")
-        words = (recording.transcript or "").split()
-        assert len(words) >= 2
-        assert np.abs(samples.astype(int)).sum() == sum(energy[word] for word in words)
+        samples, _ = soundfile.read(io.BytesIO(recording.data), dtype="float32")
+        said = [text for text in level if text in (recording.transcript or "")]
+        assert said
+        assert len(" ".join(said)) == len(recording.transcript or "")
+        assert np.abs(samples).sum() == pytest.approx(sum(level[text] for text in said), rel=1e-2)
 
 
-def test_words_are_cut_in_their_pauses() -> None:
-    voice, rate = soundfile.read(SAMPLE, dtype="float32")
+def test_sentences_are_cut_in_their_pauses() -> None:
+    voice = samples_of(SAMPLE)
     for _, begin_s, end_s in SAID:
         for at_s in (begin_s, end_s):
-            around = voice[round((at_s - 0.005) * rate) : round((at_s + 0.005) * rate)]
-            assert np.abs(around).max() < 0.03
+            assert np.abs(voice[seconds(at_s - 0.005) : seconds(at_s + 0.005)]).max() < 0.03
+
+
+@pytest.mark.model
+def test_a_real_model_reads_what_the_transcripts_say(tiny_en: Whisper) -> None:
+    recordings = [r for r in built_in() if r.seconds < 30][::4]
+    with running(tiny_en) as service:
+        for recording in recordings:
+            heard = transcribe(service, io.BytesIO(recording.data), request(vad=True))
+            said = words_of(recording.transcript or "")
+            assert word_errors(said, words_of(heard.text)) < 0.2 * len(said)
 
 
 def test_one_seed_is_one_mix() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from whisper.decoding import DecodingOptions, DecodingTask
 from whisper.model import Whisper as OpenAIWhisper
 
-from service.audio.decode import decode
-from service.audio.mel import log_mel
-from service.model.checkpoint import EMBEDDED, load_checkpoint
+from service.model.checkpoint import load_checkpoint
 from service.model.tokens import Vocabulary
 from service.model.whisper import Whisper
 from service.profiles import BUILT_IN
@@ -30,7 +27,6 @@ from tests.model.windows import finish, noise
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 
 DENSE = BUILT_IN["dense"]
-SAMPLE = Path(__file__).parents[2] / "docs" / "samples" / "digits.wav"
 NUM_TOKENS = 24
 PROMPT = (400, 2425, 1000, 11, 500)
 PREFIX = (300, 7, 1234)
@@ -234,76 +230,6 @@ def test_what_is_given_leaves_room_for_an_answer(both: Both) -> None:
     assert window.opening[1:] == long[:112]
     # Tokens 0 to 447 have a place; the last one that is said needs none.
     assert window.token_limit - window.num_given == 449 - (1 + 223 + 3 + 113)
-
-
-# Trained weights
-
-
-@pytest.fixture(scope="module")
-def trained() -> Both:
-    ours = Whisper(load_checkpoint("embedded", device="cpu"))
-    with SAMPLE.open("rb") as source:
-        mel_BFT = log_mel([decode(source, 60).samples], ours.info.num_mels)
-    return Both(EMBEDDED, ours, to_openai_whisper(EMBEDDED), ours.encode(mel_BFT, [DENSE]))
-
-
-@pytest.mark.model
-@pytest.mark.parametrize(
-    "case",
-    [{}, {"beam_size": 5}, {"beam_size": 3, "patience": 2.0}, {"prompt": (30, 300)}],
-    ids=["greedy", "beam", "patient", "prompted"],
-)
-def test_the_embedded_model_says_what_openai_whispers_decoder_says(
-    trained: Both, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    vocabulary = trained.ours.checkpoint.vocabulary
-    monkeypatch.setattr(
-        "whisper.decoding.get_tokenizer", lambda *_, **__: openai_tokenizer_of(vocabulary)
-    )
-    theirs = openai_says(
-        trained,
-        trained.encoded[0],
-        suppress_blank=False,
-        max_initial_timestamp=30.0,
-        **{name: list(v) if isinstance(v, tuple) else v for name, v in case.items()},
-    )
-    (ours,) = say(trained.ours, trained.encoded, DecodeOptions("en", **case))
-    assert len(ours.tokens) > (2 if "prompt" in case else 10)  # it was trained without prompts
-    assert_same(ours, theirs)
-
-
-@pytest.mark.model
-def test_the_embedded_model_says_what_generate_says(trained: Both) -> None:
-    hub = WhisperForConditionalGeneration.from_pretrained(EMBEDDED, dtype=torch.float32).eval()
-    (theirs,) = hub.generate(
-        encoder_outputs=BaseModelOutput(trained.encoded[0].states_TD[None].clone()),
-        language="en",
-        return_timestamps=True,
-        max_new_tokens=NUM_TOKENS,
-        force_unique_generate_call=True,
-    ).tolist()
-    (ours,) = say(trained.ours, trained.encoded, DecodeOptions("en"))
-    assert len(ours.tokens) > 10
-    end = trained.ours.checkpoint.vocabulary.eot
-    assert list(ours.tokens) == [t for t in theirs if t != end][-len(ours.tokens) :]
-
-
-def openai_tokenizer_of(vocabulary: Vocabulary) -> SimpleNamespace:
-    """What openai-whisper's decoder asks of its tokenizer, for a vocabulary it does not know."""
-    return SimpleNamespace(
-        sot=vocabulary.sot,
-        eot=vocabulary.eot,
-        sot_sequence=vocabulary.prompt(DecodeOptions("en")),
-        sot_prev=vocabulary.previous,
-        sot_lm=vocabulary.previous,
-        transcribe=vocabulary.transcribe,
-        translate=vocabulary.translate,
-        no_speech=vocabulary.no_speech,
-        no_timestamps=vocabulary.no_timestamps,
-        timestamp_begin=vocabulary.timestamp_begin,
-        non_speech_tokens=vocabulary.suppress_tokens,
-        decode=vocabulary.decode,
-    )
 
 
 # The guard

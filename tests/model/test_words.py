@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import base64
+import gzip
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import tiktoken
 import torch
 from transformers import WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
+from whisper import _ALIGNMENT_HEADS
 from whisper.model import Whisper as OpenAIWhisper
 from whisper.timing import WordTiming, add_word_timestamps, find_alignment
 from whisper.tokenizer import Tokenizer
@@ -20,7 +22,7 @@ from service.audio.mel import log_mel
 from service.errors import CheckpointError
 from service.model import decoder
 from service.model.alignment import Alignment, read_alignment
-from service.model.checkpoint import EMBEDDED, Checkpoint, load_checkpoint
+from service.model.checkpoint import Checkpoint, load_checkpoint
 from service.model.splitting import split_words
 from service.model.timing import token_times
 from service.model.whisper import Whisper
@@ -29,7 +31,7 @@ from service.profiles import BUILT_IN, Profile
 from service.types import DecodeOptions, Encoded, Word
 from tests.checkpoints import openai_tokenizer, to_openai_whisper
 from tests.model.windows import finish, noise
-from tests.test_embedded import sample
+from tests.speech import SAMPLE, samples_of
 
 DENSE = BUILT_IN["dense"]
 FRAME_S = 0.02
@@ -71,25 +73,14 @@ def tiny(tiny_folder: Path) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def nano() -> Pair:
-    return load_pair(EMBEDDED, log_mel([sample()], 80))
+def real(tiny_en_folder: Path) -> Pair:
+    """tiny.en, whose heads are known, and the sample."""
+    return load_pair(tiny_en_folder, log_mel([samples_of(SAMPLE)], 80))
 
 
 def tokenizer_of(language: str) -> Tokenizer:
     base = openai_tokenizer(multilingual=True)
     return Tokenizer(base.encoding, base.num_languages, language=language, task="transcribe")
-
-
-def nano_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The embedded vocabulary as openai-whisper's own class."""
-    ids = json.loads((EMBEDDED / "tokenizer.json").read_text())["added_tokens"]
-    encoding = tiktoken.Encoding(
-        name="nano",
-        pat_str=r"\S+|\s+",
-        mergeable_ranks={b: i for i, b in enumerate(checkpoint.vocabulary.text_bytes)},
-        special_tokens={entry["content"]: entry["id"] for entry in ids},
-    )
-    return Tokenizer(encoding, 1, language="en", task="transcribe")
 
 
 def ours(pair: Pair, tokens: list[int], language: str, audio_frames: int) -> tuple[Word, ...]:
@@ -139,20 +130,29 @@ def test_words_are_those_of_openai_whisper(tiny: Pair, language: str, audio_fram
     assert max(word.end for word in words) <= audio_frames * FRAME_S
 
 
-@pytest.mark.parametrize("audio_frames", [1500, 300])
-def test_words_of_the_embedded_model_are_those_of_openai_whisper(
-    nano: Pair, audio_frames: int
-) -> None:
-    tokenizer = nano_tokenizer(nano.ours)
-    table = nano.ours.vocabulary.text_bytes
-    said = [" four", " two", " seven", " one", " nine"]
-    tokens = [table.index(digit.encode()) for digit in said]
-    words = ours(nano, tokens, "en", audio_frames)
-    assert [word.text for word in words] == said
+@pytest.mark.model
+@pytest.mark.parametrize("audio_frames", [1500, 377])
+def test_words_of_real_speech_are_those_of_openai_whisper(real: Pair, audio_frames: int) -> None:
+    (heard,) = _say(real)
+    tokenizer = openai_tokenizer(multilingual=False)
+    words = ours(real, heard, "en", audio_frames)
+    assert_same(words, by_openai(real, tokenizer, heard, audio_frames))
     alignment: list[WordTiming] = find_alignment(
-        nano.openai, tokenizer, tokens, nano.mel[0], 2 * audio_frames
+        real.openai, tokenizer, heard, real.mel[0], 2 * audio_frames
     )
-    assert_same(words, [vars(timing) for timing in alignment])
+    assert [timing.word for timing in alignment][-2:] == [" types", "."]
+    assert len(words) == 19
+
+
+def _say(pair: Pair) -> list[list[int]]:
+    """The text tokens of the pair's window."""
+    model = Whisper(pair.ours)
+    batch = model.new_decode_batch()
+    batch.join([0], [pair.encoded], [DecodeOptions("en")])
+    return [
+        [token for token in said.tokens if token < pair.ours.vocabulary.eot]
+        for said in finish(batch, 1)
+    ]
 
 
 def test_token_times_are_those_of_transformers(tiny: Pair) -> None:
@@ -266,8 +266,15 @@ def test_decoding_gives_words_to_the_windows_that_asked(tiny: Pair, timestamps: 
     assert all(0 < w.probability < 1 for w in with_words.words)
 
 
-def test_heads_are_those_of_the_generation_config(nano: Pair, tiny: Pair) -> None:
-    assert nano.ours.alignment == Alignment(((0, 0), (1, 0)), timed=True)
+@pytest.mark.model
+def test_heads_of_a_data_package_are_those_that_openai_whisper_has(tiny_en: Whisper) -> None:
+    packed = np.frombuffer(gzip.decompress(base64.b85decode(_ALIGNMENT_HEADS["tiny.en"])), bool)
+    layers, heads = np.nonzero(packed.reshape(4, 6))
+    expected = tuple(zip(layers.tolist(), heads.tolist(), strict=True))
+    assert tiny_en.checkpoint.alignment == Alignment(expected)
+
+
+def test_heads_that_nobody_names_are_the_upper_half(tiny: Pair) -> None:
     upper_half = tuple((layer, head) for layer in (2, 3) for head in range(6))
     assert tiny.ours.alignment == Alignment(upper_half)
 

@@ -69,6 +69,33 @@ def test_a_temperature_that_was_asked_for_is_where_it_begins() -> None:
     assert [a.options.temperature for a in attempts] == [0.5, 0.6, 0.8, 1.0]
 
 
+PROMPTED = replace(GREEDY, prompt=(1, 2, 3))
+
+
+@pytest.mark.parametrize("outcome", [LOOP, DOUBTFUL])
+def test_a_prompt_is_left_out_before_anything_is_sampled(outcome: Outcome) -> None:
+    attempts = chain(FAST, outcome, PROMPTED)
+    prompted = [bool(a.options.prompt) for a in attempts]
+    assert prompted == [True, True, True] + [False] * len(TEMPERATURES)
+    assert [a.options.temperature for a in attempts[3:]] == list(TEMPERATURES)
+    assert {replace(a.options, prompt=(), temperature=0.0) for a in attempts} == {GREEDY}
+
+
+@pytest.mark.parametrize(("no_speech_prob", "avg_logprob"), [(0.1, -0.5), (0.7, -0.5), (0.7, -1.4)])
+def test_no_text_after_a_prompt_is_tried_without_it(
+    no_speech_prob: float, avg_logprob: float
+) -> None:
+    said = replace(GOOD, no_speech_prob=no_speech_prob, avg_logprob=avg_logprob)
+    empty = replace(NOTHING, hypothesis=said)
+    found = verdict(Attempt(0, DENSE, PROMPTED), empty)
+    assert found == Verdict("empty", Attempt(1, DENSE, GREEDY))
+    assert verdict(Attempt(1, DENSE, GREEDY), empty).following is None
+
+
+def test_a_quiet_window_without_text_is_not_tried_without_its_prompt() -> None:
+    assert verdict(Attempt(0, DENSE, PROMPTED), replace(NOTHING, loud=False)) == Verdict()
+
+
 def test_no_text_is_tried_with_every_frame_and_no_further() -> None:
     assert [a.profile.name for a in chain(FAST, NOTHING)] == ["fast", "fast-half", "dense"]
 
