@@ -117,7 +117,7 @@ def test_a_built_in_may_differ_by_model_and_a_file_of_ones_own_goes_before(
     (tmp_path / "whisper-base.toml").write_text("[fast]\nlayer = 2\nsparsity = 0.25\n")
     monkeypatch.setattr("service.profiles.SHIPPED", tmp_path)
     shipped = load_profiles(None, "openai/whisper-base")
-    assert shipped == BUILT_IN | {"fast": Profile("fast", 2, 0.25)}
+    assert shipped == {**BUILT_IN, "fast": Profile("fast", 2, 0.25)}
     assert list(shipped) == list(BUILT_IN)
     assert load_profiles(None, "openai/whisper-small") == BUILT_IN
     own = _file(tmp_path, "[fast]\nsparsity = 0.1\n")

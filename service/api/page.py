@@ -40,7 +40,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .8rem; border-rad
 </head>
 <body>
 <h1>Winnow</h1>
-<p>Speech to text, made faster by dropping the audio that the model does not attend to.</p>
+<p>Speech to text, made faster by giving the model fewer frames of the audio to read.</p>
 <form method="post" action="/transcribe" enctype="multipart/form-data">
   <label>Recording <input type="file" name="file" accept="audio/*,video/mp4,video/webm" required>
   </label>
