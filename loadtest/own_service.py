@@ -27,7 +27,7 @@ class ServiceFailed(WinnowError):
 def own_service() -> Iterator[str]:
     """Starts `python -m service serve` on a free port, and yields its URL once it is ready.
 
-    Its settings are those of the environment (WINNOW_MODEL, ...); the embedded model if there
+    Its settings are those of the environment (WINNOW_MODEL, ...); whisper-base if there
     are none. It is stopped when the context ends. Raises ServiceFailed with the end of its log.
     """
     url = f"http://127.0.0.1:{(port := _free_port())}"

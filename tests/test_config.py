@@ -97,6 +97,11 @@ def test_a_path_may_start_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert load_config({"WINNOW_PROFILES_FILE": "~/p.toml"}).profiles_file == tmp_path / "p.toml"
 
 
+def test_the_default_is_a_real_model_from_the_users_cache() -> None:
+    assert (ServerConfig().model, ServerConfig().cache_dir) == ("whisper-base", None)
+    assert load_config({"WINNOW_CACHE_DIR": "/models"}).cache_dir == Path("/models")
+
+
 @pytest.mark.parametrize("value", ["", None])
 def test_an_empty_profiles_file_is_none(value: Any) -> None:
     assert load_config({}, profiles_file=value).profiles_file is None

@@ -136,8 +136,16 @@ async def model(request: Request, model_id: str) -> dict[str, Any]:
 
 
 def _model(request: Request, model_id: str) -> dict[str, Any]:
-    created = request.app.state.started_at
-    return {"id": model_id, "object": "model", "created": created, "owned_by": "winnow"}
+    """As OpenAI has it, and where the weights are from and under which licence, if it is known."""
+    info = services_of(request).engine.model.info
+    known = {"license": info.license, "origin": info.origin}
+    return {
+        "id": model_id,
+        "object": "model",
+        "created": request.app.state.started_at,
+        "owned_by": info.owner or "winnow",
+        **{name: value for name, value in known.items() if value},
+    }
 
 
 def _model_ids(services: Services) -> dict[str, Profile]:

@@ -14,7 +14,7 @@ from service.model.alignment import Alignment, read_alignment
 from service.model.formats.find import find_model
 from service.model.formats.source import Source
 from service.model.tokens import Vocabulary, make_vocabulary
-from service.model.weights import Weights, from_state_dict, num_parameters
+from service.model.weights import Dims, Weights, from_state_dict, num_parameters
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,21 +109,47 @@ def _place(key: str, tensor: Tensor, device: torch.device, dtype: torch.dtype) -
 
 
 def _check_shapes(state: dict[str, Tensor], source: Source) -> None:
-    """Catches a config.json that describes another model than the weights."""
-    dims, folder = source.dims, source.place
-    expected = {
-        "encoder.conv1.weight": (dims.d_model, dims.num_mels, 3),
-        "encoder.embed_positions.weight": (dims.num_frames, dims.d_model),
-        "decoder.embed_tokens.weight": (dims.vocab_size, dims.d_model),
-        "decoder.embed_positions.weight": (dims.max_tokens, dims.d_model),
-    }
-    for key, shape in expected.items():
-        stored = tuple(state[f"model.{key}"].shape) if f"model.{key}" in state else shape
-        if stored != shape:
-            raise CheckpointError(f"{folder}: {key} is {stored}, but {source.said_by} says {shape}")
+    """Catches dimensions that describe another model than the weights."""
+    dims, place = source.dims, source.place
+    for key, tensor in state.items():
+        shape = _shape(key, dims, state)
+        if shape is not None and tuple(tensor.shape) != shape:
+            raise CheckpointError(
+                f"{place}: {key.removeprefix('model.')} is {tuple(tensor.shape)}, but "
+                f"{source.said_by} says {shape}"
+            )
     layers = (("encoder", dims.encoder_layers), ("decoder", dims.decoder_layers))
     for side, count in layers:
         if any(key.startswith(f"model.{side}.layers.{count}.") for key in state):
             raise CheckpointError(
-                f"{folder}: {source.said_by} says {count} {side} layers, the weights have more"
+                f"{place}: {source.said_by} says {count} {side} layers, the weights have more"
             )
+    for side, heads in (("encoder", dims.encoder_heads), ("decoder", dims.decoder_heads)):
+        if heads < 1 or dims.d_model % heads:
+            raise CheckpointError(
+                f"{place}: {dims.d_model} cannot be divided among {heads} {side} heads"
+            )
+
+
+def _shape(key: str, dims: Dims, state: dict[str, Tensor]) -> tuple[int, ...] | None:
+    """What a parameter of Whisper's is shaped like, None for one of another name."""
+    width = dims.d_model
+    whole = {
+        "model.encoder.conv1.weight": (width, dims.num_mels, 3),
+        "model.encoder.conv2.weight": (width, width, 3),
+        "model.encoder.embed_positions.weight": (dims.num_frames, width),
+        "model.decoder.embed_tokens.weight": (dims.vocab_size, width),
+        "model.decoder.embed_positions.weight": (dims.max_tokens, width),
+    }
+    if key in whole:
+        return whole[key]
+    layer, name, kind = key.rsplit(".", 2)
+    if name in ("fc1", "fc2"):
+        # As wide as its bias says: of this alone no config is read.
+        bias = state.get(f"{layer}.fc1.bias")
+        wide = 4 * width if bias is None else bias.numel()
+        rows, columns = (wide, width) if name == "fc1" else (width, wide)
+        return (rows, columns) if kind == "weight" else (rows,)
+    if name.endswith("_proj") and kind == "weight":
+        return (width, width)
+    return (width,) if name.endswith(("_proj", "layer_norm", "conv1", "conv2")) else None

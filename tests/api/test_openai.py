@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -10,6 +11,7 @@ import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
 from service.model.fake import FakeModel
+from service.model.protocol import ModelInfo
 
 from .conftest import StartServer
 from .harness import DigitsModel, EnglishModel, Running, refused, remembered, silence, voice
@@ -233,6 +235,21 @@ def test_models(client: OpenAI) -> None:
     with pytest.raises(NotFoundError) as refusal:
         client.models.retrieve("gpt-4")
     assert refusal.value.code == "model_not_found"
+
+
+def test_a_models_origin_and_licence_are_told(server: StartServer) -> None:
+    class Known(FakeModel):
+        @property
+        def info(self) -> ModelInfo:
+            about = {"owner": "openai", "license": "MIT", "origin": "https://somewhere"}
+            return replace(super().info, **about)
+
+    one = server(Known).client.get("/v1/models/fake").json()
+    assert one["owned_by"] == "openai"
+    assert (one["license"], one["origin"]) == ("MIT", "https://somewhere")
+    other = server(FakeModel).client.get("/v1/models/fake").json()
+    assert "license" not in other
+    assert "origin" not in other
 
 
 def test_a_model_whose_name_has_a_slash(server: StartServer) -> None:

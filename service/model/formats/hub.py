@@ -23,11 +23,11 @@ SMALL_FILES = (
 WEIGHTS = (SAFETENSORS, INDEX, "model-*-of-*.safetensors", BINARY)
 
 
-def download(hub_id: str) -> Path:
+def download(hub_id: str, weights: tuple[str, ...] = WEIGHTS) -> Path:
     """Raises CheckpointError with one line of why it is not to be had."""
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=[*SMALL_FILES, *WEIGHTS]))
-        if not any((folder / file).exists() for file in (SAFETENSORS, INDEX, BINARY)):
+        folder = Path(snapshot_download(hub_id, allow_patterns=[*SMALL_FILES, *weights]))
+        if weights and not any((folder / file).exists() for file in (SAFETENSORS, INDEX, BINARY)):
             snapshot_download(hub_id, allow_patterns=[PICKLE])
     except Exception as error:  # which HTTP library lies beneath differs by version
         raise CheckpointError(

@@ -34,7 +34,13 @@ class DataPackage:
 
     @property
     def names(self) -> str:
-        return " and ".join(part.package for part in self.parts)
+        """`the package a`, or `the packages a and b`."""
+        names = [part.package for part in self.parts]
+        return f"the package{'s' if len(names) > 1 else ''} {' and '.join(names)}"
+
+    @property
+    def not_installed(self) -> str:
+        return f"{self.names} {'are' if len(self.parts) > 1 else 'is'} not installed"
 
 
 DATA_PACKAGES = {

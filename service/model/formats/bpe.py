@@ -1,0 +1,50 @@
+"""A byte-level BPE tokenizer from its vocabulary alone.
+
+Whisper's vocabularies are numbered in the order in which their merges were learned (as tiktoken's
+ranks), so that the merges need not be kept beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+
+from service.errors import CheckpointError
+
+_END = "<|endoftext|>"
+
+
+def tokenizer_from_ids(ids: Mapping[str, int]) -> Tokenizer:
+    """What splits text, from tokens in the byte-level alphabet; those from the end on are special.
+
+    Raises CheckpointError for a vocabulary that is not Whisper's.
+    """
+    end = ids.get(_END, 0)
+    ranks = {token: number for token, number in ids.items() if number < end}
+    if not all(char in ranks for char in ByteLevel.alphabet()):
+        raise CheckpointError("the vocabulary is not a byte-level BPE one")
+    tokenizer = Tokenizer(BPE(vocab=ranks, merges=_merges(ranks)))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    special = sorted((number, token) for token, number in ids.items() if number >= end)
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for _, token in special])
+    return tokenizer
+
+
+def _merges(ranks: Mapping[str, int]) -> list[tuple[str, str]]:
+    """The pair that is left of each token when it is built from its characters by lower ranks."""
+    merges = []
+    for token in sorted(ranks, key=ranks.__getitem__):
+        parts = list(token)
+        while len(parts) > 2:
+            pairs = [ranks.get(a + b, len(ranks)) for a, b in pairwise(parts)]
+            best = pairs.index(min(pairs))
+            parts[best : best + 2] = [parts[best] + parts[best + 1]]
+        if len(parts) == 2:
+            merges.append((parts[0], parts[1]))
+    return merges
