@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,9 +55,9 @@ def clips(folder: str) -> list[Clip]:
 
 
 def samples_of(path: Path) -> Samples:
-    """A recording of at most a minute."""
+    """A recording of at most two minutes."""
     with path.open("rb") as source:
-        return decode(source, 60).samples
+        return decode(source, 120).samples
 
 
 def seconds(of_s: float) -> int:
@@ -66,7 +67,9 @@ def seconds(of_s: float) -> int:
 
 @cache
 def _english() -> EnglishTextNormalizer:
-    return EnglishTextNormalizer()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its spellings' file open
+        return EnglishTextNormalizer()
 
 
 def normalised(text: str, language: str = "en") -> str:

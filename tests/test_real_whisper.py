@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from loadtest.audio import SAID as MIX_SAID
+from loadtest.audio import SAMPLE as MIX
 from service.lab.wer import word_errors, words_of
 from service.model.whisper import Whisper
 from service.types import SAMPLE_RATE, Samples
@@ -196,7 +198,10 @@ PROMPTS = {
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
 def test_no_prompt_costs_a_word(english: Running, prompt: str) -> None:
-    assert normalised(text(english, SAMPLE.read_bytes(), prompt=prompt)) == normalised(SAID)
+    """The decoder alone answers the long list with nothing but "Name"."""
+    said, begin_s, end_s = MIX_SAID[0]
+    sentence = wav(samples_of(MIX)[: seconds(end_s + begin_s)])
+    assert normalised(text(english, sentence, prompt=prompt)) == normalised(said)
 
 
 # Nothing is said

@@ -19,7 +19,7 @@ from service.audio.mel import log_mel
 from service.model.whisper import Whisper
 from service.profiles import BUILT_IN
 from service.types import DecodeOptions, Encoded, Samples
-from tests.checkpoints import to_openai_whisper
+from tests.checkpoints import openai_tokenizer, to_openai_whisper
 from tests.model.windows import finish
 from tests.speech import GERMAN, JAPANESE, NAME_SAMPLE, SAMPLE, samples_of, seconds
 
@@ -43,6 +43,7 @@ class Both:
 
 
 def both_of(folder: Path, ours: Whisper, windows: dict[str, Samples]) -> Both:
+    openai_tokenizer(ours.info.multilingual)  # read here, where it is allowed to leave a file open
     encoded = ours.encode(log_mel(list(windows.values()), 80), [DENSE] * len(windows))
     return Both(folder, ours, to_openai_whisper(folder), dict(zip(windows, encoded, strict=True)))
 
