@@ -83,9 +83,9 @@ def spoken_twice() -> io.BytesIO:
     return file
 
 
-@pytest.mark.parametrize("profile", ["dense", "fast"])
-def test_a_text_that_ends_before_the_speech_does_is_gone_on_with(profile: str) -> None:
-    asked = replace(request(profile), vad=True)
+@pytest.mark.parametrize(("profile", "vad"), [("dense", True), ("fast", True), ("dense", False)])
+def test_a_text_that_ends_before_the_speech_does_is_gone_on_with(profile: str, vad: bool) -> None:
+    asked = replace(request(profile), vad=vad)
     with running() as service:
         whole = transcribe(service, spoken_twice(), asked)
     model = SpoiltModel(
