@@ -104,7 +104,9 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "--out", type=Path, metavar="DIR", help="write DIR/<file>.txt, .json, .srt and so on"
     )
     parser.add_argument(
-        "--no-vad", action="store_true", help="transcribe silence and noise too, not only speech"
+        "--no-vad",
+        action="store_true",
+        help="do not cut at silence: everything goes through the model",
     )
     parser.add_argument(
         "--overwrite",

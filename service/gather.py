@@ -15,10 +15,12 @@ import numpy as np
 from service.engine.engine import Engine
 from service.errors import Cancelled, DeadlineExceeded, QueueFull
 from service.model.protocol import SpeechModel
+from service.text.coverage import cover
 from service.text.fallback import Attempt, Outcome, Verdict, best_of, judge
 from service.text.guard import MIN_AVG_LOGPROB, UNFINISHED
 from service.text.rest import rest_of
 from service.text.stitch import WindowText
+from service.text.timestamps import settle
 from service.types import (
     Fallback,
     Hypothesis,
@@ -116,6 +118,7 @@ class WindowWork:
 
     async def _stand(self, job: Job) -> Done:
         """Attempts until one stands, none is left, or another would not be done in time."""
+        asked = self._request
         attempt = Attempt(0, job.profile, job.options)
         replies: list[WindowResult] = []
         texts: list[WindowText] = []
@@ -131,7 +134,8 @@ class WindowWork:
             following = verdict.following
             in_time = time.monotonic() + reply.timings.total < self._deadline
             if verdict.reason is None or following is None or not in_time:
-                chosen = len(texts) - 1 if verdict.reason is None else best_of(outcomes)
+                stands = verdict.reason is None
+                chosen = len(texts) - 1 if stands else best_of(outcomes, asked.thresholds)
                 return Done((texts[chosen],), tuple(replies), tuple(fallbacks))
             fallbacks.append(_fallback(job.window, verdict.reason, attempt, following))
             job = await self._resume(job.window, following)
@@ -153,8 +157,10 @@ class WindowWork:
 
     def _outcome(self, one: WindowText) -> Outcome:
         text = "".join(piece.text for piece in one.pieces)
-        loud = not text.strip() and (self._request.vad or _is_loud(one.window))
-        return Outcome(one.hypothesis, text, loud)
+        speech = one.window.speech
+        loud = not text.strip() and (_is_loud(one.window) if speech is None else bool(speech))
+        coverage = cover(speech, settle(one.pieces, one.window.duration_s))
+        return Outcome(one.hypothesis, text, loud, one.is_silent, coverage)
 
     async def _resume(self, window: Window, attempt: Attempt) -> Job:
         """Another job for a window that was accepted: it waits for room instead of failing, and

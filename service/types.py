@@ -38,14 +38,14 @@ class Window:
     """Up to 30 s of a recording, the unit of scheduling: `samples` begin `start_s` into it.
 
     `channel`: the one it was cut from, where the channels of a recording are kept apart. `speech`:
-    where in it the VAD heard some, in seconds from its start; empty where nobody listened.
+    where in it the VAD heard some, in seconds from its start; None where nobody listened.
     """
 
     index: int
     start_s: float
     samples: Samples
     channel: int | None = None
-    speech: tuple[tuple[float, float], ...] = ()
+    speech: tuple[tuple[float, float], ...] | None = None
 
     @property
     def duration_s(self) -> float:

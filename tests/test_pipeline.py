@@ -138,14 +138,13 @@ def test_a_repetitive_window_is_decoded_again_until_nothing_is_left_to_try() -> 
         answer = transcribe(service, source, request("fast"))
         assert {(f.window, f.reason) for f in answer.fallbacks} == {(0, "repetition")}
         assert [(f.profile, f.retry, f.temperature) for f in answer.fallbacks] == [
-            ("fast", "fast-half", 0.0),
-            ("fast-half", "dense", 0.0),
+            ("fast", "dense", 0.0),
             *(("dense", "dense", temperature) for temperature in (0.2, 0.4, 0.6, 0.8, 1.0)),
         ]
         assert answer.kept_frames == answer.total_frames == 1500
         assert answer.segments[0].temperature == 0
         labels = {"profile": "fast", "reason": "repetition"}
-        assert service.sample("winnow_fallbacks_total", **labels) == 7
+        assert service.sample("winnow_fallbacks_total", **labels) == 6
         assert service.sample("winnow_windows_total", profile="fast") == 1
         assert service.sample("winnow_guarded_windows_total", profile="fast") == 1
 

@@ -42,16 +42,13 @@ def split(audio: Audio, vad: bool = True) -> list[Window]:
     With `vad` only speech is kept, with some padding: neighbours share a window unless a long
     pause parts them, cuts fall in the longest pauses, and a recording without speech gives no
     window. Without it the windows cover everything, with no gap and no overlap, cut at the
-    quietest place near the 30 s. Windows own their samples: one word of a long upload
-    does not hold all of it in memory.
+    quietest place near the 30 s; what the VAD heard is noted all the same, as a witness to what
+    the model says. Windows own their samples: one word of a long upload does not hold all of it
+    in memory.
     """
-    speech: list[Stretch] = []
-    if not vad:
-        bounds = cover(loudness(audio.samples))
-    else:
-        probabilities, loud = speech_probabilities(audio.samples), loudness(audio.samples)
-        speech = find_speech(probabilities, loud)
-        bounds = plan(speech, probabilities, loud)
+    probabilities, loud = speech_probabilities(audio.samples), loudness(audio.samples)
+    speech = find_speech(probabilities, loud)
+    bounds = plan(speech, probabilities, loud) if vad else cover(loud)
     return [
         Window(
             index,

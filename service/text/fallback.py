@@ -1,20 +1,21 @@
 """What to do with a hypothesis that is not worth keeping: the next attempt, or none.
 
-A sparse profile is tried again with half its sparsity, then with every frame; what is still not
-right is the decoder's doing, and is sampled at rising temperatures, as openai-whisper does it.
+A sparse profile is tried again with every frame; what is still not right is the decoder's doing,
+and is sampled at rising temperatures, as openai-whisper does it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from service.profiles import BUILT_IN, Profile
-from service.text.guard import EMPTY, is_silent, retry_reason
+from service.text.coverage import Coverage, begins_again
+from service.text.guard import EMPTY, SKIPPED, lost_reason, retry_reason
+from service.text.timestamps import compression_ratio
 from service.types import DecodeOptions, Hypothesis, Thresholds
 
-HALF = "-half"
-MAX_NAME = 64
+_MUCH_S = 2.0  # of speech without text, in which attempts differ enough to choose by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an attempt came to. `loud`: speech can be heard in the window."""
+    """What an attempt came to. `loud`: speech can be heard in the window; `silent`: the text is
+    not used (`guard.is_silent`); `coverage`: of what was spoken, by the text."""
 
     hypothesis: Hypothesis
     text: str
     loud: bool
+    silent: bool = False
+    coverage: Coverage = field(default_factory=Coverage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,58 +57,70 @@ def judge(
 ) -> Verdict:
     """Whether what an attempt came to stands, or else what to try next.
 
-    A window has at most three attempts more than there are `temperatures` and one. What is not
+    A window has at most two attempts more than there are `temperatures` and one. What is not
     right with every frame is tried without its prompt before it is sampled: Whisper may repeat a
     prompt, or say nothing after it. Empty text is never sampled: with every frame and no prompt
-    it is the model's answer. `doubt_below`: the model's own
+    it is the model's answer. A text that skips is sampled once. `doubt_below`: the model's own
     threshold of average log-probability.
     """
-    if attempt.options.language_only:
+    if attempt.options.language_only or outcome.silent:
         return Verdict()
-    reason = retry_reason(outcome.hypothesis, outcome.text, outcome.loud, thresholds, doubt_below)
-    if reason is None and _is_emptied(attempt, outcome, thresholds):
-        reason = EMPTY
+    if attempt.options.language_only or (outcome.silent and not attempt.options.prompt):
+        return Verdict()
+    sparse = not attempt.profile.is_dense
+    reason = _reason(attempt, outcome, thresholds, doubt_below, sparse)
     if reason is None:
         return Verdict()
     number = attempt.number + 1
-    if not attempt.profile.is_dense:
-        return Verdict(reason, Attempt(number, _less_sparse(attempt), attempt.options))
+    if sparse:
+        return Verdict(reason, Attempt(number, BUILT_IN["dense"], attempt.options))
     if attempt.options.prompt:
         options = replace(attempt.options, prompt=())
         return Verdict(reason, Attempt(number, attempt.profile, options))
     higher = [t for t in temperatures if t > attempt.options.temperature]
-    if reason == EMPTY or not higher:
+    sampled = attempt.options.temperature > min(temperatures, default=0.0)
+    if reason == EMPTY or not higher or (reason == SKIPPED and sampled):
         return Verdict(reason)
     options = replace(attempt.options, temperature=min(higher))
     return Verdict(reason, Attempt(number, attempt.profile, options))
 
 
-def _is_emptied(attempt: Attempt, outcome: Outcome, thresholds: Thresholds) -> bool:
-    """Whether a prompt may be why there is no text: it sways the model's ear for silence too."""
-    if not attempt.options.prompt:
-        return False
-    unheard = outcome.loud and not outcome.text.strip()
-    return unheard or is_silent(outcome.hypothesis, thresholds)
+def _reason(
+    attempt: Attempt,
+    outcome: Outcome,
+    thresholds: Thresholds,
+    doubt_below: float,
+    sparse: bool,
+) -> str | None:
+    said, text = outcome.hypothesis, outcome.text
+    # A prompt may be why there is no text: it sways the model's ear for silence too.
+    if attempt.options.prompt and (outcome.silent or (outcome.loud and not text.strip())):
+        return EMPTY
+    return retry_reason(said, text, outcome.loud, thresholds, doubt_below) or lost_reason(
+        outcome.coverage, text, sparse
+    )
 
 
-def _less_sparse(attempt: Attempt) -> Profile:
-    profile = attempt.profile
-    if attempt.number > 0:
-        return BUILT_IN["dense"]
-    name = profile.name[: MAX_NAME - len(HALF)] + HALF
-    return replace(profile, name=name, sparsity=profile.sparsity / 2, late=profile.late / 2)
-
-
-def best_of(outcomes: Sequence[Outcome]) -> int:
+def best_of(outcomes: Sequence[Outcome], thresholds: Thresholds) -> int:
     """The attempt to stand by where none is right: its number.
 
-    One that has text and ended by itself goes before one that is empty or was cut off; among
-    those the best average log-probability wins; on a tie the one that saw more frames, then the
-    earlier. openai-whisper keeps the last, the one sampled at the highest temperature.
+    One that has text and ended by itself goes before one that is empty or was cut off; one that
+    does not repeat itself before one that does; one that leaves out less of the speech before one
+    that leaves out more. Among those the best average log-probability wins; on a tie the one that
+    saw more frames, then the earlier. openai-whisper keeps the last, the one sampled at the
+    highest temperature.
     """
 
-    def merit(number: int) -> tuple[bool, float, int]:
+    def merit(number: int) -> tuple[bool, bool, int, float, int]:
         said, text = outcomes[number].hypothesis, outcomes[number].text
-        return said.ended and bool(text.strip()), said.avg_logprob, said.kept_frames
+        coverage = outcomes[number].coverage
+        repeats = compression_ratio(text.strip()) > thresholds.compression_ratio
+        return (
+            said.ended and bool(text.strip()),
+            not repeats and not begins_again(text),
+            -int((coverage.skipped_s + coverage.left_s) // _MUCH_S),
+            said.avg_logprob,
+            said.kept_frames,
+        )
 
     return max(range(len(outcomes)), key=merit)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from service.text.coverage import text_end
 from service.text.stitch import WindowText
 from service.text.timestamps import settle
 from service.types import SAMPLE_RATE, Window
@@ -20,10 +21,11 @@ LEAD_S = 0.3  # kept before the speech that is left: soft beginnings
 def rest_of(one: WindowText) -> Window | None:
     """The end of the window that its text leaves out, or None where it leaves out nothing."""
     timed = settle(one.pieces, one.window.duration_s)
+    speech = one.window.speech or ()
     if one.is_silent or not one.hypothesis.ended or not timed:
         return None
-    end = timed[-1].end
-    left = [(max(begin, end), until) for begin, until in one.window.speech if until > end]
+    end = text_end(speech, timed[-1])
+    left = [(max(begin, end), until) for begin, until in speech if until > end]
     if end < LEAST_PROGRESS_S or sum(until - begin for begin, until in left) < LEAST_SPEECH_S:
         return None
     first = round(max(end, left[0][0] - LEAD_S) * SAMPLE_RATE)

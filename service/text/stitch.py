@@ -27,7 +27,9 @@ class WindowText:
 
     @property
     def is_silent(self) -> bool:
-        return is_silent(self.hypothesis, self.thresholds)
+        text = "".join(piece.text for piece in self.pieces)
+        heard = self.window.speech is None or bool(self.window.speech)
+        return is_silent(self.hypothesis, self.thresholds, text, heard)
 
     @property
     def has_text(self) -> bool:

@@ -254,6 +254,17 @@ def test_without_vad_everything_is_kept() -> None:
 def test_without_vad_silence_is_a_window() -> None:
     (window,) = split(Audio(silence(3)), vad=False)
     assert window.duration_s == 3
+    assert window.speech == ()
+
+
+def test_without_vad_it_is_known_all_the_same_where_somebody_speaks() -> None:
+    digits = speech()
+    first, second = split(recording(silence(4), digits, noise(30, rms=0.003)), vad=False)
+    assert second.speech == ()
+    assert first.speech
+    begin, end = first.speech[0][0], first.speech[-1][1]
+    assert 3.5 < begin < 4.3
+    assert abs(end - begin - len(digits) / 16_000) < 0.8
 
 
 def test_loudness_of_a_partly_filled_chunk() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.profiles import BUILT_IN, Profile
+from service.text.coverage import Coverage
 from service.text.fallback import Attempt, Outcome, Verdict, best_of, judge
 from service.types import TEMPERATURES, DecodeOptions, Thresholds
 from tests.text.test_guard import GOOD, REPETITIVE
@@ -53,14 +54,12 @@ def test_each_reason_is_named(outcome: Outcome, reason: str) -> None:
 
 
 @pytest.mark.parametrize("outcome", [LOOP, DOUBTFUL])
-def test_half_the_sparsity_then_every_frame_then_rising_temperatures(outcome: Outcome) -> None:
+def test_every_frame_then_rising_temperatures(outcome: Outcome) -> None:
     attempts = chain(FAST, outcome)
-    assert [(a.profile.name, a.profile.sparsity, a.options.temperature) for a in attempts] == [
-        ("fast", FAST.sparsity, 0.0),
-        ("fast-half", FAST.sparsity / 2, 0.0),
-        *(("dense", 0.0, temperature) for temperature in TEMPERATURES),
+    assert [(a.profile, a.options.temperature) for a in attempts] == [
+        (FAST, 0.0),
+        *((DENSE, temperature) for temperature in TEMPERATURES),
     ]
-    assert {a.profile.layer for a in attempts[:2]} == {FAST.layer}
     assert {replace(a.options, temperature=0.0) for a in attempts} == {GREEDY}
 
 
@@ -76,8 +75,8 @@ PROMPTED = replace(GREEDY, prompt=(1, 2, 3))
 def test_a_prompt_is_left_out_before_anything_is_sampled(outcome: Outcome) -> None:
     attempts = chain(FAST, outcome, PROMPTED)
     prompted = [bool(a.options.prompt) for a in attempts]
-    assert prompted == [True, True, True] + [False] * len(TEMPERATURES)
-    assert [a.options.temperature for a in attempts[3:]] == list(TEMPERATURES)
+    assert prompted == [True, True] + [False] * len(TEMPERATURES)
+    assert [a.options.temperature for a in attempts[2:]] == list(TEMPERATURES)
     assert {replace(a.options, prompt=(), temperature=0.0) for a in attempts} == {GREEDY}
 
 
@@ -97,7 +96,7 @@ def test_a_quiet_window_without_text_is_not_tried_without_its_prompt() -> None:
 
 
 def test_no_text_is_tried_with_every_frame_and_no_further() -> None:
-    assert [a.profile.name for a in chain(FAST, NOTHING)] == ["fast", "fast-half", "dense"]
+    assert [a.profile.name for a in chain(FAST, NOTHING)] == ["fast", "dense"]
 
 
 def test_no_text_stands_where_nothing_is_heard() -> None:
@@ -108,7 +107,7 @@ def test_no_text_stands_where_nothing_is_heard() -> None:
 
 
 def test_a_silent_window_is_not_tried_again() -> None:
-    silent = replace(LOOP, hypothesis=replace(GOOD, no_speech_prob=0.9, avg_logprob=-1.5))
+    silent = replace(LOOP, silent=True)
     assert verdict(Attempt(0, FAST, GREEDY), silent) == Verdict()
 
 
@@ -128,7 +127,7 @@ def test_a_language_is_asked_for_once() -> None:
 def test_a_request_has_thresholds_of_its_own(
     thresholds: dict[str, float], outcome: Outcome
 ) -> None:
-    attempt = Attempt(0, FAST, GREEDY)
+    attempt = Attempt(0, DENSE, GREEDY)
     assert verdict(attempt, outcome).reason is not None
     assert verdict(attempt, outcome, **thresholds) == Verdict()
 
@@ -137,11 +136,6 @@ def test_a_model_has_a_threshold_of_its_own_where_the_request_has_none() -> None
     attempt, limits = Attempt(0, FAST, GREEDY), Thresholds()
     assert judge(attempt, DOUBTFUL, (), limits, doubt_below=-3.0) == Verdict()
     assert judge(attempt, DOUBTFUL, (), replace(limits, logprob=-1.4), -3.0).reason == "doubt"
-
-
-def test_a_long_name_stays_a_valid_one() -> None:
-    attempts = chain(replace(FAST, name="n" * 64), LOOP)
-    assert attempts[1].profile.name == "n" * 59 + "-half"
 
 
 @given(st.lists(st.floats(0, 1), max_size=8), st.floats(0.01, 0.99), st.floats(0, 1))
@@ -153,15 +147,43 @@ def test_attempts_come_to_an_end(temperatures: list[float], sparsity: float, ask
     while attempt is not None:
         count += 1
         attempt = judge(attempt, LOOP, temperatures, Thresholds(), -1.0).following
-    assert count <= 3 + len(temperatures)
+    assert count <= 2 + len(temperatures)
+
+
+def of(avg_logprob: float, text: str = " one", ended: bool = True, left_s: float = 0.0) -> Outcome:
+    said = replace(GOOD, avg_logprob=avg_logprob, ended=ended)
+    return Outcome(said, text, loud=True, coverage=Coverage(left_s=left_s))
+
+
+def best(*outcomes: Outcome) -> int:
+    return best_of(outcomes, Thresholds())
 
 
 def test_the_likeliest_of_those_that_ended_with_text_is_kept() -> None:
-    def of(avg_logprob: float, text: str = " one", ended: bool = True) -> Outcome:
-        return Outcome(replace(GOOD, avg_logprob=avg_logprob, ended=ended), text, loud=True)
-
     cut, empty = of(-0.1, ended=False), of(-0.2, text="")
-    assert best_of([cut, of(-3.0), of(-2.0), empty]) == 2
-    assert best_of([empty, cut]) == 1
+    assert best(cut, of(-3.0), of(-2.0), empty) == 2
+    assert best(empty, cut) == 1
     fewer = replace(of(-1.0), hypothesis=replace(GOOD, avg_logprob=-1.0, kept_frames=100))
-    assert best_of([fewer, of(-1.0), of(-1.0)]) == 1
+    assert best(fewer, of(-1.0), of(-1.0)) == 1
+
+
+def test_one_that_leaves_out_speech_is_kept_only_where_all_do() -> None:
+    assert best(of(-0.1, left_s=20.0), of(-0.9, left_s=1.0)) == 1
+    assert best(of(-0.9, left_s=1.9), of(-0.1, left_s=0.0), of(-0.2, left_s=0.0)) == 1
+    assert best(of(-0.9, left_s=20.0), of(-0.2, left_s=20.5)) == 1
+
+
+def test_one_that_repeats_itself_is_kept_only_where_all_do() -> None:
+    assert best(of(-0.1, REPETITIVE), of(-0.9, left_s=9.0)) == 1
+    assert best(of(-0.9, REPETITIVE), of(-0.1, REPETITIVE)) == 1
+
+
+@pytest.mark.parametrize(
+    ("profile", "followed"), [(FAST, [("dense", 0.0), ("dense", 0.2)]), (DENSE, [("dense", 0.2)])]
+)
+def test_a_text_that_skips_is_sampled_once(
+    profile: Profile, followed: list[tuple[str, float]]
+) -> None:
+    skips = replace(FINE, coverage=Coverage(skipped_s=20.0))
+    attempts = chain(profile, skips)[1:]
+    assert [(a.profile.name, a.options.temperature) for a in attempts] == followed

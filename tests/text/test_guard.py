@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from service.text.guard import is_silent, retry_reason
-from service.types import Hypothesis
+from service.text.coverage import Coverage
+from service.text.guard import is_silent, lost_reason, retry_reason
+from service.types import Hypothesis, Thresholds
 
 GOOD = Hypothesis(
     tokens=(1, 2),
@@ -38,11 +39,6 @@ def test_repetition_says_more_than_endless() -> None:
     assert retry_reason(replace(GOOD, ended=False), REPETITIVE) == "repetition"
 
 
-def test_silence_is_not_worth_another_try() -> None:
-    silent = replace(GOOD, no_speech_prob=0.9, avg_logprob=-1.5, ended=False)
-    assert retry_reason(silent, REPETITIVE) is None
-
-
 @pytest.mark.parametrize(
     ("no_speech_prob", "avg_logprob", "silent"),
     [(0.61, -1.01, True), (0.6, -1.01, False), (0.61, -1.0, False), (0.1, -0.1, False)],
@@ -52,3 +48,47 @@ def test_silence_needs_both_no_speech_and_doubt(
 ) -> None:
     hypothesis = replace(GOOD, no_speech_prob=no_speech_prob, avg_logprob=avg_logprob)
     assert is_silent(hypothesis) is silent
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"ended": False}, " I'm going to put the chicken in the oven."),
+        ({"avg_logprob": -0.26}, " Ah!"),
+        ({"no_speech_prob": 0.31}, " Thank you."),
+        ({}, REPETITIVE),
+    ],
+)
+def test_where_nobody_was_heard_less_doubt_is_enough(change: dict[str, float], text: str) -> None:
+    said = replace(GOOD, **change)
+    assert is_silent(said, text=text, heard=False)
+    assert not is_silent(said, text=text, heard=True)
+    assert not is_silent(said, Thresholds(no_speech=1.0), text, heard=False)
+
+
+def test_where_nobody_was_heard_a_sure_text_stands() -> None:
+    assert not is_silent(GOOD, text=" Happy birthday to you", heard=False)
+
+
+@pytest.mark.parametrize(
+    ("coverage", "sparse", "reason"),
+    [
+        (Coverage(skipped_s=1.9, left_s=7.9), True, None),
+        (Coverage(skipped_s=2.0), True, "skipped"),
+        (Coverage(skipped_s=2.0), False, "skipped"),
+        (Coverage(left_s=8.0), True, "skipped"),
+        (Coverage(left_s=20.0), False, None),  # gone on with
+    ],
+)
+def test_speech_without_text_is_a_reason(
+    coverage: Coverage, sparse: bool, reason: str | None
+) -> None:
+    assert lost_reason(coverage, " one two three", sparse) == reason
+
+
+def test_a_sparse_text_that_begins_again_is_a_reason_and_a_dense_one_is_a_refrain() -> None:
+    text = " Without a word Peter got up and lit his lantern."
+    again = text + " The groom's three blacks went like the wind." + text
+    assert lost_reason(Coverage(), again, sparse=True) == "restart"
+    assert lost_reason(Coverage(), again, sparse=False) is None
+    assert lost_reason(Coverage(), text, sparse=True) is None
