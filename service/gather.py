@@ -16,8 +16,8 @@ from service.engine.engine import Engine
 from service.errors import Cancelled, DeadlineExceeded, QueueFull
 from service.model.protocol import SpeechModel
 from service.text.coverage import cover
-from service.text.fallback import Attempt, Outcome, Verdict, best_of, judge
-from service.text.guard import MIN_AVG_LOGPROB, UNFINISHED
+from service.text.fallback import Attempt, Outcome, best_of, judge
+from service.text.guard import UNFINISHED
 from service.text.rest import rest_of
 from service.text.stitch import WindowText
 from service.text.timestamps import settle
@@ -130,7 +130,7 @@ class WindowWork:
             replies.append(reply)
             texts.append(self._text(job.window, reply.hypothesis))
             outcomes.append(self._outcome(texts[-1]))
-            verdict = self._judge(attempt, outcomes[-1])
+            verdict = judge(attempt, outcomes[-1], asked.temperatures, asked.thresholds)
             following = verdict.following
             in_time = time.monotonic() + reply.timings.total < self._deadline
             if verdict.reason is None or following is None or not in_time:
@@ -140,16 +140,6 @@ class WindowWork:
             fallbacks.append(_fallback(job.window, verdict.reason, attempt, following))
             job = await self._resume(job.window, following)
             attempt = following
-
-    def _judge(self, attempt: Attempt, outcome: Outcome) -> Verdict:
-        asked = self._request
-        return judge(
-            attempt,
-            outcome,
-            asked.temperatures,
-            asked.thresholds,
-            MIN_AVG_LOGPROB,
-        )
 
     def _text(self, window: Window, hypothesis: Hypothesis) -> WindowText:
         pieces = tuple(self._model.split_text(hypothesis.tokens))

@@ -123,7 +123,7 @@ def breaks_off_below(kept_frames: int) -> Spoil:
 
 @pytest.mark.parametrize("vad", [True, False])
 def test_a_text_that_breaks_off_is_decoded_once_more_with_every_frame(vad: bool) -> None:
-    model = SpoiltModel(breaks_off_below(700))
+    model = SpoiltModel(breaks_off_below(1500))
     asked = request("fast", vad=vad, thresholds=Thresholds(compression_ratio=100.0))
     with running(model) as service:
         answer = transcribe(service, io.BytesIO(voice(20)), asked)

@@ -19,20 +19,12 @@ def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[
     their original frame positions (B, k), int64; a dense profile keeps k = T. Where neighbours
     are averaged, the position is that of the first of them.
     """
-    states, positions, _ = encode_watched(weights, mel_BFT, profile)
-    return states, positions
-
-
-def encode_watched(
-    weights: EncoderWeights, mel_BFT: Tensor, profile: Profile
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The same, and the scores (B, T) by which frames were kept, or None where all were."""
-    scores: Tensor | None = None
     states = embed(weights, mel_BFT)
     num_windows, num_frames, _ = states.shape
     positions = torch.arange(num_frames, device=states.device).expand(num_windows, -1)
     for number, layer in enumerate(weights.layers, start=1):
         thins = profile.sparsity > 0 and number == profile.layer
+        scores: Tensor | None = None
         if thins and profile.pool == "drop" and profile.selection == "attention":
             states, scores = attend_scored(states, layer, weights.heads, profile.aggregation)
         else:
@@ -50,7 +42,7 @@ def encode_watched(
     states = norm(states, weights.norm)
     if profile.late > 0:
         states, positions = _thin_evenly(states, positions, profile.late, profile.pool)
-    return states, positions, scores
+    return states, positions
 
 
 def _thin_evenly(

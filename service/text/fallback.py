@@ -53,22 +53,18 @@ def judge(
     outcome: Outcome,
     temperatures: Sequence[float],
     thresholds: Thresholds,
-    doubt_below: float,
 ) -> Verdict:
     """Whether what an attempt came to stands, or else what to try next.
 
     A window has at most two attempts more than there are `temperatures` and one. What is not
     right with every frame is tried without its prompt before it is sampled: Whisper may repeat a
     prompt, or say nothing after it. Empty text is never sampled: with every frame and no prompt
-    it is the model's answer. A text that skips is sampled once. `doubt_below`: the model's own
-    threshold of average log-probability.
+    it is the model's answer. A text that skips is sampled once.
     """
-    if attempt.options.language_only or outcome.silent:
-        return Verdict()
     if attempt.options.language_only or (outcome.silent and not attempt.options.prompt):
         return Verdict()
     sparse = not attempt.profile.is_dense
-    reason = _reason(attempt, outcome, thresholds, doubt_below, sparse)
+    reason = _reason(attempt, outcome, thresholds, sparse)
     if reason is None:
         return Verdict()
     number = attempt.number + 1
@@ -89,14 +85,13 @@ def _reason(
     attempt: Attempt,
     outcome: Outcome,
     thresholds: Thresholds,
-    doubt_below: float,
     sparse: bool,
 ) -> str | None:
     said, text = outcome.hypothesis, outcome.text
     # A prompt may be why there is no text: it sways the model's ear for silence too.
     if attempt.options.prompt and (outcome.silent or (outcome.loud and not text.strip())):
         return EMPTY
-    return retry_reason(said, text, outcome.loud, thresholds, doubt_below) or lost_reason(
+    return retry_reason(said, text, outcome.loud, thresholds) or lost_reason(
         outcome.coverage, text, sparse
     )
 

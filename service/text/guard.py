@@ -58,14 +58,12 @@ def retry_reason(
     text: str,
     loud: bool = False,
     thresholds: Thresholds | None = None,
-    doubt_below: float = MIN_AVG_LOGPROB,
 ) -> str | None:
     """Why a window should be decoded again, or None if it is fine: Whisper's rules.
 
     High sparsity is known to give repetitive, endless or no text (arXiv 2506.15912). No text is a
     reason where the window is `loud` and the model did not say that it hears no speech.
-    `doubt_below` holds where the request gives no threshold of average log-probability. Silent
-    windows (`is_silent`) are the caller's: their text is not used.
+    Silent windows (`is_silent`) are the caller's: their text is not used.
     """
     limits = thresholds or Thresholds()
     if compression_ratio(text.strip()) > limits.compression_ratio:
@@ -74,7 +72,7 @@ def retry_reason(
         return ENDLESS
     if not text.strip():
         return EMPTY if loud and hypothesis.no_speech_prob <= limits.no_speech else None
-    least = doubt_below if limits.logprob is None else limits.logprob
+    least = MIN_AVG_LOGPROB if limits.logprob is None else limits.logprob
     return DOUBT if hypothesis.avg_logprob < least else None
 
 

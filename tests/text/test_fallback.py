@@ -23,7 +23,7 @@ GREEDY = DecodeOptions("en", beam_size=4, seed=7)
 
 
 def verdict(attempt: Attempt, outcome: Outcome, **thresholds: float) -> Verdict:
-    return judge(attempt, outcome, TEMPERATURES, Thresholds(**thresholds), doubt_below=-1.0)
+    return judge(attempt, outcome, TEMPERATURES, Thresholds(**thresholds))
 
 
 def chain(profile: Profile, outcome: Outcome, options: DecodeOptions = GREEDY) -> list[Attempt]:
@@ -132,12 +132,6 @@ def test_a_request_has_thresholds_of_its_own(
     assert verdict(attempt, outcome, **thresholds) == Verdict()
 
 
-def test_a_model_has_a_threshold_of_its_own_where_the_request_has_none() -> None:
-    attempt, limits = Attempt(0, FAST, GREEDY), Thresholds()
-    assert judge(attempt, DOUBTFUL, (), limits, doubt_below=-3.0) == Verdict()
-    assert judge(attempt, DOUBTFUL, (), replace(limits, logprob=-1.4), -3.0).reason == "doubt"
-
-
 @given(st.lists(st.floats(0, 1), max_size=8), st.floats(0.01, 0.99), st.floats(0, 1))
 def test_attempts_come_to_an_end(temperatures: list[float], sparsity: float, asked: float) -> None:
     attempt: Attempt | None = Attempt(
@@ -146,7 +140,7 @@ def test_attempts_come_to_an_end(temperatures: list[float], sparsity: float, ask
     count = 0
     while attempt is not None:
         count += 1
-        attempt = judge(attempt, LOOP, temperatures, Thresholds(), -1.0).following
+        attempt = judge(attempt, LOOP, temperatures, Thresholds()).following
     assert count <= 2 + len(temperatures)
 
 
