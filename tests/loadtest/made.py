@@ -10,7 +10,7 @@ from loadtest.report import Setting
 from loadtest.results import RATE, Generator, Step, StepResult
 from loadtest.server_side import Memory, ServerSide
 
-CLIP = Recording("clip", 4.0, "one two", b"")
+CLIP = Recording("clip", 4.0, "good day", b"")
 ONE_IN_TEN = WordErrors(1, 10)
 
 

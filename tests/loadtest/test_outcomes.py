@@ -71,8 +71,8 @@ def test_what_json_cannot_say_is_null() -> None:
 def test_words_are_scored_where_they_are_known_and_answered() -> None:
     unknown = type(CLIP)("b", 1.0, None, b"")
     visits = [
-        visit(text="One, two!"),
-        visit(text="one three four"),
+        visit(text="Good, day!"),
+        visit(text="good night then"),
         visit(text="nothing", recording=unknown),
         visit(status=500),
     ]

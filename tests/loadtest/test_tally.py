@@ -39,7 +39,7 @@ def test_a_step_is_what_came_since_the_last_one() -> None:
 
 def test_profiles_have_a_line_each_with_what_locust_does_not_know() -> None:
     tally = Tally()
-    for text in ("one two", "one three"):
+    for text in ("good day", "good night"):
         tally.of("dense")(visit(text=text))
     tally.of("fast")(visit(status=429, late_s=0.3))
     dense, fast = tally.lines()
