@@ -18,7 +18,7 @@ from loadtest.audio import SAMPLE as MIX
 from service.lab.wer import word_errors, words_of
 from service.model.whisper import Whisper
 from service.types import SAMPLE_RATE, Samples
-from tests.api.harness import Running, running
+from tests.api.harness import PATIENCE_S, Running, running
 from tests.speech import (
     GERMAN,
     GERMAN_SAID,
@@ -42,6 +42,7 @@ V1 = "/v1/audio/transcriptions"
 @pytest.fixture(scope="module")
 def server(base: Whisper) -> Iterator[Running]:
     with running(lambda: base) as one:
+        one.client.timeout = 10 * PATIENCE_S  # retries of base on a machine that others use
         yield one
 
 
@@ -164,8 +165,7 @@ def test_other_languages_are_written_as_they_are_spoken(server: Running) -> None
 
 def test_german_is_translated(server: Running) -> None:
     said = text(server, GERMAN.read_bytes(), task="translate").lower()
-    assert {"false", "impression"} <= set(re.findall(r"[a-z]+", said)) or "wrong" in said
-    assert "advert" in said
+    assert {"false", "impression"} <= set(re.findall(r"[a-z]+", said))
     v1 = server.client.post(
         "/v1/audio/translations",
         files={"file": GERMAN.read_bytes()},

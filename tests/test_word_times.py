@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,12 +59,12 @@ def test_dense_times_are_those_of_openai_whisper(
         assert max(apart) <= 0.1
 
 
-def by_openai_whisper(folder: Path, samples: Samples, said: str) -> list[dict[str, float]]:
+def by_openai_whisper(folder: Path, samples: Samples, said: str) -> list[dict[str, Any]]:
     model, tokenizer = to_openai_whisper(folder), openai_tokenizer(multilingual=False)
     model.set_alignment_heads(whisper._ALIGNMENT_HEADS["tiny.en"])
     end_s = len(samples) / SAMPLE_RATE
     tokens = tokenizer.encode(said)
-    segments = [{"seek": 0, "start": 0.0, "end": end_s, "tokens": tokens}]
+    segments: list[dict[str, Any]] = [{"seek": 0, "start": 0.0, "end": end_s, "tokens": tokens}]
     whisper.timing.add_word_timestamps(
         segments=segments,
         model=model,
@@ -72,7 +73,7 @@ def by_openai_whisper(folder: Path, samples: Samples, said: str) -> list[dict[st
         num_frames=round(end_s * 100),
         last_speech_timestamp=0.0,
     )
-    words: list[dict[str, float]] = segments[0]["words"]
+    words: list[dict[str, Any]] = segments[0]["words"]
     return words
 
 
