@@ -83,7 +83,7 @@ def wav(*tones: tuple[float, float]) -> io.BytesIO:
 def request(profile: str = "dense", **more: Any) -> TranscribeRequest:
     """Without VAD, and without its witness: it hears nobody speak in tones."""
     options = DecodeOptions(**more.pop("options", {}))
-    unheard = {"vad": False, "thresholds": Thresholds(no_speech=1.0)}
+    unheard: dict[str, Any] = {"vad": False, "thresholds": Thresholds(no_speech=1.0)}
     return TranscribeRequest(BUILT_IN[profile], options, **(unheard | more))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_silence_needs_both_no_speech_and_doubt(
         ({}, REPETITIVE),
     ],
 )
-def test_where_nobody_was_heard_less_doubt_is_enough(change: dict[str, float], text: str) -> None:
+def test_where_nobody_was_heard_less_doubt_is_enough(change: dict[str, Any], text: str) -> None:
     said = replace(GOOD, **change)
     assert is_silent(said, text=text, heard=False)
     assert not is_silent(said, text=text, heard=True)

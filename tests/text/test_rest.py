@@ -36,6 +36,7 @@ def test_text_that_ends_in_the_midst_of_speech_goes_on_right_there() -> None:
     rest = rest_of(text_until(2.0))
     assert rest is not None
     assert rest.start_s == pytest.approx(102.0)
+    assert rest.speech is not None
     assert rest.speech[0] == pytest.approx((0.0, 2.0))
 
 
