@@ -104,9 +104,7 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "--out", type=Path, metavar="DIR", help="write DIR/<file>.txt, .json, .srt and so on"
     )
     parser.add_argument(
-        "--no-vad",
-        action="store_true",
-        help="do not cut at silence: everything goes through the model",
+        "--no-vad", action="store_true", help="do not cut at silence, nor leave it out"
     )
     parser.add_argument(
         "--overwrite",

@@ -138,8 +138,8 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
         p.name: p
         for p in (
             Profile("dense"),
-            Profile("balanced", layer=3, sparsity=0.5, aggregation="max", within=2),
-            Profile("fast", layer=2, sparsity=0.5, aggregation="max", within=2),
+            Profile("balanced", layer=3, sparsity=0.5, pool="mean"),
+            Profile("fast", layer=2, sparsity=0.5, pool="mean"),
             # Early Attentive Sparsification with the paper's choices: to compare with.
             Profile("eas-published", layer=2, sparsity=0.5),
         )

@@ -171,23 +171,25 @@ def test_confident_text_where_the_vad_heard_nobody_is_used() -> None:
     assert answer.text
 
 
-def test_doubt_raises_the_temperature_until_it_is_gone() -> None:
-    def unsure(hypothesis: Hypothesis) -> Hypothesis:
-        return replace(hypothesis, avg_logprob=-2.0 if hypothesis.temperature < 0.5 else -0.5)
+def test_a_loop_raises_the_temperature_until_it_is_gone() -> None:
+    def looping(hypothesis: Hypothesis) -> Hypothesis:
+        return replace(hypothesis, ended=hypothesis.temperature > 0.5)
 
-    with running(SpoiltModel(unsure)) as service:
+    with running(SpoiltModel(looping)) as service:
         answer = transcribe(service, wav((LOW_HZ, 2)), request())
     assert [(f.reason, f.temperature) for f in answer.fallbacks] == [
-        ("doubt", 0.2),
-        ("doubt", 0.4),
-        ("doubt", 0.6),
+        ("endless", 0.2),
+        ("endless", 0.4),
+        ("endless", 0.6),
     ]
     assert answer.segments[0].temperature == 0.6
 
 
 def test_where_nothing_helps_the_likeliest_attempt_is_kept() -> None:
     def unsure(hypothesis: Hypothesis) -> Hypothesis:
-        return replace(hypothesis, avg_logprob=-1.5 - abs(hypothesis.temperature - 0.4))
+        return replace(
+            hypothesis, ended=False, avg_logprob=-1.5 - abs(hypothesis.temperature - 0.4)
+        )
 
     with running(SpoiltModel(unsure)) as service:
         answer = transcribe(service, wav((LOW_HZ, 2)), request())

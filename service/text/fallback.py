@@ -11,10 +11,13 @@ from dataclasses import dataclass, field, replace
 
 from service.profiles import BUILT_IN, Profile
 from service.text.coverage import Coverage, begins_again
-from service.text.guard import EMPTY, SKIPPED, lost_reason, retry_reason
+from service.text.guard import DOUBT, EMPTY, SKIPPED, lost_reason, retry_reason
 from service.text.timestamps import compression_ratio
 from service.types import DecodeOptions, Hypothesis, Thresholds
 
+# Where one other draw does not help, base's further ones only cost: in noise as loud as the speech
+# all five were as doubtful, and the likeliest had more errors than the first.
+SAMPLED_ONCE = (SKIPPED, DOUBT)
 _MUCH_S = 2.0  # of speech without text, in which attempts differ enough to choose by it
 
 
@@ -59,7 +62,7 @@ def judge(
     A window has at most two attempts more than there are `temperatures` and one. What is not
     right with every frame is tried without its prompt before it is sampled: Whisper may repeat a
     prompt, or say nothing after it. Empty text is never sampled: with every frame and no prompt
-    it is the model's answer. A text that skips is sampled once.
+    it is the model's answer. A doubtful text, or one that skips, is sampled once.
     """
     if attempt.options.language_only or (outcome.silent and not attempt.options.prompt):
         return Verdict()
@@ -75,7 +78,7 @@ def judge(
         return Verdict(reason, Attempt(number, attempt.profile, options))
     higher = [t for t in temperatures if t > attempt.options.temperature]
     sampled = attempt.options.temperature > min(temperatures, default=0.0)
-    if reason == EMPTY or not higher or (reason == SKIPPED and sampled):
+    if reason == EMPTY or not higher or (reason in SAMPLED_ONCE and sampled):
         return Verdict(reason)
     options = replace(attempt.options, temperature=min(higher))
     return Verdict(reason, Attempt(number, attempt.profile, options))

@@ -271,16 +271,17 @@ def test_ten_profiles_take_the_memory_of_one(model: Whisper) -> None:
     assert bytes_alive() - before <= 0.01 * model_bytes
 
 
+@pytest.fixture(scope="module")
+def on_cuda(mini_folder: Path) -> Whisper:
+    loaded = load_checkpoint(str(mini_folder), device="cuda")
+    assert loaded.dtype == torch.float16
+    return Whisper(loaded)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 class TestOnCuda:
     """Float16 against float32 on the CPU: close, not equal."""
-
-    @pytest.fixture(scope="class")
-    def on_cuda(self, mini_folder: Path) -> Whisper:
-        loaded = load_checkpoint(str(mini_folder), device="cuda")
-        assert loaded.dtype == torch.float16
-        return Whisper(loaded)
 
     def test_encoder_states(self, on_cuda: Whisper, mel: Tensor, encoded: list[Encoded]) -> None:
         (states,) = on_cuda.encode(mel[:1], PROFILES[:1])

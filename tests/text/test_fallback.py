@@ -19,6 +19,7 @@ FINE = Outcome(GOOD, " one two three", loud=True)
 LOOP = replace(FINE, text=REPETITIVE)
 NOTHING = replace(FINE, text="")
 DOUBTFUL = replace(FINE, hypothesis=replace(GOOD, avg_logprob=-1.5))
+ENDLESS = replace(FINE, hypothesis=replace(GOOD, ended=False))
 GREEDY = DecodeOptions("en", beam_size=4, seed=7)
 
 
@@ -53,7 +54,7 @@ def test_each_reason_is_named(outcome: Outcome, reason: str) -> None:
     assert found.following is not None
 
 
-@pytest.mark.parametrize("outcome", [LOOP, DOUBTFUL])
+@pytest.mark.parametrize("outcome", [LOOP, ENDLESS])
 def test_every_frame_then_rising_temperatures(outcome: Outcome) -> None:
     attempts = chain(FAST, outcome)
     assert [(a.profile, a.options.temperature) for a in attempts] == [
@@ -71,7 +72,7 @@ def test_a_temperature_that_was_asked_for_is_where_it_begins() -> None:
 PROMPTED = replace(GREEDY, prompt=(1, 2, 3))
 
 
-@pytest.mark.parametrize("outcome", [LOOP, DOUBTFUL])
+@pytest.mark.parametrize("outcome", [LOOP, ENDLESS])
 def test_a_prompt_is_left_out_before_anything_is_sampled(outcome: Outcome) -> None:
     attempts = chain(FAST, outcome, PROMPTED)
     prompted = [bool(a.options.prompt) for a in attempts]
@@ -173,11 +174,13 @@ def test_one_that_repeats_itself_is_kept_only_where_all_do() -> None:
 
 
 @pytest.mark.parametrize(
+    "outcome", [replace(FINE, coverage=Coverage(skipped_s=20.0)), DOUBTFUL], ids=["skips", "doubt"]
+)
+@pytest.mark.parametrize(
     ("profile", "followed"), [(FAST, [("dense", 0.0), ("dense", 0.2)]), (DENSE, [("dense", 0.2)])]
 )
-def test_a_text_that_skips_is_sampled_once(
-    profile: Profile, followed: list[tuple[str, float]]
+def test_a_text_that_skips_or_is_doubtful_is_sampled_once(
+    profile: Profile, followed: list[tuple[str, float]], outcome: Outcome
 ) -> None:
-    skips = replace(FINE, coverage=Coverage(skipped_s=20.0))
-    attempts = chain(profile, skips)[1:]
+    attempts = chain(profile, outcome)[1:]
     assert [(a.profile.name, a.options.temperature) for a in attempts] == followed
