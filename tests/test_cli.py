@@ -98,7 +98,7 @@ def test_json_is_the_answer_of_the_api(tmp_path: Path, capsys: pytest.CaptureFix
     assert transcribe("--format", "json", "--profile", "fast", "--language", "German", file) == OK
     answer = json.loads(capsys.readouterr().out)
     assert (answer["model"], answer["profile"], answer["language"]) == ("fake", "fast", "de")
-    assert answer["frames"] == {"total": 1500, "kept": 600}
+    assert answer["frames"] == {"total": 1500, "kept": 750}
 
 
 def test_json_of_several_files_is_one_line_each_with_the_name(

@@ -56,4 +56,4 @@ def test_what_cannot_be_is_refused_with_a_sentence(
 def test_help_tells_what_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(["--help"])
-    assert "8 of 2-4 s, 6 of 6-10 s, 4 of 20-28 s, 2 of 50-60 s" in capsys.readouterr().out
+    assert "8 of 2.5-4 s, 6 of 6-10 s, 4 of 20-28 s, 2 of 50-60 s" in capsys.readouterr().out
