@@ -70,7 +70,8 @@ RUN PIP_ROOT_USER_ACTION=ignore python -m pip uninstall --quiet --yes pip setupt
 WORKDIR /app
 COPY --from=build /venv /venv
 COPY --from=weights /models /models
-COPY docker/health.py ./
+# NOTICE: whose weights these are, and their licence.
+COPY docker/health.py NOTICE ./
 COPY --from=build /app/service /app/service
 
 ENV PATH=/venv/bin:$PATH \

