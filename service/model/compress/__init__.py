@@ -1,1 +1,0 @@
-"""The run-time side of modules whose weights differ: low-rank, quantised, gated."""
