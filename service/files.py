@@ -81,8 +81,6 @@ def transcribe_files(
     try:
         engine.wait_ready(LOAD_TIMEOUT_S)
         pipeline.check_model()
-        if limits := engine.model.info.limits:
-            print(f"winnow: {limits}", file=sys.stderr)
         run = _Run(pipeline, asked, todo, num_workers=2 * config.max_batch_windows)
         return len(missing) + asyncio.run(run.all())
     finally:

@@ -13,7 +13,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.services import Services
-from service.config import ServerConfig
 
 logger = logging.getLogger("winnow.server")
 
@@ -113,13 +112,10 @@ def _without_queries(record: logging.LogRecord) -> bool:
 
 
 def start_up_line(services: Services, url: str) -> str:
-    """What is served, on what, how, where; and for a limited model what it is not for."""
+    """What is served, on what, how and where."""
     info = services.engine.model.info
-    line = (
+    return (
         f"Winnow serves {info.name} ({info.num_parameters / 1e6:.1f}M parameters) "
         f"on {info.device} in {info.dtype}, profiles {', '.join(services.pipeline.profiles)}, "
         f"at {url}"
     )
-    if info.limits:
-        line += f". {info.limits} For any speech: WINNOW_MODEL={ServerConfig().model} scripts/serve"
-    return line

@@ -16,17 +16,14 @@ Head = tuple[int, int]
 class Alignment:
     """How a checkpoint is asked when its words were said.
 
-    `heads`: (decoder layer, head) whose cross-attention follows the speech. `timed`: the decoder
-    reads its text with the timestamps it gave, and what no word looks at is a pause; otherwise
-    it reads the words alone, as openai-whisper has it.
+    `heads`: (decoder layer, head) whose cross-attention follows the speech.
     """
 
     heads: tuple[Head, ...]
-    timed: bool = False
 
 
 def read_alignment(settings: Mapping[str, Any], dims: Dims) -> Alignment:
-    """`alignment_heads` and `alignment_timed` of a generation config.
+    """`alignment_heads` of a generation config.
 
     Without heads, all of the upper half of decoder layers, as openai-whisper has it. Raises
     CheckpointError for heads that the decoder does not have.
@@ -38,7 +35,7 @@ def read_alignment(settings: Mapping[str, Any], dims: Dims) -> Alignment:
         return Alignment(heads)
     try:
         heads = tuple((int(layer), int(head)) for layer, head in stated)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         heads = ()
     if not heads or not all(
         0 <= layer < dims.decoder_layers and 0 <= head < dims.decoder_heads for layer, head in heads
@@ -47,4 +44,4 @@ def read_alignment(settings: Mapping[str, Any], dims: Dims) -> Alignment:
             f"alignment_heads must be [layer, head] pairs of a decoder with {dims.decoder_layers} "
             f"layers of {dims.decoder_heads} heads"
         )
-    return Alignment(heads, timed=bool(settings.get("alignment_timed", False)))
+    return Alignment(heads)

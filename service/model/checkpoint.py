@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -15,6 +15,9 @@ from service.model.formats.find import find_model
 from service.model.formats.source import Source
 from service.model.tokens import Vocabulary, make_vocabulary
 from service.model.weights import Dims, Weights, from_state_dict, num_parameters
+
+# Twice what any Whisper has, and more: what a dimension may be that is believed.
+MOST, _MOST = 1_000_000, {"encoder_layers": 128, "decoder_layers": 128}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,8 +55,13 @@ def load_checkpoint(
     if place.type == "cuda" and kind == torch.float32:
         # Else cuDNN rounds the convolutions' inputs to 10 bits: whoever asks for float32 means it.
         torch.backends.cudnn.allow_tf32 = False
-    found = find_model(name, cache_dir)
+    try:
+        found = find_model(name, cache_dir)
+    except (OSError, ValueError) as error:  # a folder that may not be read, an absurd name
+        why = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"model {name!r} cannot be read: {why}") from error
     source, dims = found.source, found.source.dims
+    _check_dims(source)
     state = {key: _place(key, tensor, place, kind) for key, tensor in source.tensors()}
     _check_shapes(state, source)
     try:
@@ -103,9 +111,21 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _place(key: str, tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """A copy always: the file's own pages are unaligned, and change under us if it is rewritten."""
-    if not tensor.is_floating_point():
+    if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
         raise CheckpointError(f"{key} is {tensor.dtype}: quantised checkpoints are not supported")
+    if tensor.nbytes > tensor.untyped_storage().nbytes():
+        raise CheckpointError(f"{key} says it is larger than what is stored of it")
     return tensor.to(device, dtype, copy=True)
+
+
+def _check_dims(source: Source) -> None:
+    """Catches what would only be seen once a model of that size was made."""
+    for field in fields(source.dims):
+        value = getattr(source.dims, field.name)
+        if type(value) is not int or not 1 <= value <= _MOST.get(field.name, MOST):
+            raise CheckpointError(
+                f"{source.place}: {source.said_by} says {value!r} for {field.name}"
+            )
 
 
 def _check_shapes(state: dict[str, Tensor], source: Source) -> None:
@@ -143,7 +163,7 @@ def _shape(key: str, dims: Dims, state: dict[str, Tensor]) -> tuple[int, ...] | 
     }
     if key in whole:
         return whole[key]
-    layer, name, kind = key.rsplit(".", 2)
+    layer, name, kind = f".{key}".rsplit(".", 2)
     if name in ("fc1", "fc2"):
         # As wide as its bias says: of this alone no config is read.
         bias = state.get(f"{layer}.fc1.bias")

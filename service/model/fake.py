@@ -71,7 +71,6 @@ class FakeModel:
             multilingual=True,
             vocab_size=FIRST_TIME + NUM_FRAMES + 1,
             max_prompt_tokens=MAX_PROMPT_TOKENS,
-            limits="It understands no speech: it names the loudest mel band of each second.",
         )
         self._fail_encode_when = fail_encode_when
         self._fail_step_when = fail_step_when

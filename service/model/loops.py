@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 # A loop is one unit of at most MAX_UNIT tokens, said MIN_REPEATS times or more in a row, over at
-# least MIN_SPAN tokens: the same word 32 times, a phrase of eight tokens four times. In digits
-# that is more than anybody reads out without another in between; text so repetitive has a
-# compression ratio that Whisper's guard refuses at the end anyway.
+# least MIN_SPAN tokens: the same word 32 times, a phrase of eight tokens four times. That
+# is more than anybody says in half a minute; text so repetitive has a compression ratio that
+# Whisper's guard refuses at the end anyway.
 MAX_UNIT = 24
 MIN_REPEATS = 4
 MIN_SPAN = 32

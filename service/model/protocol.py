@@ -19,8 +19,7 @@ class ModelInfo:
     `name` is what answers carry; `languages` maps codes to English names, in the checkpoint's
     order, `{"en": "english"}` for an English-only one. `vocab_size` counts its tokens,
     `max_prompt_tokens` those of a prompt that it takes: 0 for none. `origin` (an address),
-    `license` and `owner` are "" where they are not known; `limits` is a sentence on what
-    the model is not for, or "".
+    `license` and `owner` are "" where they are not known.
     """
 
     name: str
@@ -37,7 +36,6 @@ class ModelInfo:
     origin: str = ""
     license: str = ""
     owner: str = ""
-    limits: str = ""
 
     @property
     def knows_several(self) -> bool:

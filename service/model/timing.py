@@ -8,7 +8,6 @@ so the columns of the matrix are kept frames, and a path is read in their origin
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,7 +36,6 @@ def token_times(
     positions_T: Tensor,
     rows: Sequence[int],
     *,
-    pauses: bool = False,
     pooled: bool = False,
 ) -> TokenTimes:
     """When the tokens were said that `rows` predict; the last row is what follows them all.
@@ -48,9 +46,6 @@ def token_times(
     is the boundary, so that what was dropped between them is shared. Where nothing was dropped
     this is the beginning of the next frame, which is openai-whisper's rule; and so it is with
     `pooled` frames, each of which lasts until the next one's position.
-
-    The path gives every frame to a token. With `pauses`, a token begins only at the first of its
-    frames that it looks at more than the other rows do.
     """
     matrix_NT = contrast(attention_HNT)[list(rows)].double().cpu().numpy()
     path_rows, path_columns = warp(-matrix_NT)
@@ -58,13 +53,7 @@ def token_times(
     begins = positions_T.cpu().numpy().astype(np.float64)
     lasts = begins[1:] if pooled else begins[:-1] + 1
     crossings = np.concatenate([begins[:1], (lasts + begins[1:]) / 2])
-    starts, ends = crossings[first[:-1]], crossings[first[1:]]
-    if pauses:
-        for row, (begin, end) in enumerate(itertools.pairwise(first)):
-            looked = np.flatnonzero(matrix_NT[row, begin : max(end, begin + 1)] > 0)
-            if len(looked):
-                starts[row] = crossings[begin + looked[0]]
-    return TokenTimes(starts, ends)
+    return TokenTimes(crossings[first[:-1]], crossings[first[1:]])
 
 
 def contrast(attention_HNT: Tensor, width: int = MEDIAN_WIDTH) -> Tensor:

@@ -150,7 +150,10 @@ def make_vocabulary(
     config, or of the model config of checkpoints too old to have one. Raises CheckpointError for
     what is not a Whisper vocabulary.
     """
+    _check_settings(settings)
     eot, no_timestamps = _require(ids, "<|endoftext|>"), _require(ids, "<|notimestamps|>")
+    if not 0 <= eot < vocab_size:
+        raise _of_another(vocab_size)
     begin = ids.get("<|0.00|>", no_timestamps + 1)
     num_timestamps = sum(1 for token in ids if _TIMESTAMP.fullmatch(token)) or num_frames + 1
     languages = _languages(ids, settings)
@@ -174,20 +177,44 @@ def make_vocabulary(
         begin_suppress_tokens=_id_list(settings, "begin_suppress_tokens", vocab_size),
         max_initial_timestamp_index=settings.get("max_initial_timestamp_index"),
     )
-    special = (eot, vocabulary.sot, no_timestamps, *vocabulary.languages.values())
-    if max(special) >= vocab_size or vocabulary.num_timestamps < 1:
-        raise CheckpointError(
-            f"the tokenizer has ids beyond the model's vocabulary of {vocab_size}; "
-            "it belongs to another checkpoint"
-        )
+    tasks = (vocabulary.transcribe, vocabulary.translate)
+    optional = (*tasks, vocabulary.no_speech, vocabulary.previous)
+    special = (vocabulary.sot, no_timestamps, begin, *vocabulary.languages.values(), *optional)
+    if not all(token is None or 0 <= token < vocab_size for token in special):
+        raise _of_another(vocab_size)
     return vocabulary
+
+
+def _of_another(vocab_size: int) -> CheckpointError:
+    return CheckpointError(
+        f"the tokenizer has ids beyond the model's vocabulary of {vocab_size}; "
+        "it belongs to another checkpoint"
+    )
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Raises CheckpointError for a setting of another type than transformers writes."""
+    for key in ("suppress_tokens", "begin_suppress_tokens"):
+        tokens = settings.get(key) or ()
+        if not isinstance(tokens, list | tuple) or not all(type(token) is int for token in tokens):
+            raise CheckpointError(f"{key} must be a list of tokens")
+    latest = settings.get("max_initial_timestamp_index")
+    if latest is not None and (type(latest) is not int or latest < 0):
+        raise CheckpointError("max_initial_timestamp_index must be a whole number")
+    if not isinstance(settings.get("lang_to_id") or {}, Mapping):
+        raise CheckpointError("lang_to_id must map languages to tokens")
+    forced = settings.get("forced_decoder_ids") or []
+    if not isinstance(forced, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 for pair in forced
+    ):
+        raise CheckpointError("forced_decoder_ids must be a list of pairs")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Raises CheckpointError where the file is missing, not JSON or not an object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} must hold a JSON object")
@@ -228,7 +255,7 @@ def read_ids(folder: Path) -> dict[str, int]:
             added = folder / "added_tokens.json"
             ids |= read_json(added) if added.exists() else {}
         return {str(token): int(number) for token, number in ids.items()}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{folder}: the tokenizer is not a byte-level BPE one") from error
 
 
@@ -264,7 +291,8 @@ def _text_bytes(ids: Mapping[str, int], eot: int) -> tuple[bytes, ...]:
     for token, number in ids.items():
         if 0 <= number < eot:
             known = all(char in alphabet for char in token)
-            table[number] = bytes(alphabet[c] for c in token) if known else token.encode()
+            raw = token.encode(errors="replace")
+            table[number] = bytes(alphabet[c] for c in token) if known else raw
     return tuple(table)
 
 

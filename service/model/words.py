@@ -54,27 +54,25 @@ def find_words(
     text = [token for token in tokens if token < vocabulary.eot]
     if not text:
         return ()
-    timed = alignment.timed and options.timestamps
-    said = list(tokens) if timed else text
-    prompt = vocabulary.prompt(replace(options, prompt=(), prefix=(), timestamps=timed))
-    sequence = torch.tensor([[*prompt, *said, vocabulary.eot]], device=encoded.states_TD.device)
+    # The words alone, without their timestamps, as openai-whisper has it.
+    prompt = vocabulary.prompt(replace(options, prompt=(), prefix=(), timestamps=False))
+    sequence = torch.tensor([[*prompt, *text, vocabulary.eot]], device=encoded.states_TD.device)
     logits_BNV, watched = decoder.forward_watched(
         weights, sequence, encoded.states_TD[None], alignment.heads
     )
     # A row's attention is of what it predicts: the row before a token is that token's.
-    before = len(prompt) - 1
-    rows = [before + i for i, token in enumerate(said) if token < vocabulary.eot]
+    rows = range(len(prompt) - 1, len(prompt) - 1 + len(text))
     sounding = _count_sounding(encoded)
     attention_HNT = torch.cat(watched)[..., :sounding]
     attention_HNT = attention_HNT / attention_HNT.sum(-1, keepdim=True).clamp_min(TINY)
     times = token_times(
         attention_HNT,
         encoded.positions_T[:sounding],
-        [*rows, before + len(said)],
-        pauses=timed,
+        [*rows, rows.stop],
         pooled=encoded.pooled,
     )
-    probabilities = logits_BNV[0, rows, : vocabulary.eot].softmax(-1)[range(len(text)), text]
+    logits_NV = logits_BNV[0, rows.start : rows.stop, : vocabulary.eot]
+    probabilities = logits_NV.softmax(-1)[range(len(text)), text]
     words = [
         _Timed(
             word.text,

@@ -242,8 +242,8 @@ def test_a_models_origin_and_licence_are_told(server: StartServer) -> None:
     class Known(FakeModel):
         @property
         def info(self) -> ModelInfo:
-            about = {"owner": "openai", "license": "MIT", "origin": "https://somewhere"}
-            return replace(super().info, **about)
+            info = super().info
+            return replace(info, owner="openai", license="MIT", origin="https://somewhere")
 
     one = server(Known).client.get("/v1/models/fake").json()
     assert one["owned_by"] == "openai"

@@ -113,16 +113,6 @@ def test_the_clock_of_a_whole_window_does_not_drift(
     assert np.abs(times.starts - np.array(edges[:-2])).max() <= within
 
 
-def test_a_pause_belongs_to_no_token_where_pauses_count() -> None:
-    # The second row is no word's and looks at the pause; the word after it glances there.
-    attention = looks((0, 10), (10, 30), (30, 45), (45, 60), num_frames=60)
-    attention[0, 2, 10:30] = 0.01
-    plain = token_times(attention, torch.arange(60), [0, 2, 3])
-    apart = token_times(attention, torch.arange(60), [0, 2, 3], pauses=True)
-    assert (plain.starts[1], apart.starts[1]) == (10, 30)
-    assert (apart.ends == plain.ends).all()
-
-
 def test_fewer_frames_than_tokens() -> None:
     attention = looks(*[(0, 2)] * 6, num_frames=2)
     times = token_times(attention, torch.tensor([3, 8]), range(6))

@@ -17,6 +17,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from service.errors import CheckpointError
 
 _END = "<|endoftext|>"
+# Whisper's longest is 128 spaces.
+_LONGEST = 256
 
 
 def tokenizer_from_ids(ids: Mapping[str, int]) -> Tokenizer:
@@ -26,13 +28,17 @@ def tokenizer_from_ids(ids: Mapping[str, int]) -> Tokenizer:
     """
     end = ids.get(_END, 0)
     ranks = {token: number for token, number in ids.items() if number < end}
-    if not all(char in ranks for char in ByteLevel.alphabet()):
+    known = all(char in ranks for char in ByteLevel.alphabet())
+    if not known or max(map(len, ids)) > _LONGEST:
         raise CheckpointError("the vocabulary is not a byte-level BPE one")
-    tokenizer = Tokenizer(BPE(vocab=ranks, merges=_merges(ranks)))
+    special = sorted((number, token) for token, number in ids.items() if number >= end)
+    try:
+        tokenizer = Tokenizer(BPE(vocab=ranks, merges=_merges(ranks)))
+        tokenizer.add_tokens([AddedToken(token, normalized=False) for _, token in special])
+    except Exception as error:  # of the library's own, which are plain Exceptions
+        raise CheckpointError(f"the vocabulary is not a byte-level BPE one: {error}") from error
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()
-    special = sorted((number, token) for token, number in ids.items() if number >= end)
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for _, token in special])
     return tokenizer
 
 

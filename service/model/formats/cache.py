@@ -34,7 +34,12 @@ _DTYPES = {
 def default_cache() -> Path:
     """`$XDG_CACHE_HOME/winnow`, by default `~/.cache/winnow`."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "winnow"
+    try:
+        return Path(base).expanduser() / "winnow"
+    except (
+        RuntimeError
+    ):  # a user without a home: where nobody else can put a model, or none is kept
+        return Path("/var/cache/winnow")
 
 
 def read_cached(entry: Path) -> Source | None:
@@ -42,9 +47,9 @@ def read_cached(entry: Path) -> Source | None:
     try:
         manifest = json.loads((entry / MANIFEST).read_text(encoding="utf-8"))
         sound = all(_sha256(entry / name) == digest for name, digest in manifest.items())
-    except (OSError, ValueError, AttributeError, TypeError):
+        return read_hub_folder(entry) if sound and SAFETENSORS in manifest else None
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError, CheckpointError):
         return None
-    return read_hub_folder(entry) if sound and SAFETENSORS in manifest else None
 
 
 def through_cache(entry: Path, read: Callable[[], Source]) -> Source:

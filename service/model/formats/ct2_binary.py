@@ -91,8 +91,8 @@ class Ct2Binary:
         if name not in self.variables:
             return None
         tensor = self.stored(name)
-        if tensor.numel() != 1:
-            raise self.error(f"{name} is {tuple(tensor.shape)}: one number is expected")
+        if tensor.numel() != 1 or tensor.is_floating_point():
+            raise self.error(f"{name} is {tuple(tensor.shape)}: one whole number is expected")
         return int(tensor.reshape(()).item())
 
     def _variable(self, name: str) -> Variable:

@@ -113,14 +113,14 @@ def read_words(folder: Path) -> tuple[dict[str, int], Tokenizer]:
         tokenizer = read_tokenizer(folder)
         if tokenizer is not None:
             return read_ids(folder), tokenizer
-    ids = {token: number for number, token in enumerate(_vocabulary(folder))}
+    ids = {token: number for number, token in enumerate(list_tokens(folder))}
     try:
         return ids, tokenizer_from_ids(ids)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
 
 
-def _vocabulary(folder: Path) -> list[str]:
+def list_tokens(folder: Path) -> list[str]:
     """The tokens in the order of their ids."""
     for name in VOCABULARIES:
         path = folder / name
@@ -131,7 +131,7 @@ def _vocabulary(folder: Path) -> list[str]:
             tokens = (
                 json.loads(text) if path.suffix == ".json" else text.removesuffix("\n").split("\n")
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"cannot read {path}: {error}") from error
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise CheckpointError(f"{path} must hold a list of tokens")
@@ -150,7 +150,9 @@ def _settings(folder: Path, dims: Dims, ids: Mapping[str, int]) -> dict[str, Any
     settings["is_multilingual"] = multilingual
     settings["max_initial_timestamp_index"] = MAX_INITIAL_TIMESTAMP_INDEX
     if multilingual and config.get("lang_ids"):
-        known = set(config["lang_ids"])
+        known = config["lang_ids"]
+        if not isinstance(known, list):
+            raise CheckpointError(f"{path}: lang_ids must be a list of tokens")
         settings["lang_to_id"] = {token: n for token, n in ids.items() if n in known}
     return settings
 
@@ -205,7 +207,7 @@ def _linear(binary: Ct2Binary, theirs: str, ours: tuple[str, ...]) -> Iterator[t
             f"{theirs} is {tuple(weight.shape)} with a bias of {tuple(bias.shape)}: "
             f"not {len(ours)} layers"
         )
-    for name, part, part_bias in zip(ours, weight.split(rows), bias.split(rows), strict=True):
-        yield f"{name}.weight", part
+    for n, name in enumerate(ours):
+        yield f"{name}.weight", weight[n * rows : (n + 1) * rows]
         if not name.endswith("k_proj"):
-            yield f"{name}.bias", part_bias
+            yield f"{name}.bias", bias[n * rows : (n + 1) * rows]

@@ -42,7 +42,7 @@ def find_model(name: str, cache_dir: Path | None = None) -> Found:
     A folder comes before a name that means the same. Raises CheckpointError with one sentence that
     says what was tried.
     """
-    path = Path(name).expanduser()
+    path = _path(name)
     known, cache = known_model(name), cache_dir or default_cache()
     if path.is_dir() and (known is None or (path / "config.json").exists()):
         folder = path.resolve()
@@ -53,7 +53,9 @@ def find_model(name: str, cache_dir: Path | None = None) -> Found:
         return Found(path.stem, read_openai_file(path, partial(_words, cache_dir=cache)))
     if known is not None:
         return _find_known(name, known, cache)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if name.startswith((".", "/", "~")):
+        raise CheckpointError(f"model {name!r}: no such folder or file")
+    if name.count("/") != 1:
         raise CheckpointError(
             f"model {name!r}: no such folder or file, no name of a model like whisper-base, and "
             "not a hub id like openai/whisper-tiny"
@@ -63,6 +65,13 @@ def find_model(name: str, cache_dir: Path | None = None) -> Found:
     except CheckpointError as error:
         raise CheckpointError(f"model {name!r}: no such folder, and {error}") from error
     return Found(name, read_folder(folder), f"https://huggingface.co/{name}")
+
+
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # nobody's home
+        return Path(name)
 
 
 def read_folder(folder: Path) -> Source:

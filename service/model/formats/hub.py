@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from service.errors import CheckpointError
 from service.model.formats.ct2_folder import BINARY, VOCABULARIES
@@ -39,4 +40,9 @@ def download(hub_id: str, weights: tuple[str, ...] = WEIGHTS) -> Path:
 def _why(error: Exception) -> str:
     """The first sentence: the hub's library writes paragraphs."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].split(". ")[0].rstrip(".")
+    said = lines[0].split(". ")[0].rstrip(".").removeprefix("Got: ")
+    if not isinstance(error, LocalEntryNotFoundError):
+        return said
+    if constants.HF_HUB_OFFLINE:
+        return "it is not in the cache, and HF_HUB_OFFLINE is set"
+    return f"it is not in the cache, and the hub does not answer ({said})"

@@ -49,7 +49,7 @@ def _read_config(folder: Path) -> tuple[WhisperConfig, dict[str, Any]]:
     try:
         config = WhisperConfig.from_dict(settings)
     except Exception as error:  # its validation raises classes of its own choosing
-        raise CheckpointError(f"{folder}/config.json: {error}") from error
+        raise CheckpointError(f"{folder}/config.json: {' '.join(str(error).split())}") from error
     supported = {"activation_function": "gelu", "scale_embedding": False}
     for key, value in {**supported, "tie_word_embeddings": True}.items():
         # Of the file: not every version of transformers has them all on its config.
@@ -78,7 +78,7 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
         for key, tensor in _stored(folder):
             if key != "proj_out.weight":
                 yield (key if key.startswith("model.") else f"model.{key}"), tensor
-    except (OSError, SafetensorError, RuntimeError, UnpicklingError, EOFError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the weights cannot be read: {error}") from error
 
 
@@ -86,11 +86,9 @@ def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
     if (folder / SAFETENSORS).exists():
         files = [SAFETENSORS]
     elif (folder / INDEX).exists():
-        files = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
+        files = _shards(folder / INDEX)
     elif (folder / PICKLE).exists():
-        yield from torch.load(
-            folder / PICKLE, map_location="cpu", mmap=True, weights_only=True
-        ).items()
+        yield from tensors_of(read_pickle(folder / PICKLE), folder / PICKLE).items()
         return
     else:
         raise CheckpointError(f"{folder} has no {SAFETENSORS}, {INDEX} or {PICKLE}")
@@ -98,3 +96,32 @@ def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
         with safe_open(folder / file, framework="pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118 - it is no mapping
                 yield key, tensors.get_tensor(key)
+
+
+def _shards(index: Path) -> list[str]:
+    """The files beside the index that it names."""
+    places = read_json(index).get("weight_map")
+    files = list(places.values()) if isinstance(places, dict) else [None]
+    if not all(isinstance(file, str) and Path(file).name == file for file in files):
+        raise CheckpointError(f"{index}: weight_map must name a file beside it for each parameter")
+    return sorted(set(files))
+
+
+def read_pickle(path: Path) -> object:
+    """What `torch.save` wrote, without running its code. Raises CheckpointError."""
+    try:
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(f"{path} cannot be read: it is no file of tensors alone") from error
+    except Exception as error:  # whatever a damaged pickle runs into
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{path} cannot be read: {why[0]}") from error
+
+
+def tensors_of(state: object, path: Path) -> dict[str, Tensor]:
+    """A state dict as it should be. Raises CheckpointError for anything else."""
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in state.items()
+    ):
+        raise CheckpointError(f"{path}: its state dict holds something else than tensors")
+    return dict(state)

@@ -10,10 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -24,6 +22,7 @@ from service.model.formats.ct2_folder import (
     VOCABULARIES,
     read_words,
 )
+from service.model.formats.hub_folder import read_pickle, tensors_of
 from service.model.formats.openai_facts import (
     alignment_heads,
     suppressed,
@@ -73,11 +72,15 @@ def read_openai_file(path: Path, other: Callable[[int], Words]) -> Source:
     content = _load(path)
     dims = _dims(content, path)
     ids, tokenizer = _beside(path, dims) or other(dims.vocab_size)
+    try:
+        never, at_first = suppressed(ids, tokenizer), suppressed_at_first(ids, tokenizer)
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(f"{path}: the vocabulary beside it is not Whisper's") from error
     settings: dict[str, Any] = {
         "is_multilingual": dims.vocab_size >= MULTILINGUAL_SIZE,
         "max_initial_timestamp_index": MAX_INITIAL_TIMESTAMP_INDEX,
-        "suppress_tokens": suppressed(ids, tokenizer),
-        "begin_suppress_tokens": suppressed_at_first(ids, tokenizer),
+        "suppress_tokens": never,
+        "begin_suppress_tokens": at_first,
         "alignment_heads": alignment_heads(dims, path.stem),
     }
     return Source(
@@ -87,7 +90,7 @@ def read_openai_file(path: Path, other: Callable[[int], Words]) -> Source:
         ids=ids,
         settings=settings,
         tokenizer=tokenizer,
-        tensors=partial(_tensors, content["model_state_dict"]),
+        tensors=partial(_tensors, tensors_of(content["model_state_dict"], path)),
     )
 
 
@@ -102,18 +105,12 @@ def _beside(path: Path, dims: Dims) -> Words | None:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:
-        why = str(error).strip().splitlines()
-        raise CheckpointError(f"{path} cannot be read: {why[0] if why else error!r}") from error
-    state = content.get("model_state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not isinstance(content.get("dims"), dict):
+    content = read_pickle(path)
+    parts = ("dims", "model_state_dict")
+    if not isinstance(content, dict) or not all(isinstance(content.get(p), dict) for p in parts):
         raise CheckpointError(
-            f"{path} is no checkpoint of openai-whisper: it has no dims and model_state_dict"
+            f"{path} is no checkpoint of openai-whisper: it has no {' and '.join(parts)}"
         )
-    if not all(isinstance(key, str) and isinstance(t, Tensor) for key, t in state.items()):
-        raise CheckpointError(f"{path}: model_state_dict holds something else than tensors")
     return content
 
 

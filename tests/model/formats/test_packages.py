@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import resource
 import shutil
 from dataclasses import replace
 from importlib import metadata
@@ -28,6 +29,8 @@ PUBLIC = {
     "whisper-tiny.en": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
 }
 
+FIXTURES = {"whisper-base": "base", "whisper-tiny.en": "tiny_en"}
+
 
 @pytest.fixture
 def installed(mini_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -47,7 +50,7 @@ def installed(mini_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     parts = tuple(
         Part(f"winnow-test-part{n}", "1.0.0", f"data_part{n}/model.bin.part{n}") for n in (1, 2)
     )
-    package = DataPackage(parts, hashlib.sha256(data).hexdigest(), "made here")
+    package = DataPackage(parts, hashlib.sha256(data).hexdigest(), len(data), "made here")
     monkeypatch.setitem(DATA_PACKAGES, "whisper-base", package)
     monkeypatch.syspath_prepend(str(site))
     return site
@@ -101,6 +104,32 @@ def test_a_cache_that_cannot_be_written_is_not_needed(installed: Path, tmp_path:
     assert dict(source.tensors())
 
 
+def test_a_full_disk_leaves_nothing_behind(installed: Path, tmp_path: Path) -> None:
+    """A limit on the size of files, so that writing fails in the midst of the weights."""
+    cache, (soft, hard) = tmp_path / "cache", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_000_000, hard))
+    try:
+        source = find_model("whisper-base", cache).source
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "winnow-test-part1" in source.place
+    assert entries(cache) == []
+
+
+def test_an_entry_that_is_consistent_and_no_model_is_written_again(
+    installed: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    find_model("whisper-base", cache)
+    [entry] = entries(cache)
+    manifest = json.loads((entry / "manifest.json").read_text())
+    (entry / "config.json").write_text("{}")
+    manifest["config.json"] = hashlib.sha256(b"{}").hexdigest()
+    (entry / "manifest.json").write_text(json.dumps(manifest))
+    assert find_model("whisper-base", cache).source.place == str(entry)
+    assert json.loads((entry / "config.json").read_text())
+
+
 def test_several_processes_at_once_do_no_harm(installed: Path, tmp_path: Path) -> None:
     """Forked, so that they know the package that is made here."""
     cache = tmp_path / "cache"
@@ -121,6 +150,9 @@ def test_a_package_with_another_file_is_refused(installed: Path, tmp_path: Path)
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"its sha256 is .* reinstall winnow-test-part1==1"):
+        find_model("whisper-base", tmp_path / "cache")
+    path.write_bytes(data[:-1])
+    with pytest.raises(CheckpointError, match=r"it has \d+ bytes, not \d+; reinstall"):
         find_model("whisper-base", tmp_path / "cache")
     path.unlink()
     with pytest.raises(CheckpointError, match=r"winnow-test-part2 1\.0\.0 has no data_part2"):
@@ -148,7 +180,9 @@ def test_what_cannot_be_had_says_what_was_tried(
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_the_real_packages_hold_what_is_known_in_public(name: str, tmp_path: Path) -> None:
+def test_the_real_packages_hold_what_is_known_in_public(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     package = DATA_PACKAGES[name]
     try:
         versions = [metadata.version(part.package) for part in package.parts]
@@ -156,10 +190,12 @@ def test_the_real_packages_hold_what_is_known_in_public(name: str, tmp_path: Pat
         pytest.skip(f"{package.not_installed}, and it is what this reads")
     files = packages.find_files(package)
     assert files
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    assert digest == PUBLIC[name] == package.sha256
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    assert digest.hexdigest() == PUBLIC[name] == package.sha256
     assert versions == [part.version for part in package.parts]
-    loaded = load_checkpoint(name, device="cpu", cache_dir=tmp_path)
+    loaded = request.getfixturevalue(FIXTURES[name]).checkpoint
     assert loaded.num_parameters == {"whisper-base": 72593920, "whisper-tiny.en": 37760256}[name]
     assert loaded.vocabulary.multilingual == (name == "whisper-base")
 
