@@ -101,8 +101,8 @@ def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
 def _shards(index: Path) -> list[str]:
     """The files beside the index that it names."""
     places = read_json(index).get("weight_map")
-    files = list(places.values()) if isinstance(places, dict) else [None]
-    if not all(isinstance(file, str) and Path(file).name == file for file in files):
+    files: list[str] = list(places.values()) if isinstance(places, dict) else [""]
+    if not all(isinstance(file, str) and file and Path(file).name == file for file in files):
         raise CheckpointError(f"{index}: weight_map must name a file beside it for each parameter")
     return sorted(set(files))
 
