@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib.resources import files
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +17,7 @@ AGGREGATIONS = ("mean", "max", "min", "median")
 SELECTIONS = ("attention", "stride", "energy", "random")
 POOLS = ("drop", "mean")
 _CHOICES = (("aggregation", AGGREGATIONS), ("selection", SELECTIONS), ("pool", POOLS))
-SHIPPED = files("service") / "assets" / "profiles"
+SHIPPED = Path(__file__).parent / "assets" / "profiles"
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -165,7 +165,13 @@ def shipped_tables(model: str) -> Mapping[str, Mapping[str, Any]]:
     """
     name = f"{canonical_name(model)}.toml"
     known = {file.name: file for file in SHIPPED.iterdir()}
-    return tomllib.loads(known[name].read_text()) if name in known else {}
+    return _read_shipped(known[name]) if name in known else {}
+
+
+@cache
+def _read_shipped(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Once: every answer of `GET /profiles` asks for each profile."""
+    return MappingProxyType(tomllib.loads(path.read_text()))
 
 
 def canonical_name(model: str) -> str:

@@ -66,12 +66,11 @@ def judge(
     """
     if attempt.options.language_only or (outcome.silent and not attempt.options.prompt):
         return Verdict()
-    sparse = not attempt.profile.is_dense
-    reason = _reason(attempt, outcome, thresholds, sparse)
+    reason = _reason(attempt, outcome, thresholds)
     if reason is None:
         return Verdict()
     number = attempt.number + 1
-    if sparse:
+    if not attempt.profile.is_dense:
         return Verdict(reason, Attempt(number, BUILT_IN["dense"], attempt.options))
     if attempt.options.prompt:
         options = replace(attempt.options, prompt=())
@@ -84,18 +83,13 @@ def judge(
     return Verdict(reason, Attempt(number, attempt.profile, options))
 
 
-def _reason(
-    attempt: Attempt,
-    outcome: Outcome,
-    thresholds: Thresholds,
-    sparse: bool,
-) -> str | None:
+def _reason(attempt: Attempt, outcome: Outcome, thresholds: Thresholds) -> str | None:
     said, text = outcome.hypothesis, outcome.text
     # A prompt may be why there is no text: it sways the model's ear for silence too.
     if attempt.options.prompt and (outcome.silent or (outcome.loud and not text.strip())):
         return EMPTY
     return retry_reason(said, text, outcome.loud, thresholds) or lost_reason(
-        outcome.coverage, text, sparse
+        outcome.coverage, text, sparse=not attempt.profile.is_dense
     )
 
 
