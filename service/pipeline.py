@@ -226,6 +226,7 @@ def _assemble(
         kept_frames=sum(text.hypothesis.kept_frames for text in texts),
         timings=_timings(done, recording.decode_s, time.monotonic() - began),
         fallbacks=tuple(fallback for one in done for fallback in one.fallbacks),
+        warnings=recording.losses,
     )
 
 

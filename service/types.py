@@ -23,10 +23,29 @@ Samples = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """What whoever asked has to know about an answer that is not all they may take it for.
+
+    `code`: `damaged_audio`, a stretch of the recording from `start` to `end` seconds that could
+    not be read; or `ignored_parameter`, a `param` that means nothing here.
+    """
+
+    code: str
+    message: str
+    param: str | None = None
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Audio:
-    """A whole recording: float32 mono at 16 kHz in [-1, 1]."""
+    """A whole recording: float32 mono at 16 kHz in [-1, 1].
+
+    `losses`: what of it could not be read, in order; silence stands for it.
+    """
 
     samples: Samples
+    losses: tuple[Notice, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -104,7 +123,8 @@ class TranscribeRequest:
 
     A window whose hypothesis misses the `thresholds` is decoded again, in the end at those of
     the `temperatures` above that of `options`.
-    `split_channels` keeps the channels apart instead of mixing them.
+    `split_channels` keeps the channels apart instead of mixing them. `strict`: a recording of which
+    a part cannot be read is refused.
     `wait_for_room`: where the queue is full, wait until it is not instead of being refused.
     """
 
@@ -115,6 +135,7 @@ class TranscribeRequest:
     thresholds: Thresholds = Thresholds()
     temperatures: tuple[float, ...] = TEMPERATURES
     split_channels: bool = False
+    strict: bool = False
     wait_for_room: bool = False
 
 
@@ -281,6 +302,7 @@ class Transcript:
     kept_frames: int
     timings: Timings
     fallbacks: tuple[Fallback, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
     @property
     def real_time_factor(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,9 @@ from fastapi.responses import JSONResponse, Response
 
 from service.api.params import choice, flag, one, whole
 from service.errors import InvalidRequest
-from service.text.formats import SUBTITLES
+from service.text.formats import SUBTITLES, warnings_json
 from service.text.subtitles import LIMITS, Layout
+from service.types import Notice
 
 MEDIA_TYPES = {
     "text": "text/plain; charset=utf-8",
@@ -19,6 +21,7 @@ MEDIA_TYPES = {
     "vtt": "text/vtt; charset=utf-8",
     "tsv": "text/tab-separated-values; charset=utf-8",
 }
+WARNINGS_HEADER = "x-winnow-warnings"  # a JSON list, in ASCII
 STREAMED = ("json", "text")  # the formats that events stand for
 PROPERTIES: dict[str, Any] = {
     name: {
@@ -62,8 +65,11 @@ def wanted(given: Mapping[str, tuple[str, ...]], formats: Sequence[str]) -> Want
     return Wanted(response_format, layout, stream)
 
 
-def respond(content: str | dict[str, Any], response_format: str) -> Response:
-    """The answer with its content type."""
+def respond(
+    content: str | dict[str, Any], response_format: str, warnings: Sequence[Notice] = ()
+) -> Response:
+    """The answer with its content type; `warnings` in a header where it is no JSON."""
     if isinstance(content, dict):
         return JSONResponse(content)
-    return Response(content, media_type=MEDIA_TYPES[response_format])
+    headers = {WARNINGS_HEADER: json.dumps(warnings_json(warnings))} if warnings else {}
+    return Response(content, media_type=MEDIA_TYPES[response_format], headers=headers)

@@ -116,9 +116,8 @@ async def _answer(request: Request, task: str) -> Response:
         return respond(to_openai_json(transcript), "json")
     if want.response_format == "verbose_json":
         return respond(to_openai_verbose(transcript, task, times), "verbose_json")
-    return respond(
-        to_format(transcript, want.response_format, task, want.layout), want.response_format
-    )
+    content = to_format(transcript, want.response_format, task, want.layout)
+    return respond(content, want.response_format, transcript.warnings)
 
 
 @router.get("/models", summary="The loaded model, plain and with each profile")

@@ -32,6 +32,7 @@ PARAMETERS = (
     "response_format",
     *LIMITS,
     "stream",
+    "strict",
     "timeout",
 )
 CHANNELS = ("mix", "split")
@@ -60,6 +61,11 @@ _PROPERTIES = {
     "response_format": {"type": "string", "enum": list(FORMATS)},
     **PROPERTIES,
     **STREAM,
+    "strict": {
+        "type": "boolean",
+        "default": False,
+        "description": "Refuse a recording of which a part cannot be read.",
+    },
     "timeout": {"type": "number", "description": "Seconds after which the work is cancelled."},
 }
 
@@ -88,7 +94,7 @@ async def transcribe(request: Request) -> Response:
         work = services.pipeline.transcribe(upload.audio, asked)
         transcript = await while_connected(request, work)
     content = to_format(transcript, want.response_format, asked.options.task, want.layout)
-    return respond(content, want.response_format)
+    return respond(content, want.response_format, transcript.warnings)
 
 
 def _segments(part: Progress) -> dict[str, object]:
@@ -112,4 +118,5 @@ def _asked(given: Mapping[str, tuple[str, ...]], services: Services) -> Transcri
         thresholds=how.thresholds,
         temperatures=how.temperatures,
         split_channels=choice("channels", one(given, "channels"), CHANNELS) == "split",
+        strict=flag("strict", one(given, "strict"), False),
     )

@@ -12,8 +12,8 @@ from typing import BinaryIO
 from service.audio.decode import decode, decode_channels
 from service.audio.lent import LentFile
 from service.audio.segment import split
-from service.errors import Cancelled, QueueFull
-from service.types import TranscribeRequest, Window
+from service.errors import Cancelled, InvalidAudio, QueueFull
+from service.types import Notice, TranscribeRequest, Window
 
 # Recordings that may wait to be decoded: some for each thread, and a burst of short ones. Each
 # holds its upload meanwhile.
@@ -23,11 +23,13 @@ RETRY_READ_S = 2.0  # a short recording takes tens of milliseconds, a long one s
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A recording as it was read: its length, its windows, and the seconds that took."""
+    """A recording as it was read: its length, its windows, the seconds that took, and what of it
+    could not be read."""
 
     duration_s: float
     windows: list[Window]
     decode_s: float
+    losses: tuple[Notice, ...] = ()
 
 
 class AudioReader:
@@ -71,6 +73,9 @@ class AudioReader:
                 channels = [decode(source, self._max_audio_seconds)]
         if lent.taken_back:
             raise Cancelled("the request ended while its audio was decoded")
+        losses = channels[0].losses
+        if request.strict and losses:
+            raise InvalidAudio(losses[0].message)
         windows = [
             replace(window, channel=number if request.split_channels else None)
             for number, audio in enumerate(channels)
@@ -81,4 +86,4 @@ class AudioReader:
         if request.options.language_only:
             del windows[1:]
         numbered = [replace(window, index=index) for index, window in enumerate(windows)]
-        return Recording(channels[0].duration_s, numbered, time.monotonic() - began)
+        return Recording(channels[0].duration_s, numbered, time.monotonic() - began, losses)

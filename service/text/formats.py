@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from service.text.languages import english_name
 from service.text.subtitles import Layout, to_srt, to_tsv, to_vtt
-from service.types import Segment, SpokenLanguage, Transcript, Word
+from service.types import Notice, Segment, SpokenLanguage, Transcript, Word
 
 FORMATS = ("json", "text", "srt", "vtt", "tsv", "verbose_json")
 SUBTITLES = ("srt", "vtt")  # what a Layout is for
@@ -38,13 +38,14 @@ def to_json(t: Transcript) -> dict[str, Any]:
         },
         "real_time_factor": round(t.real_time_factor, FINE_DECIMALS),
         "fallbacks": [asdict(fallback) for fallback in t.fallbacks],
+        "warnings": warnings_json(t.warnings),
         "usage": _usage(t),
     }
 
 
 def to_openai_json(t: Transcript) -> dict[str, Any]:
     """OpenAI's `response_format=json`."""
-    return {"text": t.text, "usage": _usage(t)}
+    return {"text": t.text, "usage": _usage(t), **_openai_warnings(t)}
 
 
 def to_openai_verbose(
@@ -68,6 +69,7 @@ def to_openai_verbose(
         **(words if "word" in granularities else {}),
         **(segments if "segment" in granularities else {}),
         "usage": _usage(t),
+        **_openai_warnings(t),
     }
 
 
@@ -144,6 +146,23 @@ def language_answer(spoken: SpokenLanguage) -> dict[str, Any]:
         "model": spoken.model,
         "profile": spoken.profile,
     }
+
+
+def warnings_json(warnings: Sequence[Notice]) -> list[dict[str, Any]]:
+    """What is wrong with an answer, times in seconds; fields that say nothing are left out."""
+    return [
+        {
+            name: round(value, TIME_DECIMALS) if isinstance(value, float) else value
+            for name, value in asdict(warning).items()
+            if value is not None
+        }
+        for warning in warnings
+    ]
+
+
+def _openai_warnings(t: Transcript) -> dict[str, Any]:
+    """OpenAI has no such field: there only where there is something to say."""
+    return {"warnings": warnings_json(t.warnings)} if t.warnings else {}
 
 
 def _usage(t: Transcript) -> dict[str, Any]:
