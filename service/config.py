@@ -2,16 +2,64 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import logging
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from service.errors import ConfigError
 
+logger = logging.getLogger("winnow.config")
+
 PREFIX = "WINNOW_"
+# What Kubernetes puts into a container for a Service named winnow or winnow-..., and Docker for a
+# link of that name: addresses of others, not settings.
+INJECTED = re.compile(
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")  # of a variable that ends in PORT
+ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s,?#]+")
+KEY = re.compile(r"[!-+\--~]+")  # what a header can carry, without spaces and commas
+FLAGS = {"true": True, "1": True, "yes": True, "on": True} | {
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeys:
+    """Keys that open the service, as SHA-256 digests: what they were cannot be shown."""
+
+    digests: frozenset[bytes] = field(default=frozenset(), repr=False)
+
+    @classmethod
+    def of(cls, keys: Iterable[str]) -> ApiKeys:
+        """Raises ConfigError, without the key in it, for one that no header can carry."""
+        keys = tuple(keys)
+        if not all(KEY.fullmatch(key) for key in keys):
+            raise ConfigError("API keys: use printable ASCII without spaces or commas")
+        return cls(frozenset(hashlib.sha256(key.encode()).digest() for key in keys))
+
+    def __or__(self, other: ApiKeys) -> ApiKeys:
+        return ApiKeys(self.digests | other.digests)
+
+    def __bool__(self) -> bool:
+        return bool(self.digests)
+
+    def has(self, key: str) -> bool:
+        """Whether the key is one of them, in a time that does not tell how nearly it was."""
+        given = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        found = False
+        for digest in self.digests:
+            found |= hmac.compare_digest(digest, given)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +68,18 @@ class ServerConfig:
 
     host: str = "127.0.0.1"
     port: int = 8000
+    root_path: str = ""  # where a proxy puts the service, as /stt
+    cors_origins: tuple[str, ...] = ()  # web pages that may call it from a browser; * for all
+    api_keys: ApiKeys = ApiKeys()  # comma-separated; with one set, nothing is answered without
+    api_keys_file: Path | None = None  # more of them, one a line
+    metrics_open: bool = False  # /metrics without a key
+    keep_alive_seconds: float = 75  # above the 60 s of common proxies, which reuse connections
+    header_seconds: float = 10  # a connection that has not sent a request's head by then is closed
+    stall_seconds: float = 15  # an upload slower than the least, or an answer nobody reads, ends
+    min_upload_bytes_per_second: int = 500
+    max_connections: int = 4096  # above it the one that has been idle longest gives way
+    max_uploads: int = 256  # being read at once
+    max_uploading_mb: int = 2048  # of all that are being read
     model: str = "whisper-base"  # a name, a hub id, a folder, or a .pt file of openai-whisper
     cache_dir: Path | None = None  # of models from data packages; $XDG_CACHE_HOME/winnow
     device: str = "auto"  # auto | cpu | cuda | cuda:N
@@ -52,6 +112,9 @@ class ServerConfig:
         _at_least(self, 1, "max_wait_seconds")
         _at_least(self, 1, "max_live_sessions", "live_keep_seconds", "live_idle_seconds")
         _at_least(self, 32, "live_buffer_seconds")  # an utterance has up to 28 s
+        _at_least(self, 1, "max_connections", "max_uploads", "max_uploading_mb")
+        _at_least(self, 1, "min_upload_bytes_per_second")
+        _check_web(self)
         for name in ("host", "model", "default_profile"):
             if not getattr(self, name).strip():
                 raise ConfigError(f"{name}: must not be empty")
@@ -69,7 +132,7 @@ def load_config(environ: Mapping[str, str], **overrides: Any) -> ServerConfig:
     An override that is None counts as not given. Raises ConfigError for an unknown setting, a
     value of the wrong type or out of range, or a file that cannot be read.
     """
-    given = {k[len(PREFIX) :].lower(): v for k, v in environ.items() if k.startswith(PREFIX)}
+    given = _given(environ)
     path = given.pop("config", None)
     settings: dict[str, Any] = _read_toml(Path(path)) if path else {}
     settings |= given
@@ -84,6 +147,23 @@ def load_config(environ: Mapping[str, str], **overrides: Any) -> ServerConfig:
     return replace(ServerConfig(), **parsed)
 
 
+def _given(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings among the variables, by name; what an orchestrator put there is none."""
+    given = {}
+    for variable, value in environ.items():
+        name = variable.removeprefix(PREFIX)
+        if name == variable or INJECTED.fullmatch(name):
+            continue
+        if re.fullmatch(r"(\w+_)?PORT", name) and ADDRESS.fullmatch(value):
+            if name == "PORT":
+                logger.warning(
+                    "WINNOW_PORT=%s is a link of an orchestrator and no port: ignored", value
+                )
+            continue
+        given[name.lower()] = value
+    return given
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
@@ -92,14 +172,18 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _parse(name: str, value: Any, type_name: str) -> Any:
+    if type_name == "ApiKeys":
+        return _keys(name, value)
     shown = f"{PREFIX}{name.upper()}={str(value)!r}"
-    if type_name == "int":
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise ConfigError(f"{shown}: must be a whole number")
-        try:
-            return int(value)
-        except ValueError:
-            raise ConfigError(f"{shown}: must be a whole number") from None
+    if type_name in ("int", "float"):
+        return _number(shown, value, type_name)
+    if type_name == "bool":
+        flag = value if isinstance(value, bool) else FLAGS.get(str(value).strip().lower())
+        if flag is None:
+            raise ConfigError(f"{shown}: use {', '.join(FLAGS)}")
+        return flag
+    if type_name == "tuple[str, ...]":
+        return _list(shown, value)
     if type_name == "Path | None":
         if not isinstance(value, str | Path):
             raise ConfigError(f"{shown}: must be a path")
@@ -107,6 +191,50 @@ def _parse(name: str, value: Any, type_name: str) -> Any:
     if not isinstance(value, str):
         raise ConfigError(f"{shown}: must be a string")
     return value
+
+
+def _number(shown: str, value: Any, type_name: str) -> int | float:
+    whole = type_name == "int"
+    wrong = ConfigError(f"{shown}: must be a {'whole ' if whole else ''}number")
+    if isinstance(value, bool) or not isinstance(
+        value, (int | str) if whole else (float | int | str)
+    ):
+        raise wrong
+    try:
+        return int(value) if whole else float(value)
+    except ValueError:
+        raise wrong from None
+
+
+def _list(shown: str, value: Any) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ConfigError(f"{shown}: must be a list of strings")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _keys(name: str, value: Any) -> ApiKeys:
+    """Whatever is wrong with them, they are not in the sentence that says so."""
+    if isinstance(value, ApiKeys):
+        return value
+    keys = _list(f"{PREFIX}{name.upper()}", value)
+    if not keys:
+        # As an empty secret arrives: it would open the service that somebody meant to close.
+        raise ConfigError(f"{PREFIX}{name.upper()} is empty: leave it out to need no key")
+    return ApiKeys.of(keys)
+
+
+def _check_web(config: ServerConfig) -> None:
+    for name in ("keep_alive_seconds", "header_seconds", "stall_seconds"):
+        if not 0 < getattr(config, name) <= 86400:
+            raise ConfigError(f"{name} {getattr(config, name)}: use more than 0 to 86400")
+    if not re.fullmatch(r"((/[^/\s?#]+)+)?", config.root_path):
+        raise ConfigError(f"root_path {config.root_path!r}: use a path as /stt, or nothing")
+    for origin in config.cors_origins:
+        if not ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"cors_origins {origin!r}: use origins as https://app.example:8443, or *"
+            )
 
 
 def _at_least(config: ServerConfig, least: int, *names: str) -> None:

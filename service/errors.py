@@ -4,12 +4,15 @@ WinnowError
 ├── InvalidAudio            not audio, empty, corrupt, NaN
 ├── InvalidRequest          a parameter out of range; carries its name and the valid values
 ├── TooLarge                more bytes, or more seconds after decoding, than allowed
+├── TooSlow                 an upload that stalls, or trickles
+├── StorageFull             an upload for which there is no room; carries retry_after_s
 ├── QueueFull               carries retry_after_s
 ├── NotReady                loading or draining; carries retry_after_s
 ├── DeadlineExceeded        the work was cancelled
 ├── Cancelled               the client left or asked for it
 ├── EngineError             the model or device failed on this window
 ├── ConfigError             a setting, profile or profiles file that cannot be used
+├── CannotListen            an address that is taken, unknown or not allowed
 └── CheckpointError         a model that cannot be loaded
 """
 
@@ -34,6 +37,18 @@ class InvalidRequest(WinnowError):
 
 class TooLarge(WinnowError):
     """A limit on bytes or decoded seconds was passed while reading."""
+
+
+class TooSlow(WinnowError):
+    """An upload came more slowly than the service waits for."""
+
+
+class StorageFull(WinnowError):
+    """What was uploaded cannot be stored; worth trying again in `retry_after_s` seconds."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class QueueFull(WinnowError):
@@ -66,6 +81,10 @@ class EngineError(WinnowError):
 
 class ConfigError(WinnowError):
     """A setting cannot be used; the message says what would be right."""
+
+
+class CannotListen(WinnowError):
+    """The address to serve on cannot be used; the message says which, and why."""
 
 
 class CheckpointError(WinnowError):

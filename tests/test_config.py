@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.config import ServerConfig, load_config
+from service.config import ApiKeys, ServerConfig, load_config
 from service.errors import ConfigError
 
 
@@ -25,6 +25,83 @@ def test_environment_wins_over_the_file_and_overrides_win_over_both(tmp_path: Pa
 
 def test_other_programs_variables_are_left_alone() -> None:
     assert load_config({"PATH": "/bin", "WINNOWING": "1"}) == ServerConfig()
+
+
+INJECTED = {
+    "WINNOW_SERVICE_HOST": "10.96.1.2",
+    "WINNOW_SERVICE_PORT": "8000",
+    "WINNOW_SERVICE_PORT_HTTP": "8000",
+    "WINNOW_SERVICE_PORT_METRICS_2": "8001",
+    "WINNOW_PORT": "tcp://10.96.1.2:8000",
+    "WINNOW_PORT_8000_TCP": "tcp://10.96.1.2:8000",
+    "WINNOW_PORT_8000_TCP_PROTO": "tcp",
+    "WINNOW_PORT_8000_TCP_PORT": "8000",
+    "WINNOW_PORT_8000_TCP_ADDR": "10.96.1.2",
+    "WINNOW_PORT_53_UDP_ADDR": "fd00::2",
+    "WINNOW_GPU_SERVICE_HOST": "10.96.1.3",  # of a Service named winnow-gpu
+    "WINNOW_GPU_SERVICE_PORT": "8000",
+    "WINNOW_GPU_PORT": "tcp://10.96.1.3:8000",
+    "WINNOW_GPU_PORT_8000_TCP_PORT": "8000",
+    "WINNOW_HOST_PORT": "udp://10.96.1.4:1",
+}
+
+
+def test_what_an_orchestrator_puts_there_is_no_setting(caplog: pytest.LogCaptureFixture) -> None:
+    assert load_config(INJECTED) == ServerConfig()
+    (told,) = caplog.messages
+    assert "WINNOW_PORT=tcp://10.96.1.2:8000" in told
+    assert load_config({**INJECTED, "WINNOW_PORT": "80"}).port == 80
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("SERVICE_HOTS", "SERVICE", "SERVICE_PROT", "SERVICE_PORTS", "PORT_8000", "PORT_8000_TPC"),
+        *("PORT_8000_TCP_ADR", "HOST_SERVICE", "GPU_PORT", "PROT", "PORTS"),
+    ],
+)
+def test_what_looks_nearly_like_it_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown setting WINNOW_{name};"):
+        load_config({f"WINNOW_{name}": "8000"})
+
+
+def test_lists_numbers_and_flags(tmp_path: Path) -> None:
+    environ = {
+        "WINNOW_CORS_ORIGINS": "https://a.example, http://localhost:5173,",
+        "WINNOW_KEEP_ALIVE_SECONDS": "0.5",
+        "WINNOW_METRICS_OPEN": "Yes",
+        "WINNOW_ROOT_PATH": "/stt/v2",
+    }
+    config = load_config(environ)
+    assert config.cors_origins == ("https://a.example", "http://localhost:5173")
+    assert (config.keep_alive_seconds, config.metrics_open) == (0.5, True)
+    assert config.root_path == "/stt/v2"
+    file = tmp_path / "winnow.toml"
+    file.write_text(
+        'cors_origins = ["*"]\nkeep_alive_seconds = 5\nmetrics_open = false\n'
+        'api_keys = ["sk-a", "sk-b"]\n'
+    )
+    config = load_config({"WINNOW_CONFIG": str(file)})
+    assert (config.cors_origins, config.keep_alive_seconds) == (("*",), 5.0)
+    assert config.metrics_open is False
+    assert config.api_keys == ApiKeys.of(["sk-b", "sk-a"])
+
+
+def test_keys_cannot_be_shown_or_told_nearly() -> None:
+    config = load_config({"WINNOW_API_KEYS": " sk-first ,sk-second"})
+    for key in ("sk-first", "sk-second"):
+        assert config.api_keys.has(key)
+        assert key not in repr(config)
+    for key in ("", "sk-firs", "sk-first ", "SK-FIRST", "sk-first,sk-second", "sk-\udcff"):
+        assert not config.api_keys.has(key)
+    assert not ServerConfig().api_keys
+
+
+@pytest.mark.parametrize("keys", ["", " , ", "sk secret", "sk-s\u00e9cret", "sk-se\ncret"])
+def test_keys_that_cannot_be_sent_are_refused_unseen(keys: str) -> None:
+    with pytest.raises(ConfigError, match="API") as refused:
+        load_config({"WINNOW_API_KEYS": f"sk-secret2,{keys}" if keys.strip(" ,") else keys})
+    assert "cret" not in str(refused.value)
 
 
 def test_an_unknown_setting_is_refused_and_the_valid_ones_listed() -> None:
@@ -52,6 +129,18 @@ def test_an_unknown_setting_is_refused_and_the_valid_ones_listed() -> None:
         ("dtype", "int8"),
         ("model", ""),
         ("host", " "),
+        ("root_path", "stt"),
+        ("root_path", "/stt/"),
+        ("root_path", "/"),
+        ("root_path", "/a b"),
+        ("cors_origins", "app.example"),
+        ("cors_origins", "https://app.example/"),
+        ("keep_alive_seconds", "0"),
+        ("header_seconds", "nan"),
+        ("stall_seconds", "soon"),
+        ("metrics_open", "maybe"),
+        ("max_connections", "0"),
+        ("max_uploads", "0"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_by_name(name: str, value: str) -> None:
