@@ -13,6 +13,9 @@ from fastapi import FastAPI
 from service import __version__
 from service.api import detect, errors, live, openai, ops, transcribe
 from service.api.context import RequestContext
+from service.api.keys import RequireKey, keys_of, open_paths
+from service.api.manners import Manners
+from service.api.pace import Uploads
 from service.api.server import DrainingServer
 from service.api.services import Services
 from service.config import ServerConfig
@@ -31,8 +34,8 @@ def create_app(
 ) -> FastAPI:
     """The ASGI application. `load` runs on the device thread once the application starts.
 
-    Raises ConfigError for a profiles file or default profile that cannot be used. Until the model
-    is loaded, and again while draining, work is refused and health still answers.
+    Raises ConfigError for a file of profiles or keys, or a default profile, that cannot be used.
+    Until the model is loaded, and again while draining, work is refused and health still answers.
     """
     metrics = metrics or Metrics()
     profiles = load_profiles(config.profiles_file, config.model)
@@ -45,7 +48,8 @@ def create_app(
     engine = Engine(load_checked, config, metrics, warm_up=tuple(profiles.values()))
     pipeline = Pipeline(engine, config, metrics, profiles)
     sessions = LiveSessions(engine, config, metrics)
-    services = Services(config, engine, pipeline, sessions, metrics)
+    services = Services(config, engine, pipeline, sessions, metrics, Uploads(config))
+    keys = keys_of(config)
     app = FastAPI(
         title="Winnow",
         version=__version__,
@@ -57,6 +61,10 @@ def create_app(
     )
     app.state.services = services
     app.state.started_at = int(time.time())
+    # The last that is added is asked first.
+    if keys:
+        app.add_middleware(RequireKey, keys=keys, open_paths=open_paths(config))
+    app.add_middleware(Manners, root_path=config.root_path, origins=config.cors_origins)
     app.add_middleware(RequestContext, metrics=metrics)
     errors.install(app)
     for room in (transcribe, detect, openai, live, ops):
@@ -67,8 +75,8 @@ def create_app(
 def serve(config: ServerConfig, load: Callable[[], SpeechModel]) -> None:
     """Serves until SIGTERM or SIGINT, then drains for at most `drain_seconds`.
 
-    Raises ConfigError for a setting that cannot be used, and the error of loading if the model
-    cannot be loaded.
+    Raises ConfigError for a setting that cannot be used, CannotListen for an address, and the
+    error of loading if the model cannot be loaded.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     app = create_app(config, load)

@@ -11,11 +11,15 @@ import re
 import time
 import traceback
 import uuid
+from contextlib import suppress
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.connections import FAULT
 from service.api.errors import CLIENT_GONE_STATUS, INTERNAL_ERROR, error_response
+from service.errors import InvalidRequest
 from service.metrics import Metrics
 
 logger = logging.getLogger("winnow.api")
@@ -56,7 +60,7 @@ class RequestContext:
         endpoint = getattr(scope.get("route"), "path", "other")
         profile = scope["state"]["profile"]
         status = str(exchange.status or CLIENT_GONE_STATUS)
-        seconds = time.perf_counter() - exchange.started
+        seconds = (exchange.answered or time.perf_counter()) - exchange.started
         self._metrics.requests.labels(endpoint, profile, status).inc()
         self._metrics.request_seconds.labels(endpoint, profile).observe(seconds)
         if endpoint not in QUIET:
@@ -76,15 +80,20 @@ class _Exchange:
         self.request_id = asked if SANE_ID.fullmatch(asked) else uuid.uuid4().hex
         self.started = time.perf_counter()
         self.status: int | None = None
+        self.answered: float | None = None
+        self._state: dict[str, Any] = scope.setdefault("state", {})
         self._receive = receive
         self._send = send
         self._body_left = headers.get("content-length", "0") != "0" or (
             "transfer-encoding" in headers
         )
-        scope.setdefault("state", {}).update(request_id=self.request_id, profile="")
+        self._state.update(request_id=self.request_id, profile="")
 
     async def receive(self) -> Message:
+        """Raises InvalidRequest where the rest of the body cannot be told from what follows it."""
         message = await self._receive()
+        if fault := self._state.pop(FAULT, None):
+            raise InvalidRequest(fault)
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self._body_left = False
         return message
@@ -99,7 +108,9 @@ class _Exchange:
             )
             if self._body_left:
                 headers["connection"] = "close"
-        elif self._body_left and not message.get("more_body", False):
+        elif not message.get("more_body", False):
+            self.answered = time.perf_counter()
+        if self.answered is not None and self._body_left:
             # Closing on a sender that is still writing resets the connection, and it would never
             # read why: send the answer whole, then let the body run out for a while.
             await self._send({**message, "more_body": True})
@@ -111,7 +122,8 @@ class _Exchange:
         try:
             async with asyncio.timeout(LINGER_S):
                 while self._body_left:
-                    await self.receive()
+                    with suppress(InvalidRequest):  # it was answered; what comes is dropped
+                        await self.receive()
         except TimeoutError:
             return
 

@@ -20,7 +20,9 @@ from service.errors import (
     InvalidRequest,
     NotReady,
     QueueFull,
+    StorageFull,
     TooLarge,
+    TooSlow,
     WinnowError,
 )
 
@@ -41,6 +43,10 @@ class Answer:
 
 
 INVALID_REQUEST = Answer(400, "invalid_request_error", "invalid_request")
+INVALID_KEY = Answer(401, "invalid_request_error", "invalid_api_key")
+FOREIGN_ORIGIN = Answer(403, "invalid_request_error", "origin_not_allowed")
+REQUEST_TIMEOUT = Answer(408, "invalid_request_error", "request_timeout")
+BUSY = Answer(503, "server_error", "too_many_connections")
 INTERNAL_ERROR = Answer(500, "server_error", "internal_error")
 
 ANSWERS: dict[type[WinnowError], Answer] = {
@@ -48,6 +54,8 @@ ANSWERS: dict[type[WinnowError], Answer] = {
     InvalidRequest: INVALID_REQUEST,
     ModelNotFound: Answer(404, "invalid_request_error", "model_not_found"),
     TooLarge: Answer(413, "invalid_request_error", "payload_too_large"),
+    TooSlow: REQUEST_TIMEOUT,
+    StorageFull: Answer(507, "server_error", "storage_full"),
     QueueFull: Answer(429, "rate_limit_error", "queue_full"),
     NotReady: Answer(503, "server_error", "not_ready"),
     # Reaches a client that is still there only when the service stops under its request.
@@ -58,6 +66,10 @@ ANSWERS: dict[type[WinnowError], Answer] = {
 ROUTING = {
     404: Answer(404, "invalid_request_error", "not_found"),
     405: Answer(405, "invalid_request_error", "method_not_allowed"),
+    # What the connection says of a request that cannot be read.
+    431: Answer(431, "invalid_request_error", "headers_too_large"),
+    501: Answer(501, "invalid_request_error", "not_implemented"),
+    505: Answer(505, "invalid_request_error", "http_version_not_supported"),
 }
 
 
@@ -104,7 +116,7 @@ def install(app: FastAPI) -> None:
 async def _on_winnow_error(request: Request, error: Exception) -> Response:
     answer, message = told(error, request.state.request_id)
     headers = {}
-    if answer.status in (429, 503):
+    if answer.status in (429, 503, 507):
         headers["retry-after"] = str(max(1, math.ceil(getattr(error, "retry_after_s", 1.0))))
     return error_response(answer, message, getattr(error, "param", None), headers)
 
@@ -113,7 +125,10 @@ async def _on_routing_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     answer = ROUTING.get(error.status_code, INVALID_REQUEST)
     message = f"{request.method} {request.url.path}: {error.detail}"
-    return error_response(answer, message, headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"
+    return error_response(answer, message, headers=headers)
 
 
 async def _on_client_gone(request: Request, error: Exception) -> Response:

@@ -30,6 +30,7 @@ logger = logging.getLogger("winnow.api")
 # RFC 6455, 7.4.1, and IANA's registry of close codes.
 DONE, IDLE, BAD_MESSAGE, INTERNAL, RESTART, TRY_LATER = 1000, 1001, 1008, 1011, 1012, 1013
 CLIENT_GONE = 1006  # never sent: what a connection that broke off is logged as
+BROKEN = (1002, 1007, 1009)  # what the connection itself closes with: no frame, no text, too big
 TAKEN_OVER = 4001  # ours: 4000 and above are for applications
 CLOSE_CODES = {400: BAD_MESSAGE, 429: TRY_LATER, 503: TRY_LATER, 504: IDLE}  # by HTTP status
 MAX_REASON_BYTES = 123  # RFC 6455, 5.5: a close frame has 125, two of them the code
@@ -42,14 +43,15 @@ async def live(socket: WebSocket) -> None:
     """A session's messages until it is done, and the close code that says how it ended."""
     services = services_of(socket)
     began = time.perf_counter()
-    await socket.accept()
+    # A browser that sends its key as a subprotocol wants one to be chosen, and not that.
+    await socket.accept("live" if "live" in socket.scope["subprotocols"] else None)
     connection = _Connection(socket, services)
     try:
         code, reason = await connection.serve()
         await socket.close(code, reason)
-    except WebSocketDisconnect:
+    except WebSocketDisconnect as gone:
         services.metrics.cancelled.labels("client_gone").inc()
-        code = CLIENT_GONE
+        code = gone.code if gone.code in BROKEN else CLIENT_GONE
     seconds = time.perf_counter() - began
     logger.info("WS /live %d profile=%s seconds=%.3f", code, connection.profile or "-", seconds)
 

@@ -71,4 +71,7 @@ async def index(request: Request) -> HTMLResponse:
         Choice(profile, measured(profile, evidence_of(profile, services.config.model)))
         for profile in services.pipeline.profiles.values()
     ]
-    return HTMLResponse(index_html(choices, services.pipeline.resolve_profile(None)))
+    config = services.config
+    asks_key = bool(config.api_keys) or config.api_keys_file is not None
+    default = services.pipeline.resolve_profile(None)
+    return HTMLResponse(index_html(choices, default, asks_key=asks_key))

@@ -26,6 +26,7 @@ form { display: grid; gap: .9rem; margin: 2rem 0; padding: 1.2rem;
        border: 1px solid color-mix(in srgb, currentColor 22%, transparent); border-radius: .6rem }
 label { display: grid; gap: .25rem; font-size: .9rem; min-width: 0 }
 input, select, button { font: inherit; padding: .45rem .5rem }
+.key { margin: 2rem 0 -.8rem }
 input, select { width: 100%; box-sizing: border-box; text-overflow: ellipsis }
 #about { margin: -.5rem 0 0; font-size: .85rem; opacity: .75 }
 button { justify-self: start; padding: .45rem 1.2rem; border: 0; border-radius: .4rem;
@@ -41,7 +42,8 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .8rem; border-rad
 <body>
 <h1>Winnow</h1>
 <p>Speech to text, made faster by giving the model fewer frames of the audio to read.</p>
-<form method="post" action="/transcribe" enctype="multipart/form-data">
+$key
+<form method="post" action="transcribe" enctype="multipart/form-data">
   <label>Recording <input type="file" name="file" accept="audio/*,video/mp4,video/webm" required>
   </label>
   <label>Profile <select name="profile" aria-describedby="about">$options</select></label>
@@ -50,13 +52,32 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .8rem; border-rad
   <output aria-live="polite"></output>
 </form>
 <pre>curl -F file=@speech.wav -F profile=<span id="chosen">$default</span> \
-<span id="origin"></span>/transcribe</pre>
-<p><a href="/profiles">Profiles</a> · <a href="/v1/models">Models</a> ·
-<a href="/openapi.json">OpenAPI description</a> · <a href="/readyz">Readiness</a> ·
-<a href="/metrics">Metrics</a></p>
+$header<span id="here"></span>transcribe</pre>
+<p id="links"><a href="profiles">Profiles</a> · <a href="v1/models">Models</a> ·
+<a href="openapi.json">OpenAPI description</a> · <a href="readyz">Readiness</a> ·
+<a href="metrics">Metrics</a></p>
+<pre id="shown" hidden></pre>
 <script>
-const origin = document.getElementById("origin"), about = document.getElementById("about");
-origin.textContent = location.origin;
+const about = document.getElementById("about"), key = document.getElementById("key");
+document.getElementById("here").textContent = new URL(".", location.href);
+const withKey = (options = {}) =>
+  key?.value ? { ...options, headers: { authorization: "Bearer " + key.value } } : options;
+if (key) {
+  key.value = sessionStorage.getItem("winnow-key") ?? "";
+  key.addEventListener("input", () => sessionStorage.setItem("winnow-key", key.value));
+  // A link sends no key of its own.
+  document.getElementById("links").addEventListener("click", async (event) => {
+    if (!key.value || !event.target.href) return;
+    event.preventDefault();
+    const shown = document.getElementById("shown");
+    try {
+      shown.textContent = await (await fetch(event.target.href, withKey())).text();
+    } catch (error) {
+      shown.textContent = error.message;
+    }
+    shown.hidden = false;
+  });
+}
 const form = document.querySelector("form"), picker = form.elements.profile;
 const tell = () => {
   about.textContent = picker.selectedOptions[0].dataset.about;
@@ -70,7 +91,8 @@ form.addEventListener("submit", async (event) => {
   button.disabled = true;
   output.textContent = "Listening…";
   try {
-    const response = await fetch("/transcribe", { method: "POST", body: new FormData(form) });
+    const asked = withKey({ method: "POST", body: new FormData(form) });
+    const response = await fetch("transcribe", asked);
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.error.message);
     output.textContent = answer.text || "(no speech found)";
@@ -91,6 +113,11 @@ form.addEventListener("submit", async (event) => {
 """)
 
 
+KEY = """<p class="key"><label>API key, kept in this tab alone
+<input type="password" id="key" autocomplete="off" spellcheck="false"></label></p>"""
+KEY_HEADER = "-H 'authorization: Bearer KEY' "
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A profile as the page offers it: `measured` is what is known of it on the model served."""
@@ -103,8 +130,11 @@ class Choice:
         return f"{self.profile.description} {self.measured}"
 
 
-def index_html(choices: Sequence[Choice], default: Profile) -> str:
-    """The page, with every profile in its picker and `default` chosen and told about."""
+def index_html(choices: Sequence[Choice], default: Profile, *, asks_key: bool) -> str:
+    """The page, with every profile in its picker and `default` chosen and told about.
+
+    `asks_key`: with a field for the API key, without which nothing else is answered.
+    """
     options = "".join(
         f'<option value="{escape(choice.profile.name)}" data-about="{escape(choice.about)}"'
         f"{' selected' if choice.profile.name == default.name else ''}>"
@@ -112,4 +142,10 @@ def index_html(choices: Sequence[Choice], default: Profile) -> str:
         for choice in choices
     )
     about = next(choice.about for choice in choices if choice.profile.name == default.name)
-    return PAGE.substitute(options=options, default=escape(default.name), about=escape(about))
+    return PAGE.substitute(
+        options=options,
+        default=escape(default.name),
+        about=escape(about),
+        key=KEY if asks_key else "",
+        header=KEY_HEADER if asks_key else "",
+    )

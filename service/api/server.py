@@ -7,12 +7,17 @@ import logging
 import os
 import socket
 import time
+from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
+from service.api.connections import Connection, Door
+from service.api.live_connections import LiveConnection
 from service.api.services import Services
+from service.api.sockets import is_everywhere, listen, room_for_connections, url_of
 
 logger = logging.getLogger("winnow.server")
 
@@ -26,17 +31,22 @@ class DrainingServer(uvicorn.Server):
 
     def __init__(self, app: FastAPI, services: Services) -> None:
         config = services.config
+        door = Door(
+            config.header_seconds,
+            config.stall_seconds,
+            room_for_connections(config.max_connections),
+        )
         super().__init__(
             uvicorn.Config(
                 app,
-                config.host,
-                config.port,
+                http=cast(type[asyncio.Protocol], partial(Connection, door=door)),
+                ws=cast(type[asyncio.Protocol], partial(LiveConnection, stall_s=door.stall_s)),
+                timeout_keep_alive=cast(int, config.keep_alive_seconds),  # of a call_later
                 access_log=False,  # its lines hold query strings; `context` logs what is needed
                 log_config=None,
                 lifespan="on",
                 timeout_graceful_shutdown=LAST_ANSWERS_S,
                 server_header=False,
-                ws="websockets-sansio",
                 ws_max_size=MAX_MESSAGE_BYTES,
                 # A client that is held back is not read, so its pongs are not either; who is gone
                 # is found by `live_idle_seconds`.
@@ -55,17 +65,14 @@ class DrainingServer(uvicorn.Server):
     @property
     def url(self) -> str:
         """Where it listens, with the port that was really taken."""
-        listening = self.servers[0].sockets[0]
-        host, port = listening.getsockname()[:2]
-        return (
-            f"http://[{host}]:{port}"
-            if listening.family == socket.AF_INET6
-            else (f"http://{host}:{port}")
-        )
+        return url_of(self._listening[0])
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Raises CannotListen before anything is loaded."""
         self._loop = asyncio.get_running_loop()
-        await super().serve(sockets)
+        config = self._services.config
+        self._listening = sockets or listen(config.host, config.port)
+        await super().serve(self._listening)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The signal handler. It may interrupt anything, locks held, so the loop does the work."""
@@ -103,12 +110,13 @@ class DrainingServer(uvicorn.Server):
         if engine.state != "ready":
             return
         self._announced = True
-        logger.info("%s", start_up_line(self._services, self.url))
+        where = " (on every address)" if is_everywhere(self._listening[0]) else ""
+        logger.info("%s", start_up_line(self._services, self.url + where))
 
 
 def _without_queries(record: logging.LogRecord) -> bool:
     """Leaves out uvicorn's lines about WebSockets: they hold query strings, as its access log."""
-    return '"WebSocket %s"' not in record.msg
+    return '"WebSocket %s"' not in str(record.msg)
 
 
 def start_up_line(services: Services, url: str) -> str:

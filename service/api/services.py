@@ -11,6 +11,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import Receive
 
+from service.api.pace import Uploads
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
@@ -32,6 +33,7 @@ class Services:
     pipeline: Pipeline
     live: LiveSessions
     metrics: Metrics
+    uploads: Uploads
 
     def check_ready(self) -> None:
         """Raises NotReady, with a time to come back, unless the engine takes work."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -13,17 +14,28 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from service.api.pace import SMALL_BYTES, Pace, Uploads
 from service.api.services import services_of
 from service.config import ServerConfig
-from service.errors import DeadlineExceeded, InvalidAudio, InvalidRequest, TooLarge
+from service.errors import (
+    DeadlineExceeded,
+    InvalidAudio,
+    InvalidRequest,
+    StorageFull,
+    TooLarge,
+    TooSlow,
+)
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-SPOOL_BYTES = 4 * 1024 * 1024  # above it an upload goes to disk
+logger = logging.getLogger("winnow.api")
+
+SPOOL_BYTES = SMALL_BYTES  # above it an upload goes to disk
 WRITE_BYTES = 1024 * 1024  # what is written there at once
 MAX_FIELDS = 64
 MAX_FIELD_BYTES = 16 * 1024
+ROOM_AFTER_S = 30.0  # a disk is full of recordings that are being worked on, or of something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +77,32 @@ async def read_upload(
 
     The file is closed when the context ends. Raises TooLarge as soon as `max_upload_mb` is
     declared or passed, InvalidAudio for nothing at all, InvalidRequest for another kind of body,
-    DeadlineExceeded for a sender that takes longer than `deadline_seconds`, and Starlette's
-    ClientDisconnect.
+    QueueFull where too much is being uploaded, TooSlow and DeadlineExceeded for a sender that
+    stalls or takes longer than `deadline_seconds`, StorageFull, and Starlette's ClientDisconnect.
     """
     media_type, options = parse_options_header(request.headers.get("content-type", ""))
-    if request.headers.get("content-length") == "0":
+    declared_bytes = int(request.headers.get("content-length", -1))
+    if declared_bytes == 0:
         raise InvalidAudio("The body is empty: send a recording.")
-    chunks = _limited(request, config.max_upload_mb)
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
-        audio = cast(BinaryIO, file)
+    services = services_of(request)
+    with _spooled_file() as audio:
         spool = _Spool(audio)
         try:
-            async with asyncio.timeout(config.deadline_seconds):
-                if media_type == b"multipart/form-data":
-                    fields = await _read_form(chunks, options.get(b"boundary", b""), spool)
-                elif raw and _is_raw_audio(media_type):
-                    fields = await _read_raw(chunks, spool)
-                else:
-                    raise InvalidRequest(_wrong_type(media_type, raw), "content-type")
-                await spool.write()
+            with services.uploads.reading(max(0, declared_bytes)) as pace:
+                pieces = _limited(request, config.max_upload_mb, pace, services.uploads)
+                async with asyncio.timeout(config.deadline_seconds):
+                    if media_type == b"multipart/form-data":
+                        fields = await _read_form(pieces, options.get(b"boundary", b""), spool)
+                    elif raw and _is_raw_audio(media_type):
+                        fields = await _read_raw(pieces, spool)
+                    else:
+                        raise InvalidRequest(_wrong_type(media_type, raw), "content-type")
+                    await spool.finish()
+        except TooSlow:
+            services.metrics.cancelled.labels("slow_upload").inc()
+            raise
         except TimeoutError:
-            services_of(request).metrics.cancelled.labels("deadline").inc()
+            services.metrics.cancelled.labels("deadline").inc()
             raise DeadlineExceeded(
                 f"The upload took longer than {config.deadline_seconds} s."
             ) from None
@@ -108,22 +125,34 @@ def _wrong_type(media_type: bytes, raw: bool) -> str:
     return f"Content-Type {shown}: send multipart/form-data with a part named 'file'{hint}."
 
 
-async def _limited(request: Request, max_upload_mb: int) -> AsyncIterator[bytes]:
+@contextmanager
+def _spooled_file() -> Iterator[BinaryIO]:
+    file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
+    try:
+        yield cast(BinaryIO, file)
+    finally:
+        with suppress(OSError):  # a full disk fails what is still buffered once more
+            file.close()
+
+
+async def _limited(
+    request: Request, max_upload_mb: int, pace: Pace, uploads: Uploads
+) -> AsyncIterator[bytes]:
     limit = max_upload_mb * 1024 * 1024
     refusal = TooLarge(f"The upload is larger than the {max_upload_mb} MB that this server takes.")
     if int(request.headers.get("content-length", 0)) > limit:
         raise refusal
-    seen = 0
-    async for chunk in request.stream():
-        seen += len(chunk)
-        if seen > limit:
+    pieces = request.stream()
+    while (piece := await pace.next(pieces)) is not None:
+        if pace.received_bytes > limit:
             raise refusal
-        yield chunk
+        uploads.check_room(pace)
+        yield piece
 
 
 class _Spool:
     """Fills a spooled file. What goes to disk is written by a thread: a slow disk is one upload's
-    business, the loop is everyone's."""
+    business, the loop is everyone's. Raises StorageFull for one that takes no more."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.num_bytes = 0
@@ -139,12 +168,29 @@ class _Spool:
         if len(self._pending) < least:
             return
         pending, self._pending = self._pending, bytearray()
+        await self._store(pending)
+
+    async def finish(self) -> None:
+        """Writes the rest, and what the file still holds back: later nobody would be told."""
+        pending, self._pending = self._pending, bytearray()
+        await self._store(pending, flush=True)
+
+    async def _store(self, data: bytes | bytearray, *, flush: bool = False) -> None:
         if self.num_bytes <= SPOOL_BYTES:
-            self._file.write(pending)
+            self._file.write(data)
             return
-        writing = asyncio.get_running_loop().run_in_executor(None, self._file.write, pending)
+
+        def write() -> None:
+            self._file.write(data)
+            if flush:
+                self._file.flush()
+
+        writing = asyncio.get_running_loop().run_in_executor(None, write)
         try:
             await asyncio.shield(writing)
+        except OSError as error:
+            logger.error("an upload cannot be stored: %s", error.strerror)
+            raise StorageFull("There is no room to store the upload.", ROOM_AFTER_S) from error
         finally:
             # Who cancels closes the file next, and the thread cannot be stopped.
             await asyncio.wait({writing})

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
+import os
 import random
 import tempfile
 import threading
@@ -13,12 +16,13 @@ from typing import IO, Any
 import pytest
 from fastapi import Request
 
+from service.api.pace import Uploads
 from service.api.uploads import SPOOL_BYTES, WRITE_BYTES, Upload, read_upload
 from service.config import ServerConfig
-from service.errors import DeadlineExceeded, TooLarge
+from service.errors import DeadlineExceeded, StorageFull, TooLarge
 from service.metrics import Metrics
 
-from .harness import PATIENCE_S
+from .harness import PATIENCE_S, Running, refused, voice
 
 RAW = "audio/wav"
 FORM = "multipart/form-data; boundary=b"
@@ -35,7 +39,8 @@ class Body:
         self.num_sent = 0
         self._pieces = pieces
         scope = {"type": "http", "headers": [(b"content-type", media_type.encode())]}
-        app = SimpleNamespace(state=SimpleNamespace(services=SimpleNamespace(metrics=Metrics())))
+        services = SimpleNamespace(metrics=Metrics(), uploads=Uploads(ServerConfig()))
+        app = SimpleNamespace(state=SimpleNamespace(services=services))
         self.request = Request(scope | {"app": app}, self._receive)
 
     async def _receive(self) -> dict[str, Any]:
@@ -165,3 +170,73 @@ def test_a_file_is_not_closed_while_it_is_written(
         assert disk.files[0].closed
 
     asyncio.run(scenario())
+
+
+class FullDisk(io.RawIOBase):
+    """A file on a disk with room for so many bytes, below the buffers of Python's files."""
+
+    def __init__(self, room: int) -> None:
+        self._stored = io.BytesIO()
+        self._room = room
+
+    def write(self, data: Any, /) -> int:
+        if self._stored.tell() + len(data) > self._room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._stored.write(data)
+
+    def readinto(self, into: Any, /) -> int:
+        return self._stored.readinto(into)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._stored.seek(offset, whence)
+
+    def readable(self) -> bool:
+        return True
+
+    writable = seekable = readable
+
+
+def disk_with(room: int, monkeypatch: pytest.MonkeyPatch) -> list[io.BufferedRandom]:
+    """The files that uploads make from now on."""
+    files: list[io.BufferedRandom] = []
+
+    def make(**_: Any) -> io.BufferedRandom:
+        files.append(io.BufferedRandom(FullDisk(room)))
+        return files[-1]
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", make)
+    return files
+
+
+@pytest.mark.parametrize("media_type", [RAW, FORM])
+@pytest.mark.parametrize("room", [0, 2 * SPOOL_BYTES])
+def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch, media_type: str, room: int) -> None:
+    files = disk_with(room, monkeypatch)
+    sound = bytes(3 * SPOOL_BYTES)
+    content = HEAD + sound + TAIL if media_type == FORM else sound
+    with pytest.raises(StorageFull, match="no room") as full:
+        asyncio.run(read(Body(media_type, in_pieces(content))))
+    assert full.value.retry_after_s > 1
+    assert len(files) == 1
+
+
+def test_what_a_file_holds_back_is_written_before_it_counts_as_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.api.uploads.SPOOL_BYTES", 100)
+    files = disk_with(WRITE_BYTES + 50, monkeypatch)
+    with pytest.raises(StorageFull):
+        asyncio.run(read(Body(RAW, iter([bytes(WRITE_BYTES), bytes(100)]))))
+    assert files[0].closed
+
+
+def test_an_upload_that_does_not_fit_is_507(
+    shared: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.api.uploads.SPOOL_BYTES", 1000)
+    disk_with(0, monkeypatch)
+    answer = shared.transcribe(voice(1))
+    assert "no room" in refused(answer, 507, "storage_full")
+    assert int(answer.headers["retry-after"]) > 1
+    monkeypatch.undo()
+    assert shared.transcribe(voice(1)).status_code == 200
