@@ -192,6 +192,11 @@ class Pipeline:
         """Gets ready for audio, which the first request would have to wait for."""
         self._reader.start()
 
+    @property
+    def worker_pids(self) -> set[int]:
+        """Of the processes that decode."""
+        return self._reader.worker_pids
+
     def close(self) -> None:
         """Takes no more audio; what is being decoded is given up."""
         self._reader.close()

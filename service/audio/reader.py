@@ -51,6 +51,11 @@ class AudioReader:
         """Starts the processes, which the first recording would have to wait for."""
         self._workers.start()
 
+    @property
+    def worker_pids(self) -> set[int]:
+        """Of the processes that decode."""
+        return self._workers.pids
+
     async def read(self, source: BinaryIO, request: TranscribeRequest) -> Recording:
         """The windows of one recording. `source` is not touched after this returns or raises.
 

@@ -19,8 +19,8 @@ from service.types import Notice, Samples
 _ANY_SCALE = 2.0**32  # samples of 32 bits that were never scaled count to half of it
 _MOST_BROKEN = 0.01  # of all samples
 # A peak may be so many times as high as what nine of ten samples of the loudest block stay below:
-# 30 dB; speech has 15. Up to `_HARMLESS`, turning all of it down costs no more than 12 dB.
-_ABOVE_THE_REST = 32.0
+# 24 dB; speech has 15. Up to `_HARMLESS`, turning all of it down costs no more than 12 dB.
+_ABOVE_THE_REST = 16.0
 _HARMLESS = 4.0
 _ONE_STRETCH_S = 1.0  # broken samples this close to each other are named together
 _MOST_NAMED = 20

@@ -65,10 +65,7 @@ class WorkerPool:
     def start(self) -> None:
         """Starts what is missing. Each gets ready on its own; what comes meanwhile waits."""
         while not self._closed and len(self._idle) + len(self._busy) < self._size:
-            try:
-                self._idle.append(WorkerProcess())
-            except OSError as error:
-                logger.error("an audio worker cannot be started: %s", error.strerror)
+            if not self._add():
                 return
 
     async def decode(
@@ -107,14 +104,24 @@ class WorkerPool:
         for thread in ending:
             thread.join(_END_S)
 
-    def _take(self) -> WorkerProcess:
-        if self._closed:
-            raise self._not_ready()
+    def _give_way(self, on_slow: Callable[[], object]) -> None:
+        """A worker may be busy for a while: there is another for who comes next."""
+        if not self._idle:
+            self._add()
+        on_slow()
+
+    def _add(self) -> bool:
         try:
-            worker = self._idle.pop() if self._idle else WorkerProcess()
+            self._idle.append(WorkerProcess())
         except OSError as error:
             logger.error("an audio worker cannot be started: %s", error.strerror)
-            raise self._not_ready() from error
+            return False
+        return True
+
+    def _take(self) -> WorkerProcess:
+        if self._closed or not (self._idle or self._add()):
+            raise self._not_ready()
+        worker = self._idle.pop()
         self._busy.add(worker)
         return worker
 
@@ -136,7 +143,8 @@ class WorkerPool:
                 except TimeoutError:
                     if time.monotonic() - last_heard >= self._hang_s:
                         raise _LostError(STUCK) from None
-                    on_slow()
+                    if not alive:
+                        self._give_way(on_slow)
                     continue
                 if line != ALIVE:
                     return Reply.read(line)
