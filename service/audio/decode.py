@@ -9,12 +9,11 @@ from typing import Protocol
 import numpy as np
 import soxr
 
-from service.audio.container import Nameless, Seekable, check_complete
-from service.audio.libav import libav_blocks
-from service.audio.sndfile import open_sndfile, sndfile_blocks
+from service.audio.container import Seekable
+from service.audio.recording import recording_blocks as _blocks
 from service.audio.wild import Wild, is_tame
 from service.errors import InvalidAudio, InvalidRequest, TooLarge
-from service.types import SAMPLE_RATE, Audio, Samples
+from service.types import SAMPLE_RATE, Audio, Notice, Samples
 
 _MIN_RATE, _MAX_RATE = 1_000, 1_000_000  # Hz: outside there is no speech, only a broken header
 MAX_CHANNELS = 8  # that are kept apart; more is a studio's mix, no call
@@ -36,12 +35,16 @@ def decode(source: Seekable, max_seconds: float, reel: Reel | None = None) -> Au
 
     `source` is a seekable binary file; what it is shows in its content, its name is not looked
     at. The samples are on the `reel`, or in memory of their own. Sound above full scale is turned
-    down as a whole, not clipped, but for what is `wild`. Raises InvalidAudio for what is not
-    audio, is empty, corrupt or truncated (`container` says what can be detected) or not numbers;
+    down as a whole, not clipped, but for what is `wild`. What could not be read is silence, and
+    named in `losses`. Raises InvalidAudio for what is not audio or has none that can be decoded;
     TooLarge as soon as more than `max_seconds` have been unpacked, so that memory is bounded by
     the limit and not by the file.
     """
-    (mono,) = _decoded(lambda: _blocks(source), _mixed, max_seconds, reel or _Parts())
+
+    def blocks(losses: list[Notice]) -> Blocks:
+        return _blocks(source, losses)
+
+    (mono,) = _decoded(blocks, _mixed, max_seconds, reel or _Parts())
     return mono
 
 
@@ -51,15 +54,11 @@ def decode_channels(source: Seekable, max_seconds: float, reel: Reel | None = No
     The seconds of all channels together count against `max_seconds`: the memory is the same.
     Raises InvalidRequest for more than 8 channels, InvalidAudio where their number changes.
     """
-    blocks = lambda: _same_channels(_blocks(source))  # noqa: E731
+
+    def blocks(losses: list[Notice]) -> Blocks:
+        return _same_channels(_blocks(source, losses))
+
     return _decoded(blocks, _unmixed, max_seconds, reel or _Parts())
-
-
-def _blocks(source: Seekable) -> Blocks:
-    file = Nameless(source)
-    check_complete(file)
-    sound = open_sndfile(file)
-    return libav_blocks(file) if sound is None else sndfile_blocks(sound)
 
 
 def _mixed(block_NC: Samples) -> Samples:
@@ -91,26 +90,27 @@ def _same_channels(blocks: Blocks) -> Blocks:
 
 
 def _decoded(
-    blocks: Callable[[], Blocks],
+    blocks: Callable[[list[Notice]], Blocks],
     kept: Callable[[Samples], Samples],
     max_seconds: float,
     reel: Reel,
 ) -> list[Audio]:
-    """`blocks` begins the recording, a second time where what it holds has to be known first."""
-    wild = Wild()
-    peak = _fill(reel, _resampled(_tame(blocks(), kept, wild)), max_seconds)
+    """`blocks` begins the recording, a second time where what it holds has to be known first; it
+    is given a list for what is lost."""
+    wild, losses = Wild(), list[Notice]()
+    peak = _fill(reel, _resampled(_tame(blocks(losses), kept, wild)), max_seconds)
     if wild.peak > wild.limit_for_all():
         reel.clear()
-        wild = Wild(wild.limit_for_all())
-        peak = _fill(reel, _resampled(_tame(blocks(), kept, wild)), max_seconds)
-    losses = wild.losses()
+        wild, losses = Wild(wild.limit_for_all()), []
+        peak = _fill(reel, _resampled(_tame(blocks(losses), kept, wild)), max_seconds)
+    losses = sorted([*losses, *wild.losses()], key=lambda loss: loss.start or 0.0)
     channels = reel.channels()
     if not channels or not len(channels[0]):
         raise InvalidAudio("The audio file holds no sound: its length is zero.")
     if peak > 1:
         for samples in channels:
             samples /= peak
-    return [Audio(samples, losses) for samples in channels]
+    return [Audio(samples, tuple(losses)) for samples in channels]
 
 
 def _tame(blocks: Blocks, kept: Callable[[Samples], Samples], wild: Wild) -> Blocks:
