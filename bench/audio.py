@@ -1,13 +1,18 @@
 """Speed of the audio front end on one core: `python -m bench.audio [FILE]`.
 
 Times real time of each stage and of the whole chain, median of several runs, by the processor
-time of the one thread that works: other work on the machine is not counted. Without a file it
-makes ten minutes of speech from the repository's sample, as mp3.
+time of what works: other work on the machine is not counted. Without a file it makes ten minutes
+of speech from the repository's sample, as mp3.
+
+The last lines are the chain as the service runs it: decoded by a worker's process, whose time
+counts too, and heard where the worker left the samples. It takes turns with the chain in one
+process, so that both see the same machine. Linux only, which tells the worker's time.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import io
 import statistics
 import time
@@ -23,7 +28,8 @@ from service.audio.decode import decode
 from service.audio.mel import log_mel
 from service.audio.segment import split
 from service.audio.vad import speech_probabilities
-from service.types import SAMPLE_RATE, Samples
+from service.audio.workers import WorkerPool
+from service.types import SAMPLE_RATE, Audio, Samples
 
 SAMPLE = Path(__file__).resolve().parents[1] / "docs" / "samples" / "ljspeech-mix.opus"
 MINUTES, SOURCE_RATE = 10, 44_100
@@ -53,14 +59,21 @@ def main() -> None:
         "vad and windows": (lambda: split(audio), audio.duration_s),
         "windows without vad": (lambda: split(audio, vad=False), audio.duration_s),
         "log-mel, batches of 8": (lambda: mel_of(windows), audio.duration_s),
-        "whole chain": (lambda: chain(data), audio.duration_s),
     }
     print(f"{audio.duration_s:.0f} s of audio, {len(windows)} windows, one core, {args.runs} runs")
     print(f"{'stage':<34}{'median s':>10}{'x real time':>13}{'best':>8}")
     for name, (stage, seconds) in stages.items():
-        times = measure(stage, args.runs)
-        median = statistics.median(times)
-        print(f"{name:<34}{median:>10.3f}{seconds / median:>13.0f}{seconds / min(times):>8.0f}")
+        show(name, measure(stage, args.runs), seconds)
+    alone, pooled = asyncio.run(both_chains(data, args.runs))
+    show("whole chain", alone, audio.duration_s)
+    show("whole chain, decoded by a worker", pooled, audio.duration_s)
+    ratios = [there / here for here, there in zip(alone, pooled, strict=True)]
+    print(f"a worker costs {100 * (statistics.median(ratios) - 1):+.1f}% of the chain")
+
+
+def show(name: str, times: list[float], seconds: float) -> None:
+    median = statistics.median(times)
+    print(f"{name:<34}{median:>10.3f}{seconds / median:>13.0f}{seconds / min(times):>8.0f}")
 
 
 def spoken_mp3() -> bytes:
@@ -88,8 +101,36 @@ def mel_of(windows: list[Samples]) -> None:
 
 def chain(data: bytes) -> None:
     """From the bytes of a file to the model's features."""
-    audio = decode(io.BytesIO(data), 24 * 3600)
+    features_of(decode(io.BytesIO(data), 24 * 3600))
+
+
+def features_of(audio: Audio) -> None:
     mel_of([window.samples for window in split(audio)])
+
+
+async def both_chains(data: bytes, runs: int) -> tuple[list[float], list[float]]:
+    """Processor seconds of each run: decoded here, and decoded by a worker."""
+    pool = WorkerPool(1, 24 * 3600, print)
+    pool.start()
+    alone, pooled = [], []
+    try:
+        for _ in range(runs + 1):
+            start = time.process_time()
+            chain(data)
+            alone.append(time.process_time() - start)
+            start = worked(pool)
+            (audio,) = await pool.decode(io.BytesIO(data), False, lambda: None)
+            features_of(audio)
+            pooled.append(worked(pool) - start)
+    finally:
+        pool.close()
+    return alone[1:], pooled[1:]  # without the run that warms up
+
+
+def worked(pool: WorkerPool) -> float:
+    """Processor seconds of this process and of its workers, whose clocks Linux names by pid."""
+    workers = sum(time.clock_gettime((~pid << 3) | 2) for pid in pool.pids)
+    return time.process_time() + workers
 
 
 def measure(stage: Callable[[], object], runs: int) -> list[float]:

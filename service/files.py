@@ -77,6 +77,7 @@ def transcribe_files(
     metrics = Metrics()
     engine = Engine(load, config, metrics)
     pipeline = Pipeline(engine, config, metrics, load_profiles(config.profiles_file, config.model))
+    pipeline.start()
     engine.start()
     try:
         engine.wait_ready(LOAD_TIMEOUT_S)

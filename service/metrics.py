@@ -88,6 +88,12 @@ class Metrics:
         self.cancelled = Counter(
             "winnow_cancelled_total", "Requests cancelled, by reason.", ["reason"], registry=on
         )
+        self.lost_audio_workers = Counter(
+            "winnow_audio_workers_lost_total",
+            "Decoding processes that a recording cost: crashed, stuck, or memory.",
+            ["reason"],
+            registry=on,
+        )
         self.live_sessions = Gauge(
             "winnow_live_sessions", "Live sessions that are connected.", registry=on
         )

@@ -56,7 +56,7 @@ class Pipeline:
         self._engine = engine
         self._config = config
         self._metrics = metrics
-        self._reader = AudioReader(config.audio_threads, config.max_audio_seconds)
+        self._reader = AudioReader(config.audio_threads, config.max_audio_seconds, metrics)
         self._admission = Admission(config.max_wait_seconds)
         # Held from reading until the windows are in the queue: what is decoded and waits there
         # costs the memory of so many recordings, not of every one that would like to.
@@ -188,8 +188,17 @@ class Pipeline:
         finally:
             work.withdraw()
 
+    def start(self) -> None:
+        """Gets ready for audio, which the first request would have to wait for."""
+        self._reader.start()
+
+    @property
+    def worker_pids(self) -> set[int]:
+        """Of the processes that decode."""
+        return self._reader.worker_pids
+
     def close(self) -> None:
-        """Takes no more audio; what is being decoded ends on its own."""
+        """Takes no more audio; what is being decoded is given up."""
         self._reader.close()
 
     def _observe(self, t: Transcript, num_windows: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -102,6 +104,20 @@ class HeldDevice:
         self.reached.set()
         self.release.wait(READY_S)
         return False
+
+
+@contextmanager
+def held_workers(service: Service) -> Iterator[None]:
+    """Whatever is being decoded, or will be, waits meanwhile."""
+    service.pipeline.start()
+    pids = service.pipeline.worker_pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids & service.pipeline.worker_pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import time
 
 import pytest
 
 from service.errors import DeadlineExceeded, NotReady
 from service.model.fake import FakeModel
-from tests.harness import LOW_HZ, HeldDevice, Service, request, running, transcribe, until, wav
+from tests.harness import (
+    LOW_HZ,
+    HeldDevice,
+    Service,
+    held_workers,
+    request,
+    running,
+    transcribe,
+    until,
+    wav,
+)
 
 
 def test_a_passed_deadline_withdraws_the_work() -> None:
@@ -25,29 +33,17 @@ def test_a_passed_deadline_withdraws_the_work() -> None:
         assert transcribe(service, wav((LOW_HZ, 1)), request()).text
 
 
-class SlowFile(io.BytesIO):
-    """Takes its time to read, and counts."""
-
-    num_reads = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.num_reads += 1
-        time.sleep(0.02)
-        return super().read(size)
-
-
 def test_a_deadline_passes_while_audio_is_decoded_and_the_file_is_left_alone() -> None:
     with running(audio_threads=1) as service:
-        whole = wav((LOW_HZ, 600))
-        source = SlowFile(whole.getvalue())
-        with pytest.raises(DeadlineExceeded):
-            transcribe(service, source, request(timeout_s=0.1))
-        num_reads = source.num_reads
-        assert num_reads > 0
-        source.close()
-        # The only audio thread takes this one after it has given the other up.
-        assert transcribe(service, wav((LOW_HZ, 1)), request()).text
-        assert source.num_reads == num_reads
+        source = wav((LOW_HZ, 600))
+        with held_workers(service):
+            stopped = service.pipeline.worker_pids
+            with pytest.raises(DeadlineExceeded):
+                transcribe(service, source, request(timeout_s=0.1))
+            source.close()
+            # The only worker was given up with its recording: there is another for this one.
+            assert transcribe(service, wav((LOW_HZ, 1)), request()).text
+            assert not stopped & service.pipeline.worker_pids
 
 
 def test_a_cancelled_request_withdraws_its_work() -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 import soundfile
 import torch
 
-from service.audio.decode import decode
+from service.audio.workers import WorkerPool
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.errors import EngineError, InvalidAudio, NotReady, QueueFull, TooLarge
@@ -29,6 +28,7 @@ from tests.harness import (
     READY_S,
     HeldDevice,
     Service,
+    held_workers,
     request,
     running,
     transcribe,
@@ -85,24 +85,15 @@ def test_a_full_queue_refuses_the_newcomer_only() -> None:
 
 
 def test_more_recordings_than_may_wait_to_be_read_are_refused() -> None:
-    reading = threading.Event()
-
-    class HeldFile(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            reading.wait(READY_S)
-            return super().read(size)
-
     async def scenario(service: Service) -> list[Transcript]:
         most = 8 * 2 + 24
-        held = HeldFile(wav((LOW_HZ, 1)).getvalue())
-        sources = [held, HeldFile(held.getvalue()), *(wav((LOW_HZ, 1)) for _ in range(most - 2))]
-        tasks = [
-            asyncio.create_task(service.pipeline.transcribe(source, request()))
-            for source in sources
-        ]
-        await asyncio.sleep(0)
-        refused = wav((LOW_HZ, 1))
-        try:
+        with held_workers(service):
+            tasks = [
+                asyncio.create_task(service.pipeline.transcribe(wav((LOW_HZ, 1)), request()))
+                for _ in range(most)
+            ]
+            await asyncio.sleep(0)
+            refused = wav((LOW_HZ, 1))
             with pytest.raises(QueueFull, match="40 recordings wait") as full:
                 await service.pipeline.transcribe(refused, request(timeout_s=1))
             assert 1 <= full.value.retry_after_s <= 5
@@ -111,8 +102,6 @@ def test_more_recordings_than_may_wait_to_be_read_are_refused() -> None:
             await asyncio.sleep(0)
             tasks.append(asyncio.create_task(service.pipeline.transcribe(refused, request())))
             await asyncio.sleep(0)
-        finally:
-            reading.set()
         return await asyncio.gather(*tasks)
 
     with running(audio_threads=2) as service:
@@ -157,11 +146,14 @@ def test_every_request_takes_turns_of_its_own() -> None:
 def test_a_recording_is_let_go_once_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     held = HeldDevice()
     recordings: list[weakref.ref[Samples]] = []
+    decode = WorkerPool.decode
 
-    def remembered(source: BinaryIO, max_seconds: float) -> Audio:
-        audio = decode(source, max_seconds)
-        recordings.append(weakref.ref(audio.samples))
-        return audio
+    async def remembered(
+        self: WorkerPool, source: BinaryIO, split_channels: bool, on_slow: Callable[[], object]
+    ) -> list[Audio]:
+        channels = await decode(self, source, split_channels, on_slow)
+        recordings.append(weakref.ref(channels[0].samples))
+        return channels
 
     async def scenario(service: Service) -> None:
         work = asyncio.create_task(service.pipeline.transcribe(wav((LOW_HZ, 40)), request()))
@@ -170,7 +162,7 @@ def test_a_recording_is_let_go_once_it_is_cut(monkeypatch: pytest.MonkeyPatch) -
         held.release.set()
         assert (await work).duration == 40
 
-    monkeypatch.setattr("service.audio.reader.decode", remembered)
+    monkeypatch.setattr(WorkerPool, "decode", remembered)
     with running(FakeModel(fail_encode_when=held)) as service:
         asyncio.run(scenario(service))
 

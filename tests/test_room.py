@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 import pytest
 
-from service.audio.decode import decode
+from service.audio.workers import WorkerPool
 from service.engine.engine import Engine
 from service.errors import QueueFull
 from service.model.fake import FakeModel
@@ -35,10 +35,13 @@ def test_what_waits_for_room_is_decoded_once_and_few_wait_decoded(
 ) -> None:
     held = HeldDevice()
     decoded: list[BinaryIO] = []
+    decode = WorkerPool.decode
 
-    def counted(source: BinaryIO, max_seconds: float) -> Audio:
+    async def counted(
+        self: WorkerPool, source: BinaryIO, split_channels: bool, on_slow: Callable[[], object]
+    ) -> list[Audio]:
         decoded.append(source)
-        return decode(source, max_seconds)
+        return await decode(self, source, split_channels, on_slow)
 
     async def scenario(service: Service) -> list[Transcript]:
         engine = service.engine
@@ -58,7 +61,7 @@ def test_what_waits_for_room_is_decoded_once_and_few_wait_decoded(
         held.release.set()
         return await asyncio.gather(*work)
 
-    monkeypatch.setattr("service.audio.reader.decode", counted)
+    monkeypatch.setattr(WorkerPool, "decode", counted)
     with running(
         FakeModel(fail_encode_when=held),
         CountingEngine,

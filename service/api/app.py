@@ -90,6 +90,7 @@ def serve(config: ServerConfig, load: Callable[[], SpeechModel]) -> None:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
+    services.pipeline.start()
     services.engine.start()
     giving_back = asyncio.create_task(give_back_regularly())
     try:

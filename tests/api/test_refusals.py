@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import soundfile
 
@@ -71,12 +72,21 @@ def test_what_is_not_audio_is_refused(shared: Running, body: bytes, way: str) ->
     assert refused(answer, 400, "invalid_audio")
 
 
-def test_samples_that_are_no_numbers_are_refused(shared: Running) -> None:
+def test_samples_that_are_no_numbers_are_named_or_refused(shared: Running) -> None:
+    def recording(samples: npt.NDArray[np.float32]) -> bytes:
+        file = io.BytesIO()
+        soundfile.write(file, samples, 16000, format="WAV", subtype="FLOAT")
+        return file.getvalue()
+
     samples = np.full(16000, 0.1, dtype=np.float32)
     samples[8000] = np.nan
-    file = io.BytesIO()
-    soundfile.write(file, samples, 16000, format="WAV", subtype="FLOAT")
-    assert "NaN" in refused(shared.transcribe(file.getvalue()), 400, "invalid_audio")
+    (warning,) = shared.transcribe(recording(samples)).json()["warnings"]
+    assert (warning["code"], warning["start"]) == ("damaged_audio", 0.5)
+    assert "not numbers" in refused(
+        shared.transcribe(recording(samples), strict="true"), 400, "invalid_audio"
+    )
+    samples[:] = np.nan
+    assert "NaN" in refused(shared.transcribe(recording(samples)), 400, "invalid_audio")
 
 
 def test_a_body_of_another_kind_is_refused(shared: Running) -> None:
