@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         every_s=args.every,
         num_quiet=args.quiet,
         limits=limits,
+        settle_s=args.settle,
         pid=args.pid,
         save=args.save,
     )
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--concurrency", type=whole, default=8, help="trials side by side (8)")
     add("--every", type=seconds, default=0.5, help="between ordinary requests (500ms)")
     add("--quiet", type=whole, default=20, help="ordinary requests before all (20)")
+    add("--settle", type=seconds, default=60.0, help="for what is held at the end (60s)")
     add("--pid", type=int, help="of the service; left out, who listens on the port here")
     add("--save", type=Path, metavar="DIR", help="what was sent by each trial with a fault")
     add("--json", type=Path, metavar="FILE", help="figures, faults and every trial")

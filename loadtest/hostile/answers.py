@@ -9,6 +9,7 @@ from loadtest.hostile.sockets import close_code
 from loadtest.hostile.trials import Due, Trial
 
 SWITCHED = 101
+REFUSED = "refused"
 INTERNAL_CLOSE = 1011  # RFC 6455's 500
 
 
@@ -25,19 +26,20 @@ class Answer:
 class Received:
     """All that came, until the connection `ended`, all was there, or the time was up (`late`).
 
-    `seconds`: from the last byte that was sent.
+    `seconds`: from the last byte that was sent. `refused`: there was no connection.
     """
 
     content: bytes
     ended: bool
     late: bool
     seconds: float
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a trial. `status`: as `200`, `101 1008` with the code of a WebSocket's end, or
-    `-` for none. `began` and `ended` are readings of `time.monotonic()`."""
+    """What became of a trial. `status`: as `200`, `101 1008` with the code of a WebSocket's end,
+    `-` for none, or `refused`. `began` and `ended` are readings of `time.monotonic()`."""
 
     number: int
     kind: str
@@ -77,9 +79,11 @@ def settled(content: bytes, ended: bool) -> bool:
     return ended or (answer is not None and answer.whole)
 
 
-def status_of(content: bytes, ended: bool) -> str:
+def status_of(got: Received) -> str:
     """How an outcome calls what came."""
-    answer = answer_in(content, ended)
+    if got.refused:
+        return REFUSED
+    answer = answer_in(got.content, got.ended)
     if answer is None:
         return "-"
     if answer.status == SWITCHED:
@@ -89,6 +93,8 @@ def status_of(content: bytes, ended: bool) -> str:
 
 def fault_in(trial: Trial, got: Received) -> str | None:
     """What is against the rules in what came, in words."""
+    if got.refused:
+        return "no connection"
     answer = answer_in(got.content, got.ended)
     if answer is not None and answer.status >= 500:
         return f"answered {answer.status}: {_shortened(answer.body)}"

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from loadtest.hostile.answers import Outcome
+from loadtest.hostile.answers import REFUSED, Outcome
 from loadtest.hostile.connections import connection_trial
 from loadtest.hostile.files import file_trial
 from loadtest.hostile.forms import form_trial
@@ -35,14 +35,19 @@ KINDS: Mapping[str, tuple[int, Maker]] = {
     "frame": (18, frame_trial),
     "connection": (12, connection_trial),
 }
+NUM_REFUSED = 20  # connections in a row, and the run ends
 WATCH_S = 0.25
-SETTLE_S = 60.0  # for what the service keeps of a client that is gone
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """What is asked of a run. `kinds`: of `KINDS`, whose trials keep their numbers; `pid` None: the
-    process that listens on the port, if it is on this machine."""
+    """What is asked of a run.
+
+    `every_s`, `num_quiet`: between ordinary requests, and how many of them before all; `settle_s`:
+    how long the service may take at the end to let go what it kept of clients that are gone.
+    `kinds`: of `KINDS`, whose trials keep their numbers; `pid` None: the
+    process that listens on the port, if it is on this machine.
+    """
 
     url: str
     seed: int
@@ -52,6 +57,7 @@ class Asking:
     every_s: float
     num_quiet: int
     limits: Limits
+    settle_s: float
     pid: int | None
     save: Path | None
 
@@ -76,9 +82,19 @@ def drill(asking: Asking) -> Run:
     finally:
         meanwhile = client.stop()
         watch.stop()
-    after = _after(pid, before, asking.limits)
-    gone = before is not None and after is None
-    return Run(asking.seed, outcomes, skipped, quiet, meanwhile, before, after, watch.peak_mb, gone)
+    after = _after(pid, before, asking)
+    return Run(
+        seed=asking.seed,
+        outcomes=outcomes,
+        skipped=skipped,
+        quiet=quiet,
+        meanwhile=meanwhile,
+        before=before,
+        after=after,
+        peak_mb=watch.peak_mb,
+        peak_at=watch.peak_at,
+        gone=before is not None and after is None,
+    )
 
 
 def trial(seed: int, number: int, target: Target) -> Trial:
@@ -94,9 +110,10 @@ def _quiet(client: Ordinary, number: int) -> list[Asked]:
     return quiet
 
 
-def _after(pid: int | None, before: Footprint | None, limits: Limits) -> Footprint | None:
+def _after(pid: int | None, before: Footprint | None, asking: Asking) -> Footprint | None:
     if pid is None or before is None:
         return None
+    limits = asking.limits
 
     def enough(now: Footprint) -> bool:
         return (
@@ -104,7 +121,7 @@ def _after(pid: int | None, before: Footprint | None, limits: Limits) -> Footpri
             and now.memory_mb <= before.memory_mb + limits.memory_mb
         )
 
-    return settled_footprint(pid, enough, SETTLE_S)
+    return settled_footprint(pid, enough, asking.settle_s)
 
 
 async def _warmed_up(host: str, port: int, target: Target, asking: Asking) -> None:
@@ -119,31 +136,34 @@ async def _warmed_up(host: str, port: int, target: Target, asking: Asking) -> No
 
 async def _all(host: str, port: int, target: Target, asking: Asking) -> tuple[list[Outcome], int]:
     """What became of the trials, and how many were skipped."""
+    limit_s = asking.limits.hang_s
     has_realtime = await _answers(host, port, target, REALTIME)
     outcomes: list[Outcome] = []
-    num_skipped = 0
     queue: Iterator[int] = iter(asking.numbers)
     with tqdm(total=len(asking.numbers), unit="trial", disable=None) as bar:
 
         async def worker() -> None:
-            nonlocal num_skipped
             for number in queue:
                 one = trial(asking.seed, number, target)
-                if one.kind not in asking.kinds or (one.path == REALTIME and not has_realtime):
-                    num_skipped += 1
-                else:
-                    outcome = await carry_out(one, host, port, asking.limits.hang_s)
-                    outcomes.append(outcome)
+                if one.kind in asking.kinds and (one.path != REALTIME or has_realtime):
+                    outcomes.append(outcome := await carry_out(one, host, port, limit_s))
                     if asking.save and (outcome.fault or len(asking.numbers) == 1):
                         _save(asking.save, one, outcome)
                 bar.update()
+                if len(outcomes) >= NUM_REFUSED and _is_over(outcomes[-NUM_REFUSED:]):
+                    return
 
         async with asyncio.TaskGroup() as group:
             for _ in range(asking.concurrency):
                 group.create_task(worker())
     if not has_realtime:
         tqdm.write(f"no WebSocket at {REALTIME}: its trials are skipped")
-    return sorted(outcomes, key=lambda one: one.number), num_skipped
+    return sorted(outcomes, key=lambda one: one.number), len(asking.numbers) - len(outcomes)
+
+
+def _is_over(last: Sequence[Outcome]) -> bool:
+    """Whether nobody is there any more."""
+    return all(outcome.status == REFUSED for outcome in last)
 
 
 async def _answers(host: str, port: int, target: Target, path: str) -> bool:
@@ -177,6 +197,7 @@ class _Watch:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.peak_mb = 0.0
+        self.peak_at = 0.0
 
     def start(self) -> None:
         self._thread.start()
@@ -188,7 +209,8 @@ class _Watch:
     def _run(self) -> None:
         while self._pid is not None and not self._over.is_set():
             began = time.monotonic()
-            if now := footprint(self._pid):
-                self.peak_mb = max(self.peak_mb, now.memory_mb)
+            now = footprint(self._pid)
+            if now is not None and now.memory_mb > self.peak_mb:
+                self.peak_mb, self.peak_at = now.memory_mb, began
             # Who maps much takes long to be looked at, and is not to be held up by it.
             self._over.wait(WATCH_S + 10 * (time.monotonic() - began))

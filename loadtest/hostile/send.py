@@ -20,7 +20,7 @@ async def carry_out(trial: Trial, host: str, port: int, limit_s: float) -> Outco
         number=trial.number,
         kind=trial.kind,
         what=trial.what,
-        status=status_of(got.content, got.ended),
+        status=status_of(got),
         seconds=got.seconds,
         fault=fault_in(trial, got),
         began=began,
@@ -36,7 +36,7 @@ async def _exchange(trial: Trial, host: str, port: int, limit_s: float) -> Recei
     except TimeoutError:
         return Received(b"", ended=False, late=True, seconds=limit_s)
     except OSError:
-        return Received(b"", ended=True, late=False, seconds=0.0)
+        return Received(b"", ended=True, late=False, seconds=0.0, refused=True)
     try:
         late = not await _sent(trial, transport, line, limit_s)
         sent = time.monotonic()

@@ -36,7 +36,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What was seen. The footprints are None where the service's processes were not looked at."""
+    """What was seen. The footprints are None where the service's processes were not looked at.
+
+    `skipped`: trials that were left out; `peak_at`: a reading of `time.monotonic()`.
+    """
 
     seed: int
     outcomes: Sequence[Outcome]
@@ -46,6 +49,7 @@ class Run:
     before: Footprint | None
     after: Footprint | None
     peak_mb: float
+    peak_at: float
     gone: bool
 
 
@@ -74,22 +78,21 @@ def _ordinary_faults(run: Run, limits: Limits) -> list[str]:
     text = run.quiet[0].text
     faults = []
     for asked in run.meanwhile:
+        beside = _beside(run, asked.began, asked.began + asked.seconds)
         if asked.text is None:
-            faults.append(f"an ordinary request failed: {asked.problem}{_beside(run, asked)}")
+            faults.append(f"an ordinary request failed: {asked.problem}{beside}")
         elif asked.text != text:
-            faults.append(f"an ordinary request got another text{_beside(run, asked)}")
+            faults.append(f"an ordinary request got another text{beside}")
         elif asked.seconds > usual_s + limits.slower_s:
             faults.append(
-                f"an ordinary request took {asked.seconds:.2f} s, not {usual_s:.2f} s"
-                f"{_beside(run, asked)}"
+                f"an ordinary request took {asked.seconds:.2f} s, not {usual_s:.2f} s{beside}"
             )
     return faults
 
 
-def _beside(run: Run, asked: Asked) -> str:
+def _beside(run: Run, began: float, ended: float) -> str:
     """The trials that went on at the same time."""
-    end = asked.began + asked.seconds
-    beside = [one.number for one in run.outcomes if one.began < end and one.ended > asked.began]
+    beside = [one.number for one in run.outcomes if one.began <= ended and one.ended >= began]
     return f", beside trials {', '.join(map(str, beside[:NUM_SHOWN]))}" if beside else ""
 
 
@@ -105,6 +108,7 @@ def _process_faults(run: Run, limits: Limits) -> list[str]:
     if peak_mb > limits.peak_mb:
         faults.append(
             f"memory was {peak_mb:.0f} MB higher for a time, more than {limits.peak_mb:g}"
+            f"{_beside(run, run.peak_at, run.peak_at)}"
         )
     if more > limits.descriptors:
         faults.append(f"{more} descriptors more than before are open")
