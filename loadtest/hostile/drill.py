@@ -207,10 +207,18 @@ class _Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._pid is not None and not self._over.is_set():
+        if self._pid is None:
+            return
+        over = False
+        while not over:
             began = time.monotonic()
-            now = footprint(self._pid)
-            if now is not None and now.memory_mb > self.peak_mb:
-                self.peak_mb, self.peak_at = now.memory_mb, began
+            self._look(self._pid)
             # Who maps much takes long to be looked at, and is not to be held up by it.
-            self._over.wait(WATCH_S + 10 * (time.monotonic() - began))
+            over = self._over.wait(WATCH_S + 4 * (time.monotonic() - began))
+        self._look(self._pid)
+
+    def _look(self, pid: int) -> None:
+        began = time.monotonic()
+        now = footprint(pid)
+        if now is not None and now.memory_mb > self.peak_mb:
+            self.peak_mb, self.peak_at = now.memory_mb, began

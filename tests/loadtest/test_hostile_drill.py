@@ -18,10 +18,12 @@ from pathlib import Path
 import pytest
 
 from loadtest.hostile.__main__ import FAILED, OK, main
+from loadtest.hostile.answers import Outcome
 from loadtest.hostile.drill import Asking, drill, trial
-from loadtest.hostile.process import footprint, listener, settled_footprint
+from loadtest.hostile.ordinary import Asked
+from loadtest.hostile.process import Footprint, footprint, listener, settled_footprint
 from loadtest.hostile.trials import Target
-from loadtest.hostile.verdict import Limits, Verdict, judge
+from loadtest.hostile.verdict import Limits, Run, Verdict, judge
 from loadtest.own_service import ServiceFailed, own_service
 
 UNHURRIED = ("--hang", "5m", "--slower", "5m")  # a busy machine is no fault
@@ -198,16 +200,28 @@ def test_memory_that_stays_is_a_fault() -> None:
     assert fault.startswith("memory grew by ")
 
 
-def test_memory_that_goes_again_is_a_fault_where_it_was_too_much() -> None:
-    def swell(line: socket.socket) -> None:
-        held = bytes(range(250)) * 1_200_000
-        time.sleep(1.0)
-        refuse(line)
-        del held
+def test_memory_that_is_much_for_a_time_is_a_fault() -> None:
+    kept: list[bytes] = []
 
-    with serving(swell) as url:
-        faults = verdict(url, number=4, peak_mb=100).faults
-    assert any("higher for a time" in fault and "beside trials" in fault for fault in faults)
+    def keep(line: socket.socket) -> None:
+        kept.append(bytes(range(250)) * 40_000)
+        refuse(line)
+
+    with serving(keep) as url:
+        (fault,) = verdict(url, peak_mb=50).faults
+    assert "higher for a time" in fault
+
+
+def test_whoever_was_there_at_the_peak_is_named() -> None:
+    asked = Asked(0.0, 0.1, "hello")
+    trials = [
+        Outcome(number, "file", "x", "400", 0.1, None, began=number, ended=number + 1.5)
+        for number in range(5)
+    ]
+    small = Footprint(100.0, 9, 1)
+    run = Run(0, trials, 0, [asked], [], small, small, peak_mb=900.0, peak_at=2.2, gone=False)
+    (fault,) = judge(run, limits(peak_mb=500)).faults
+    assert fault == "memory was 800 MB higher for a time, more than 500, beside trials 1, 2"
 
 
 def test_descriptors_that_stay_open_are_a_fault() -> None:
