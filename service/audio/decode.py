@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import soxr
 
-from service.audio.container import Nameless, Seekable, check_complete
-from service.audio.libav import libav_blocks
-from service.audio.sndfile import open_sndfile, sndfile_blocks
+from service.audio.container import Seekable
+from service.audio.recording import recording_blocks as _blocks
 from service.errors import InvalidAudio, InvalidRequest, TooLarge
-from service.types import SAMPLE_RATE, Audio, Samples
+from service.types import SAMPLE_RATE, Audio, Notice, Samples
 
 _MIN_RATE, _MAX_RATE = 1_000, 1_000_000  # Hz: outside there is no speech, only a broken header
 MAX_CHANNELS = 8  # that are kept apart; more is a studio's mix, no call
@@ -29,7 +28,9 @@ def decode(source: Seekable, max_seconds: float) -> Audio:
     holds NaN; TooLarge as soon as more than `max_seconds` have been unpacked, so that memory is
     bounded by the limit and not by the file.
     """
-    (mono,) = _decoded(((_mixed(block), rate) for block, rate in _blocks(source)), max_seconds)
+    losses: list[Notice] = []
+    blocks = ((_mixed(block), rate) for block, rate in _blocks(source, losses))
+    (mono,) = _decoded(blocks, max_seconds, losses)
     return mono
 
 
@@ -39,14 +40,8 @@ def decode_channels(source: Seekable, max_seconds: float) -> list[Audio]:
     The seconds of all channels together count against `max_seconds`: the memory is the same.
     Raises InvalidRequest for more than 8 channels, InvalidAudio where their number changes.
     """
-    return _decoded(_same_channels(_blocks(source)), max_seconds)
-
-
-def _blocks(source: Seekable) -> Blocks:
-    file = Nameless(source)
-    check_complete(file)
-    sound = open_sndfile(file)
-    return libav_blocks(file) if sound is None else sndfile_blocks(sound)
+    losses: list[Notice] = []
+    return _decoded(_same_channels(_blocks(source, losses)), max_seconds, losses)
 
 
 def _mixed(block_NC: Samples) -> Samples:
@@ -72,7 +67,7 @@ def _same_channels(blocks: Blocks) -> Blocks:
         yield block, rate
 
 
-def _decoded(blocks: Blocks, max_seconds: float) -> list[Audio]:
+def _decoded(blocks: Blocks, max_seconds: float, losses: list[Notice]) -> list[Audio]:
     samples_CN = _joined(_resampled(blocks), max_seconds)
     if samples_CN.size == 0:
         raise InvalidAudio("The audio file holds no sound: its length is zero.")
@@ -81,7 +76,7 @@ def _decoded(blocks: Blocks, max_seconds: float) -> list[Audio]:
         raise InvalidAudio("The audio holds values that are not numbers (NaN or infinity).")
     if peak > 1:
         samples_CN /= peak
-    return [Audio(samples) for samples in samples_CN]
+    return [Audio(samples, tuple(losses)) for samples in samples_CN]
 
 
 def _resampled(blocks: Blocks) -> Iterator[Samples]:

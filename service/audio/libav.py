@@ -1,4 +1,4 @@
-"""m4a, mp4, webm and whatever else libav can read, safely.
+"""Whatever libav can read, safely, and on past what it cannot.
 
 A media file is a program for its parser: playlists, concatenations and session descriptions tell
 libav to open other files and addresses. Only plain containers and audio codecs are let in, and
@@ -7,43 +7,63 @@ any attempt to open something else is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import av
 import av.logging
 import numpy as np
+from av import AudioFrame, AudioStream, Packet
+from av.container import InputContainer
+from av.stream import Discard
 
+from service.audio.clock import Clock
 from service.audio.container import Seekable
+from service.audio.parts import Part
 from service.errors import InvalidAudio
 from service.types import Samples
 
 _FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,mp3,ogg,flac,wav,w64,aiff,caf,amr,asf,avi,mpegts"
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,avr,caf,dss,dts,dtshd,dv,eac3,flac,flv,gsm,ilbc,"
+    "ircam,loas,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,ogg,"
+    "paf,pvf,qcp,rm,shn,sox,tak,tta,voc,w64,wav,wv"
 )
 _CODECS = (
-    "aac,aac_latm,ac3,adpcm_ima_wav,adpcm_ms,alac,amrnb,amrwb,eac3,flac,gsm_ms,mp1float,mp2float,"
-    "mp3,mp3float,opus,pcm_alaw,pcm_f32be,pcm_f32le,pcm_f64be,pcm_f64le,pcm_mulaw,pcm_s16be,"
-    "pcm_s16le,pcm_s24be,pcm_s24le,pcm_s32be,pcm_s32le,pcm_s8,pcm_u8,speex,vorbis,"
-    "wmapro,wmav1,wmav2"
+    "aac,aac_latm,ac3,adpcm_ct,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,adpcm_sbpro_2,adpcm_sbpro_3,"
+    "adpcm_sbpro_4,adpcm_swf,adpcm_yamaha,alac,amrnb,amrwb,ape,cook,dca,dss_sp,dvaudio,eac3,flac,"
+    "g722,g723_1,g726,g726le,gsm,gsm_ms,ilbc,mace3,mace6,mp1,mp1float,mp2,mp2float,mp3,mp3float,"
+    "mpc7,mpc8,nellymoser,opus,pcm_alaw,pcm_bluray,pcm_dvd,pcm_f32be,pcm_f32le,pcm_f64be,"
+    "pcm_f64le,pcm_mulaw,pcm_s16be,pcm_s16be_planar,pcm_s16le,pcm_s16le_planar,pcm_s24be,"
+    "pcm_s24le,pcm_s32be,pcm_s32le,pcm_s64be,pcm_s64le,pcm_s8,pcm_s8_planar,pcm_u16be,pcm_u16le,"
+    "pcm_u24be,pcm_u24le,pcm_u32be,pcm_u32le,pcm_u8,qcelp,qdm2,real_144,real_288,s302m,shorten,"
+    "sipr,speex,tak,truespeech,tta,vorbis,wavpack,wmalossless,wmapro,wmav1,wmav2,wmavoice"
 )
 _BLOCK_SECONDS = 1
+_SILENCE_SECONDS = 4
+_MAX_FAILURES = 20  # of reading on, one after the other
 _ERRORS = (av.FFmpegError, OSError, ValueError)
+# Containers whose times may begin anew on the way, as ffmpeg knows them: a longer gap is none.
+_DISCONTINUOUS = ("mpeg", "mpegts")
+_LONGEST_GAP_S = 10.0
+_SEAMLESS = ("flac",)
+_CHECKED = {"flac": {"err_detect": "crccheck+explode"}}  # else damage is decoded, as noise
 
 av.logging.set_level(None)  # nothing of a user's file goes to stderr
 
 
-def libav_blocks(file: Seekable) -> Iterator[tuple[Samples, int]]:
-    """Blocks (n, channels) of about 1 s, each with its sample rate, of the first audio stream.
+def open_libav(file: Seekable) -> InputContainer:
+    """`file` as libav sees it.
 
-    Raises InvalidAudio if libav cannot read the file, it has no audio, or it is corrupt.
+    Raises InvalidAudio if libav does not know what it is.
     """
     file.seek(0)
+    options = {"format_whitelist": _FORMATS, "codec_whitelist": _CODECS}
     try:
-        container = av.open(
+        container: InputContainer = av.open(
             file,
             mode="r",
             metadata_errors="replace",
-            container_options={"format_whitelist": _FORMATS, "codec_whitelist": _CODECS},
+            container_options=options,
             io_open=_refuse,
         )
     except _ERRORS as error:
@@ -51,35 +71,138 @@ def libav_blocks(file: Seekable) -> Iterator[tuple[Samples, int]]:
             "This is not an audio file that can be read. Use wav, flac, ogg, opus, mp3, m4a, mp4 "
             "or webm."
         ) from error
-    with container:
-        if not container.streams.audio:
-            raise InvalidAudio("The file has no audio track.")
-        try:
-            yield from _joined(container.decode(container.streams.audio[0]))
-        except _ERRORS as error:
-            raise InvalidAudio(
-                "The audio file is corrupt or truncated: it cannot be decoded to its end."
-            ) from error
+    return container
 
 
-def _joined(frames: Iterator[av.AudioFrame]) -> Iterator[tuple[Samples, int]]:
-    """Frames of some 20 ms joined to blocks: one resampling call a second, not fifty."""
-    parts: list[Samples] = []
-    num_samples = rate = 0
-    for frame in frames:
-        samples_NC = samples_of(frame)
-        changed = parts and (frame.sample_rate, samples_NC.shape[1]) != (rate, parts[0].shape[1])
-        if parts and (changed or num_samples >= _BLOCK_SECONDS * rate):
-            yield np.concatenate(parts), rate
-            parts, num_samples = [], 0
-        rate = frame.sample_rate
-        parts.append(samples_NC)
-        num_samples += frame.samples
-    if parts:
-        yield np.concatenate(parts), rate
+def libav_blocks(
+    container: InputContainer, part: Part, clock: Clock
+) -> Iterator[tuple[Samples, int]]:
+    """Blocks (n, channels) of about 1 s, each with its sample rate, of one audio stream.
+
+    It is the one that a player takes. Silence stands for what `clock` finds missing. Raises
+    InvalidAudio if there is no audio, or none of a kind that is read.
+    """
+    stream = container.streams.best("audio")
+    if stream is None:
+        raise InvalidAudio("The file has no audio track.")
+    name = stream.codec_context.name
+    if name not in _CODECS.split(","):
+        raise InvalidAudio(f"The sound is encoded as {name}, which is not read here.")
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    stream.codec_context.options = _CHECKED.get(name, {})
+    if not part.goes_on:
+        _begin(container, stream, part, clock)
+    reading = _Reading(container, stream, clock)
+    yield from _joined(reading.frames(), clock)
+    clock.end(part.promised, part.cut or reading.is_cut)
 
 
-def samples_of(frame: av.AudioFrame) -> Samples:
+def _begin(container: InputContainer, stream: AudioStream, part: Part, clock: Clock) -> None:
+    name = container.format.name
+    origin_s = (container.start_time or 0) / av.time_base
+    longest_s = _LONGEST_GAP_S if name in _DISCONTINUOUS else None
+    promised_s = _promised_s(container, stream, origin_s) if part.counted else None
+    if promised_s is not None and longest_s is None:
+        longest_s = max(promised_s, (container.duration or 0) / av.time_base)
+    clock.begin(origin_s, longest_s, promised_s, seamless=name in _SEAMLESS)
+
+
+def _promised_s(container: InputContainer, stream: AudioStream, origin_s: float) -> float | None:
+    """When the stream ends by its header, from the start; None if that does not say."""
+    if stream.duration is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin_s
+    if told := re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = told.groups()  # matroska's, of one stream
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds) - origin_s
+    if container.duration is not None and len(container.streams) == 1:
+        return float(container.duration / av.time_base)
+    return None
+
+
+class _Reading:
+    """One stream's frames, read on past everything that cannot be."""
+
+    def __init__(self, container: InputContainer, stream: AudioStream, clock: Clock) -> None:
+        self._container = container
+        self._stream = stream
+        self._clock = clock
+        self.is_cut = False  # whether the last packet was not all there
+
+    def frames(self) -> Iterator[tuple[AudioFrame, float | None]]:
+        """Every frame that can be decoded, with its time in seconds where it is known."""
+        context = self._stream.codec_context
+        for packet in self._packets():
+            try:
+                frames = context.decode(packet)
+            except _ERRORS:
+                lasts = 0 if packet is None else packet.duration or 0
+                self._clock.damaged(float(lasts * (self._stream.time_base or 0)))
+                continue
+            for frame in frames:
+                timed = frame.pts is not None and frame.time_base is not None
+                yield frame, float(frame.pts * frame.time_base) if timed else None
+
+    def _packets(self) -> Iterator[Packet | None]:
+        """Every packet that can be found, and None at the end, for what the decoder holds."""
+        failures = 0
+        checked = self._container.format.name in _DISCONTINUOUS
+        while failures < _MAX_FAILURES:
+            try:
+                for packet in self._container.demux(self._stream):
+                    if not packet.size:  # would end the decoder
+                        continue
+                    failures = 0
+                    self.is_cut = packet.is_corrupt
+                    if checked and packet.is_corrupt:
+                        self._clock.damaged()
+                    yield packet
+                break
+            except _ERRORS:
+                failures += 1
+                self._clock.damaged()
+        yield None
+
+
+def _joined(
+    frames: Iterator[tuple[AudioFrame, float | None]], clock: Clock
+) -> Iterator[tuple[Samples, int]]:
+    """Frames of some 20 ms joined to blocks, with silence in the gaps.
+
+    Libav joins them: in numpy it takes as long as decoding them.
+    """
+    fifo, kind = av.AudioFifo(), None
+    for frame, time_s in frames:
+        silence_s = clock.silence_before(time_s)
+        clock.played(silence_s + frame.samples / frame.sample_rate)
+        new_kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind != new_kind or silence_s or fifo.samples >= _BLOCK_SECONDS * frame.sample_rate:
+            yield from _taken(fifo)
+            fifo = fifo if kind == new_kind else av.AudioFifo()
+            kind = new_kind
+            yield from silence(silence_s, frame.layout.nb_channels, frame.sample_rate)
+        frame.pts = None
+        fifo.write(frame)
+    yield from _taken(fifo)
+
+
+def _taken(fifo: av.AudioFifo) -> Iterator[tuple[Samples, int]]:
+    frame = fifo.read()
+    if frame is not None:
+        yield samples_of(frame), frame.sample_rate
+
+
+def silence(seconds: float, num_channels: int, rate: int) -> Iterator[tuple[Samples, int]]:
+    """Blocks of zeros, none of them long."""
+    num_samples = round(seconds * rate)
+    while num_samples > 0:
+        length = min(num_samples, _SILENCE_SECONDS * rate)
+        yield np.zeros((length, num_channels), np.float32), rate
+        num_samples -= length
+
+
+def samples_of(frame: AudioFrame) -> Samples:
     """A frame's samples (n, channels), float32. Integer samples are scaled to [-1, 1]."""
     values = frame.to_ndarray()  # (channels, n), or (1, n * channels) where they are interleaved
     if not frame.format.is_planar:

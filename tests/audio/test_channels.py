@@ -13,7 +13,7 @@ import soundfile
 from service.audio.container import Seekable
 from service.audio.decode import decode_channels
 from service.errors import InvalidAudio
-from service.types import Samples
+from service.types import Notice, Samples
 
 from .files import by_soundfile, of, tone
 
@@ -57,11 +57,10 @@ def test_channels_of_a_mono_file_are_one() -> None:
 
 
 def test_channels_that_come_and_go_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def blocks(file: Seekable) -> Iterator[tuple[Samples, int]]:
+    def blocks(file: Seekable, losses: list[Notice]) -> Iterator[tuple[Samples, int]]:
         for channels in (2, 1):
             yield np.repeat(tone(1)[:, None], channels, axis=1), 16_000
 
-    monkeypatch.setattr("service.audio.decode.open_sndfile", lambda file: None)
-    monkeypatch.setattr("service.audio.decode.libav_blocks", blocks)
+    monkeypatch.setattr("service.audio.decode._blocks", blocks)
     with pytest.raises(InvalidAudio, match="2 channels and later 1"):
         decode_channels(io.BytesIO(b"anything"), 60)

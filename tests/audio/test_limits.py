@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from service.audio.decode import decode_channels
-from service.audio.libav import libav_blocks
-from service.audio.sndfile import sndfile_blocks
+from service.audio.recording import recording_blocks
 from service.errors import InvalidRequest, TooLarge
 from service.types import Samples
 
@@ -27,19 +26,18 @@ class Counted:
         self._blocks = blocks
         self.seconds = 0.0
 
-    def __call__(self, source: object) -> Blocks:
-        for block, rate in self._blocks(source):
+    def __call__(self, *source: object) -> Blocks:
+        for block, rate in self._blocks(*source):
             self.seconds += len(block) / rate
             yield block, rate
 
 
 @pytest.fixture
 def unpacked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
-    """Seconds that either library has unpacked."""
-    counted = [Counted(sndfile_blocks), Counted(libav_blocks)]
-    monkeypatch.setattr("service.audio.decode.sndfile_blocks", counted[0])
-    monkeypatch.setattr("service.audio.decode.libav_blocks", counted[1])
-    return lambda: sum(c.seconds for c in counted)
+    """Seconds that were unpacked."""
+    counted = Counted(recording_blocks)
+    monkeypatch.setattr("service.audio.decode._blocks", counted)
+    return lambda: counted.seconds
 
 
 def test_the_seconds_of_all_channels_count(unpacked: Callable[[], float]) -> None:
