@@ -6,6 +6,7 @@ Exit status: 0, 1 (failed), 2 (usage), 130 (interrupted), 141 (nobody reads the 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -45,11 +46,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("winnow: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read has enough, as `head` does. What is still buffered has to go somewhere, or
-        # the interpreter complains at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read has enough, as `head` does.
+        _let_stdout_go()
         return PIPE_CLOSED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _let_stdout_go()
+        print(f"winnow: cannot write: {error.strerror}", file=sys.stderr)
+        return FAILED
     return status
+
+
+def _let_stdout_go() -> None:
+    """What is still buffered has to go somewhere, or the interpreter complains at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,15 +96,20 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
         help="transcribe files and folders",
         description="Transcribes files, and whatever audio folders hold. The text goes to standard "
         "output, or with --out to one file per recording; a recording whose file is there already "
-        "is skipped, so an interrupted run can be started again.",
+        "is skipped, so an interrupted run can be started again. What cannot be read is named on "
+        "standard error, and the rest goes on.",
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="FILE", help="a file or a folder")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="a file, a folder, or - for a recording that is piped in",
+    )
     _add_model_options(parser)
     parser.add_argument("--profile", metavar="NAME", help="speed profile (dense)")
     parser.add_argument("--language", help="a code or an English name; left out, it is detected")
     parser.add_argument("--task", choices=("transcribe", "translate"), default="transcribe")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="(text)")
-    _add_subtitle_options(parser)
     parser.add_argument(
         "--channels",
         choices=("mix", "split"),
@@ -101,20 +117,43 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
         help="split transcribes each channel on its own, as call recordings need (mix)",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write DIR/<file>.txt, .json, .srt and so on"
-    )
-    parser.add_argument(
         "--no-vad", action="store_true", help="do not cut at silence, nor leave it out"
     )
     parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="a recording of which a part cannot be read fails; left out, the rest of it is "
+        "transcribed, and what is lost is named",
+    )
+    _add_output_options(parser.add_argument_group("output"))
+    _add_decoding_options(parser.add_argument_group("decoding, as /transcribe has it"))
+    parser.set_defaults(run=_transcribe)
+
+
+def _add_output_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--format", choices=FORMATS, default="text", help="(text)")
+    group.add_argument(
+        "--words",
+        "--word-timestamps",
+        dest="word_times",
+        action="store_true",
+        help="the time of each word, in json and verbose_json; lines of srt and vtt keep to them",
+    )
+    _add_subtitle_options(group)
+    group.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write DIR/<file>.txt, .json, .srt and so on; what is piped in is DIR/stdin.txt",
+    )
+    group.add_argument(
         "--overwrite",
         action="store_true",
         help="write again what is in --out already; left out, that is skipped",
     )
-    parser.set_defaults(run=_transcribe)
 
 
-def _add_subtitle_options(parser: argparse.ArgumentParser) -> None:
+def _add_subtitle_options(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--max-line-width",
         type=int,
@@ -127,6 +166,35 @@ def _add_subtitle_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-words-per-line", type=int, metavar="N", help="words of a subtitle, without a width"
     )
+
+
+# The parameters of `params.decoding`, which reads them as they are typed: what they mean, and what
+# stands for their value in the help.
+DECODING_OPTIONS = {
+    "prompt": ("TEXT", "taken to have been said before, for spelling and style"),
+    "hotwords": ("WORDS", "words to listen for"),
+    "temperature": (
+        "T[,T...]",
+        "0 to 1; several are tried in turn where a text is not worth keeping (0,0.2,0.4,0.6,0.8,1)",
+    ),
+    "beam_size": ("N", "texts that are followed side by side at temperature 0, 1 to 8 (1)"),
+    "patience": ("X", "of a beam: above 1 it looks longer for a better text, up to 10 (1)"),
+    "length_penalty": ("X", "of a beam, 0 to 1; left out, a text's score is divided by its length"),
+    "seed": ("N", "of sampling, which is what a temperature above 0 does (0)"),
+    "prefix": ("TEXT", "that every window of 30 s begins with"),
+    "suppress_tokens": (
+        "IDS",
+        "never said, by commas; -1 for the model's own: write --suppress-tokens=-1,13",
+    ),
+    "compression_ratio_threshold": ("X", "above it a text only repeats itself (2.4)"),
+    "logprob_threshold": ("X", "average log-probability below which a text is in doubt (-1)"),
+    "no_speech_threshold": ("X", "0 to 1: above it a doubtful window is silent (0.6)"),
+}
+
+
+def _add_decoding_options(group: argparse._ArgumentGroup) -> None:
+    for name, (value, meaning) in DECODING_OPTIONS.items():
+        group.add_argument(f"--{name.replace('_', '-')}", metavar=value, help=meaning)
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -187,6 +255,9 @@ def _transcribe(args: argparse.Namespace) -> int:
         profile=args.profile,
         language=args.language,
         task=args.task,
+        decoding=_decoding(args),
+        word_times=args.word_times,
+        strict=args.strict,
         form=args.format,
         layout=Layout(args.max_line_width, args.max_line_count, args.max_words_per_line),
         split_channels=args.channels == "split",
@@ -196,3 +267,9 @@ def _transcribe(args: argparse.Namespace) -> int:
     )
     num_failed = transcribe_files(config, _loader(config), asked)
     return FAILED if num_failed else OK
+
+
+def _decoding(args: argparse.Namespace) -> dict[str, str]:
+    """What was typed of the decoding options; blank is not given, as in a form."""
+    typed = {name: (getattr(args, name) or "").strip() for name in DECODING_OPTIONS}
+    return {name: value for name, value in typed.items() if value}

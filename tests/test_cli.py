@@ -7,7 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,8 @@ import pytest
 import soundfile
 
 from service import __version__
-from service.cli import FAILED, INTERRUPTED, OK, PIPE_CLOSED, USAGE, main
+from service.cli import DECODING_OPTIONS, FAILED, INTERRUPTED, OK, PIPE_CLOSED, USAGE, main
+from service.params.decoding import PROPERTIES
 from service.types import SAMPLE_RATE
 
 ROOT = Path(__file__).parents[1]
@@ -232,6 +236,134 @@ def test_two_recordings_for_one_output_are_bad_usage(
     assert not (tmp_path / "out").exists()
 
 
+# Piped in
+
+
+@contextmanager
+def piped(source: Path | int) -> Iterator[None]:
+    """Standard input is that file."""
+    with open(source) as stream, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", stream)
+        yield
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_standard_input_is_a_recording_of_any_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    file = record(tmp_path / f"a.{suffix}")
+    assert transcribe(file) == OK
+    text = capsys.readouterr().out
+    with piped(file):
+        assert transcribe("-") == OK
+    assert capsys.readouterr().out == text
+
+
+def test_standard_input_beside_a_file_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = record(tmp_path / "a.wav")
+    with piped(file):
+        assert transcribe("--format", "json", "-", file, "-") == OK
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["file"] for answer in answers] == ["<stdin>", str(file)]
+    assert answers[0]["text"] == answers[1]["text"]
+
+
+def test_standard_input_is_written_to_a_file_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = record(tmp_path / "a.wav"), tmp_path / "out"
+    for options, status in (((), OK), ((), USAGE), (("--overwrite",), OK)):
+        with piped(file):
+            assert transcribe("-", "--out", out, *options) == status
+    assert [path.name for path in files_in(out)] == ["stdin.txt"]
+    assert "maybe of another recording" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"", "empty"), (b"no sound at all" * 50, "not an audio file")]
+)
+def test_what_is_wrong_with_standard_input_is_said_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, said: str
+) -> None:
+    (tmp_path / "given").write_bytes(content)
+    with piped(tmp_path / "given"):
+        assert transcribe("-") == FAILED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("winnow: <stdin>: ")
+    assert said in line
+
+
+def test_a_terminal_is_not_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    ours, theirs = os.openpty()
+    with piped(theirs):
+        assert transcribe("-") == USAGE
+    os.close(ours)
+    assert "standard input is a terminal" in capsys.readouterr().err
+
+
+def test_no_standard_input_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert transcribe("-") == USAGE
+    assert "standard input is closed" in capsys.readouterr().err
+
+
+def test_a_pipe_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # As a shell's <(command) is one.
+    file, pipe = record(tmp_path / "a.wav"), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(file.read_bytes()))
+    writer.start()
+    assert transcribe(pipe) == OK
+    writer.join()
+    assert len(capsys.readouterr().out.split()) == 2
+
+
+# How to decode
+
+
+def test_the_options_of_decoding_are_the_parameters_of_the_api() -> None:
+    # Lists are OpenAI's way to say what has a name of its own here.
+    assert set(DECODING_OPTIONS) == {name for name in PROPERTIES if not name.endswith("[]")}
+
+
+def test_words_have_their_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = record(tmp_path / "a.wav", seconds=3)
+    for option in ("--words", "--word-timestamps"):
+        assert transcribe("--format", "json", option, file) == OK
+        (segment,) = json.loads(capsys.readouterr().out)["segments"]
+        assert len(segment["words"]) == 3
+    assert transcribe("--format", "json", file) == OK
+    assert "words" not in json.loads(capsys.readouterr().out)["segments"][0]
+
+
+def test_a_temperature_reaches_the_decoder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = record(tmp_path / "a.wav")
+    assert transcribe("--format", "json", "--temperature", "0.4", "--prompt", "", file) == OK
+    assert json.loads(capsys.readouterr().out)["segments"][0]["temperature"] == 0.4
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--beam-size", "9", "1 to 8"),
+        ("--temperature", "warm", "from 0 to 1"),
+        ("--logprob-threshold", "0.5", "-100 to 0"),
+        ("--suppress-tokens", "many", "suppress_tokens"),
+    ],
+)
+def test_an_option_of_decoding_that_cannot_be_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, said: str
+) -> None:
+    assert transcribe(record(tmp_path / "a.wav"), option, value) == USAGE
+    assert said in capsys.readouterr().err
+
+
 # What goes wrong
 
 
@@ -290,6 +422,61 @@ def test_a_queue_smaller_than_the_work_only_takes_longer(
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 
+def cut_off(path: Path) -> Path:
+    """A recording whose end is missing."""
+    whole = record(path, seconds=4).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return path
+
+
+def test_what_is_lost_of_a_recording_is_named_and_the_rest_transcribed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = cut_off(tmp_path / "a.wav")
+    assert transcribe(file, record(tmp_path / "b.wav")) == OK
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    (line,) = err.splitlines()
+    assert line.startswith(f"winnow: {file}: ")
+
+
+def test_with_strict_a_recording_of_which_a_part_is_lost_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = cut_off(tmp_path / "a.wav"), tmp_path / "out"
+    assert transcribe("--strict", file, record(tmp_path / "b.wav"), "--out", out) == FAILED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"winnow: {file}: ")
+    assert [path.name for path in files_in(out)] == ["b.wav.txt"]
+
+
+def test_files_that_are_not_audio_are_mentioned_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "deep/b"):
+        record(tmp_path / f"{name}.wav")
+        (tmp_path / f"{name}.pdf").write_text("not audio")
+    assert transcribe(tmp_path) == OK
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("winnow: passed over 2 files that are not audio by name (.pdf)")
+
+
+def test_a_full_disk_ends_the_run_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for number in range(40):
+        record(tmp_path / f"in/{number:02}.wav", seconds=1)
+        # What is written first, under this name, goes to a device that is always full.
+        (out / f".{number:02}.wav.txt.{os.getpid()}.part").symlink_to("/dev/full")
+    assert transcribe(tmp_path / "in", "--out", out) == FAILED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in line
+    assert str(out) in line
+    assert [path for path in files_in(out) if path.suffix == ".txt"] == []
+
+
 # As a process
 
 
@@ -331,6 +518,21 @@ def test_a_reader_who_has_enough_is_no_failure(
     assert process.returncode == PIPE_CLOSED
     assert "Traceback" not in err
     assert "Broken" not in err
+
+
+def test_a_full_disk_behind_standard_output_is_one_sentence(tmp_path: Path) -> None:
+    file = record(tmp_path / "a.wav")
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "service", "transcribe", "--model", "fake", "--no-vad", file],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PROCESS_S,
+        )
+    assert process.returncode == FAILED
+    assert process.stderr == "winnow: cannot write: No space left on device\n"
 
 
 def test_an_interrupted_run_keeps_what_is_done(tmp_path: Path) -> None:

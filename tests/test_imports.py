@@ -15,7 +15,7 @@ RANKS = (
     ("evidence",),
     ("audio", "model", "text"),
     ("engine",),
-    ("gather", "admission"),
+    ("gather", "admission", "params", "find_files"),
     ("pipeline", "live"),
     ("api", "files", "lab"),
     ("cli",),

@@ -9,8 +9,8 @@ from typing import Any
 
 from fastapi.responses import JSONResponse, Response
 
-from service.api.params import choice, flag, one, whole
 from service.errors import InvalidRequest
+from service.params.values import choice, flag, one, whole
 from service.text.formats import SUBTITLES, warnings_json
 from service.text.subtitles import LIMITS, Layout
 from service.types import Notice

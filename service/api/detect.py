@@ -6,9 +6,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from service.api.params import collect, number, one
 from service.api.services import services_of, while_connected
 from service.api.uploads import read_upload, recording_openapi
+from service.params.values import collect, number, one
 from service.text.formats import language_answer
 from service.types import DecodeOptions, TranscribeRequest
 

@@ -10,14 +10,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from service.api.answers import PROPERTIES, STREAM, respond, wanted
-from service.api.decoding import OPENAI_PROPERTIES as DECODING
-from service.api.decoding import decoding
 from service.api.errors import ModelNotFound
-from service.api.params import GRANULARITIES, collect, granularities, one
 from service.api.services import Services, services_of, while_connected
 from service.api.streams import open_stream
 from service.api.uploads import read_upload
 from service.errors import InvalidRequest
+from service.params.decoding import OPENAI_PROPERTIES as DECODING
+from service.params.decoding import decoding
+from service.params.values import GRANULARITIES, collect, granularities, one
 from service.profiles import Profile
 from service.text.formats import to_format, to_openai_json, to_openai_verbose
 from service.text.subtitles import LIMITS

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from service.api.answers import PROPERTIES, STREAM, respond, wanted
-from service.api.decoding import PROPERTIES as DECODING
-from service.api.decoding import decoding
-from service.api.params import GRANULARITIES, choice, collect, flag, granularities, number, one
 from service.api.services import Services, services_of, while_connected
 from service.api.streams import open_stream
 from service.api.uploads import read_upload, recording_openapi
+from service.params.decoding import PROPERTIES as DECODING
+from service.params.decoding import decoding
+from service.params.values import GRANULARITIES, choice, collect, flag, granularities, number, one
 from service.pipeline import TASKS
 from service.text.formats import FORMATS, segment_json, to_format, to_json
 from service.text.subtitles import LIMITS

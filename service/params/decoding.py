@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.api.params import number, one, whole
 from service.errors import InvalidRequest
 from service.model.protocol import SpeechModel
+from service.params.values import number, one, whole
 from service.types import TEMPERATURES, DecodeOptions, Thresholds
 
 MAX_BEAM_SIZE = 8

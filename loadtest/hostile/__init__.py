@@ -1,0 +1,2 @@
+"""Files, forms, frames and connections that no honest client sends, and what the service makes of
+them."""
