@@ -33,6 +33,7 @@ class Clock:
         self._zero_s: float | None = None  # where 0 of the container's time is
         self._longest_s = _LONGEST_UNTOLD_S
         self._seamless = False
+        self._jitter_s = _JITTER_S
         self._promised_s = 0.0
         self._lost_s: float | None = None  # since the last sample, where something was not read
         self._losses: list[tuple[float, float]] = []
@@ -51,6 +52,7 @@ class Clock:
         self._zero_s = self.now_s - origin_s
         self._longest_s = _LONGEST_UNTOLD_S if longest_s is None else longest_s
         self._seamless = seamless
+        self._jitter_s = _EXACT_S if seamless else _JITTER_S
         self._promised_s = 0.0 if promised_s is None else self.now_s + promised_s
 
     def damaged(self, lasts_s: float = 0.0) -> None:
@@ -63,18 +65,29 @@ class Clock:
         if self._zero_s is not None:
             self._zero_s += seconds
 
-    def silence_before(self, time_s: float | None) -> float:
-        """Seconds of silence before the samples that begin at `time_s` of the container's time."""
-        if time_s is None or self._zero_s is None:
-            gap_s = self._lost_s or 0.0
-        else:
+    def place(self, time_s: float | None, lasts_s: float) -> float:
+        """Seconds of silence before samples that begin at `time_s` of the container's time.
+
+        They, and the silence, are played then.
+        """
+        gap_s = 0.0
+        if time_s is not None and self._zero_s is not None:
             gap_s = self._zero_s + time_s - self.now_s
-            exact = self._seamless or self._lost_s is not None
-            if not -_BACK_S <= gap_s <= self._longest_s:
-                self._zero_s -= gap_s
-                gap_s = 0.0
-            elif gap_s < (_EXACT_S if exact else _JITTER_S):
-                gap_s = 0.0
+        if self._lost_s is None and -_JITTER_S < gap_s < self._jitter_s:
+            gap_s = 0.0
+        else:
+            gap_s = self._believed(gap_s, time_s is not None)
+        self.now_s += gap_s + lasts_s
+        return gap_s
+
+    def _believed(self, gap_s: float, is_timed: bool) -> float:
+        if not is_timed or self._zero_s is None:
+            gap_s = self._lost_s or 0.0
+        elif not -_BACK_S <= gap_s <= self._longest_s:
+            self._zero_s -= gap_s
+            gap_s = 0.0
+        elif gap_s < (self._jitter_s if self._lost_s is None else _EXACT_S):
+            gap_s = 0.0
         if self._lost_s is not None or (self._seamless and gap_s):
             self._lose(self.now_s + gap_s)
         return gap_s

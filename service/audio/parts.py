@@ -79,10 +79,11 @@ def _sound(file: Seekable) -> list[Part]:
         if sound.end > size:
             share = sound.declared / max(1, size - sound.begin)
             return [*found, Part((range(at, size),), promised=share)]
+        # What comes after the samples is not for libav, which walks it chunk by chunk.
+        found.append(Part((range(at, sound.end),)))
         following = _next_wav(file, at, sound)
         if following is None:
-            break
-        found.append(Part((range(at, following),)))
+            return found
         at = following
     return [*found, Part((range(at, size),))]
 
