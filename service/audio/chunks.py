@@ -56,6 +56,15 @@ class Sound:
         return range(start, self.field), field, range(self.field + self.width, size)
 
 
+def whole_aiff(file: Seekable, pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    """An aiff whose size, which libav believes, is that of `pieces`."""
+    first, size = pieces[0], sum(map(len, pieces)) - 8
+    if not isinstance(first, range) or read_at(file, first.start, 4) != b"FORM":
+        return pieces
+    head = range(first.start, first.start + 4)
+    return head, min(size, 0xFFFF_FFFF).to_bytes(4, "big"), range(first.start + 8, first.stop), *pieces[1:]
+
+
 def sound_of(file: Seekable, start: int) -> Sound | None:
     """None where the file at `start` is none of these kinds, or ends before its samples.
 

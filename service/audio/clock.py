@@ -17,6 +17,7 @@ _EXACT_S = 0.001  # where there was damage
 _SLACK_S = 0.1  # encoders' padding, and headers that round
 _BACK_S = 1.0
 _LONGEST_UNTOLD_S = 3600.0  # a gap in a container that does not say how long it is
+_ABSURD_S = 6 * 3600.0  # promised, where not a tenth of it is there
 _NEIGHBOURS_S = 1.0  # losses that are nearer to one another are one
 _MAX_NOTICES = 20
 
@@ -104,7 +105,7 @@ class Clock:
         """
         if promised is not None:
             self._promised_s = self._began_s + promised * (self.now_s - self._began_s)
-        if cut and self._promised_s <= self.now_s + _SLACK_S:
+        if cut and not self._is_broken():
             self._cuts.append((self.now_s, None))
         elif self._lost_s is not None and self._promised_s == 0:
             self._lose(self.now_s + self._lost_s)
@@ -127,9 +128,15 @@ class Clock:
         return sorted([*notices, *(_cut(*cut) for cut in cuts)], key=lambda n: n.start or 0.0)
 
     def _check_promise(self) -> None:
-        if self._promised_s > self.now_s + _SLACK_S:
+        if self._is_broken():
             self._cuts.append((self.now_s, self._promised_s))
         self._promised_s = 0.0
+
+    def _is_broken(self) -> bool:
+        """Whether more was promised than came, and not so much more that it means nothing."""
+        promised_s, there_s = self._promised_s - self._began_s, self.now_s - self._began_s
+        absurd = promised_s > _ABSURD_S and promised_s > 10 * there_s
+        return promised_s > there_s + _SLACK_S and not absurd
 
     def _lose(self, end_s: float) -> None:
         start_s, self._lost_s = self.now_s, None

@@ -97,7 +97,7 @@ def libav_blocks(
         _begin(container, stream, part, clock)
     reading = _Reading(container, stream, clock)
     yield from reading.blocks()
-    clock.end(part.promised, part.cut or reading.is_cut)
+    clock.end(part.promised, part.cut or (reading.is_cut and part.promised is None))
 
 
 def _begin(container: InputContainer, stream: AudioStream, part: Part, clock: Clock) -> None:

@@ -38,8 +38,20 @@ KINDS: dict[str, Callable[[Samples], bytes]] = {
     "webm": lambda sound: by_libav(np.repeat(sound, 3), "webm", "libopus", 48_000),
     "matroska": lambda sound: by_libav(sound, "matroska", "aac"),
 }
-PROMISES = ("wav", "wav float", "rf64", "w64", "aiff", "caf", "au", "flac", "mp3", "fragmented")
-PROMISES = (*PROMISES, "webm", "matroska")
+PROMISES = (
+    "wav",
+    "wav float",
+    "rf64",
+    "w64",
+    "aiff",
+    "caf",
+    "au",
+    "flac",
+    "mp3",
+    "fragmented",
+    "webm",
+    "matroska",
+)
 
 
 def read(data: bytes) -> Audio:
