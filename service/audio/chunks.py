@@ -62,7 +62,12 @@ def whole_aiff(file: Seekable, pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
     if not isinstance(first, range) or read_at(file, first.start, 4) != b"FORM":
         return pieces
     head = range(first.start, first.start + 4)
-    return head, min(size, 0xFFFF_FFFF).to_bytes(4, "big"), range(first.start + 8, first.stop), *pieces[1:]
+    return (
+        head,
+        min(size, 0xFFFF_FFFF).to_bytes(4, "big"),
+        range(first.start + 8, first.stop),
+        *pieces[1:],
+    )
 
 
 def sound_of(file: Seekable, start: int) -> Sound | None:

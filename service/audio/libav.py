@@ -46,6 +46,8 @@ _ERRORS = (av.FFmpegError, OSError, ValueError)
 # Containers whose times may begin anew on the way, as ffmpeg knows them: a longer gap is none.
 _DISCONTINUOUS = ("mpeg", "mpegts")
 _LONGEST_GAP_S = 10.0
+_SEARCH_LONGER = {"probesize": str(100 << 20), "analyzeduration": str(600_000_000)}
+_MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 _SEAMLESS = ("flac",)
 _CHECKED = {"flac": {"err_detect": "crccheck+explode"}}  # else damage is decoded, as noise
 
@@ -57,14 +59,22 @@ def open_libav(file: Seekable) -> InputContainer:
 
     Raises InvalidAudio if libav does not know what it is.
     """
+    container = _opened(file, {})
+    if container.format.name in _DISCONTINUOUS and container.streams.best("audio") is None:
+        container.close()  # of these libav reads 5 s to see what is in them
+        container = _opened(file, _SEARCH_LONGER)
+    return container
+
+
+def _opened(file: Seekable, options: dict[str, str]) -> InputContainer:
     file.seek(0)
-    options = {"format_whitelist": _FORMATS, "codec_whitelist": _CODECS, "max_size": _PCM_BYTES}
+    limits = {"format_whitelist": _FORMATS, "codec_whitelist": _CODECS, "max_size": _PCM_BYTES}
     try:
         container: InputContainer = av.open(
             file,
             mode="r",
             metadata_errors="replace",
-            container_options=options,
+            container_options=limits | options,
             io_open=_refuse,
         )
     except _ERRORS as error:
@@ -102,12 +112,27 @@ def libav_blocks(
 
 def _begin(container: InputContainer, stream: AudioStream, part: Part, clock: Clock) -> None:
     name = container.format.name
-    origin_s = (container.start_time or 0) / av.time_base
+    origin_s = _origin_s(container, stream)
     longest_s = _LONGEST_GAP_S if name in _DISCONTINUOUS else None
     promised_s = _promised_s(container, stream, origin_s) if part.counted else None
     if promised_s is not None and longest_s is None:
         longest_s = max(promised_s, (container.duration or 0) / av.time_base)
     clock.begin(origin_s, longest_s, promised_s, seamless=name in _SEAMLESS)
+
+
+def _origin_s(container: InputContainer, stream: AudioStream) -> float:
+    """Where the recording begins on the container's clock.
+
+    That is where the first of its streams begins, sound or pictures: most containers count from
+    anywhere. But in an mp4 that is no live stream's an edit list may begin with silence, and a
+    matroska that lasts longer than it has sound begins at 0 too.
+    """
+    start, end = container.start_time or 0, container.duration or 0
+    if start > 0 and container.format.name == _MP4 and stream.frames:
+        return 0.0
+    if 0 < start < end and container.format.name == _MATROSKA:
+        return 0.0
+    return float(start / av.time_base)
 
 
 def _promised_s(container: InputContainer, stream: AudioStream, origin_s: float) -> float | None:
