@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.audio.chunks import Sound, boxes, is_chunk, is_wav, sound_of
+from service.audio.chunks import Sound, boxes, is_chunk, is_wav, sound_of, whole_aiff
 from service.audio.container import Piece, Seekable, places_of, read_at, size_of
 from service.audio.frames import Run, runs
 from service.audio.ogg import Link, links
@@ -75,16 +75,19 @@ def _sound(file: Seekable) -> list[Part]:
         if sound is None:
             break
         if not sound.is_promise(size) or (sound.end < size and not is_chunk(file, sound.end)):
-            return [*found, Part(sound.corrected(at, size))]
+            return [*found, Part(whole_aiff(file, sound.corrected(at, size)))]
         if sound.end > size:
             share = sound.declared / max(1, size - sound.begin)
-            return [*found, Part((range(at, size),), promised=share)]
+            return [*found, Part(whole_aiff(file, (range(at, size),)), promised=share)]
+        if not is_wav(read_at(file, at, 12)):
+            break
+        # What comes after the samples is not for libav, which walks it chunk by chunk.
+        found.append(Part((range(at, sound.end),)))
         following = _next_wav(file, at, sound)
         if following is None:
-            break
-        found.append(Part((range(at, following),)))
+            return found
         at = following
-    return [*found, Part((range(at, size),))]
+    return [*found, Part(whole_aiff(file, (range(at, size),)))]
 
 
 def _next_wav(file: Seekable, start: int, sound: Sound) -> int | None:
@@ -92,7 +95,7 @@ def _next_wav(file: Seekable, start: int, sound: Sound) -> int | None:
     head = read_at(file, start, 12)
     size = int.from_bytes(head[4:8], "big" if head[:4] == b"RIFX" else "little")
     for place in (sound.end, sound.end + 1, start + 8 + size, start + 9 + size):
-        if place > start and is_wav(head) and is_wav(read_at(file, place, 12)):
+        if place > start and is_wav(read_at(file, place, 12)):
             return place
     return None
 
