@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from whisper.utils import WriteSRT
 
@@ -194,6 +194,7 @@ LAYOUTS = st.builds(Layout, st.none() | st.integers(10, 30)) | st.builds(
     LAYOUTS,
     st.booleans(),
 )
+@example([(3, 0, "a b a"), (1, 1, "b")], Layout(max_words_per_line=1), True)
 def test_cues_come_in_order_each_with_a_time_of_its_own(
     said: list[tuple[int, int, str]], layout: Layout, split: bool
 ) -> None:
