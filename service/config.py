@@ -62,6 +62,16 @@ class ApiKeys:
         return found
 
 
+# What OpenAI calls its models for transcription: the names that clients have built in.
+ALIASES = (
+    "whisper-1",
+    "gpt-transcribe",
+    "gpt-4o-transcribe",
+    "gpt-4o-mini-transcribe",
+    "gpt-4o-mini-transcribe-2025-12-15",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Settings of the service. Each is `WINNOW_<NAME>` in the environment, or a TOML key."""
@@ -81,6 +91,7 @@ class ServerConfig:
     max_uploads: int = 256  # being read at once
     max_uploading_mb: int = 2048  # of all that are being read
     model: str = "whisper-base"  # a name, a hub id, a folder, or a .pt file of openai-whisper
+    model_aliases: tuple[str, ...] = ALIASES  # other names by which /v1 takes the model
     cache_dir: Path | None = None  # of models from data packages; $XDG_CACHE_HOME/winnow
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     dtype: str = "auto"  # auto (float16 on CUDA, float32 on CPU) | float32 | float16 | bfloat16
@@ -122,6 +133,9 @@ class ServerConfig:
             raise ConfigError(f"port {self.port}: use 0 to 65535")
         if self.dtype not in ("auto", "float32", "float16", "bfloat16"):
             raise ConfigError(f"dtype {self.dtype!r}: use auto, float32, float16 or bfloat16")
+        for alias in self.model_aliases:
+            if not re.fullmatch(r"[^\s@]+", alias):
+                raise ConfigError(f"model_aliases {alias!r}: use names without spaces or @")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device {self.device!r}: use auto, cpu, cuda or cuda:N")
 

@@ -33,9 +33,10 @@ logger = logging.getLogger("winnow.api")
 
 SPOOL_BYTES = SMALL_BYTES  # above it an upload goes to disk
 WRITE_BYTES = 1024 * 1024  # what is written there at once
-MAX_FIELDS = 64
+MAX_FIELDS = 256  # a list of OpenAI's has a field for each of its values
 MAX_FIELD_BYTES = 16 * 1024
 ROOM_AFTER_S = 30.0  # a disk is full of recordings that are being worked on, or of something else
+UNREAD = "known_speaker_references"  # whole recordings as text, of which nothing is wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +280,8 @@ class _Form:
         if self._name == "file":
             self._spool.add(data[start:end])
             return
+        if self._name is not None and self._name.startswith(UNREAD):
+            end = min(end, start + MAX_FIELD_BYTES - len(self._value))
         if len(self._value) + end - start > MAX_FIELD_BYTES:
             raise InvalidRequest(
                 f"{self._name}: longer than {MAX_FIELD_BYTES} bytes; audio belongs in 'file'.",

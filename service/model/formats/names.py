@@ -20,6 +20,8 @@ _OPENAI = (
     "large-v2", "large-v3", "large-v3-turbo",
 )  # fmt: skip
 _DISTIL = ("large-v2", "medium.en", "small.en", "large-v3", "large-v3.5")
+# Who published them in CTranslate2's format for faster-whisper, where it is not Systran.
+_CONVERTERS = {"large-v3-turbo": "mobiuslabsgmbh", "distil-large-v3.5": "distil-whisper"}
 _ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
 
 
@@ -27,6 +29,24 @@ def known_model(name: str) -> Known | None:
     """The model that `base`, `whisper-base`, `turbo`, `distil-large-v3`, ... mean, or None."""
     short = name.removeprefix("whisper-")
     return _KNOWN.get(_ALIASES.get(short, short))
+
+
+def other_names(name: str) -> tuple[str, ...]:
+    """What else a model that answers as `name` is called: its name, the hub's, faster-whisper's.
+
+    () for a model of one's own, and for somebody else's of the same name.
+    """
+    owner, _, last = name.rpartition("/")
+    known = known_model(last.removeprefix("faster-"))
+    if known is None:
+        return ()
+    short = known.name.removeprefix("whisper-")
+    converter = _CONVERTERS.get(short, "Systran")
+    hubs = (known.hub_id, f"{converter}/faster-{known.name}")
+    if owner and name not in hubs:
+        return ()
+    aliases = [alias for alias, meant in _ALIASES.items() if meant == short]
+    return tuple(other for other in (known.name, *hubs, short, *aliases) if other != name)
 
 
 def known_names() -> tuple[str, ...]:
