@@ -10,13 +10,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.audio.endpoint import MAX_CHUNKS, PAUSE, Endpoint, Utterance, advance, finish
+from service.audio.endpoint import (
+    MAX_CHUNKS,
+    PAUSE,
+    Ended,
+    Endpoint,
+    Mark,
+    Utterance,
+    advance,
+    finish,
+)
 from service.audio.segment import MIN_SPEECH, PADDING, Floats
 
 
 def probabilities(*runs: tuple[float, int]) -> Floats:
     """(probability, chunks) one after the other."""
     return np.concatenate([np.full(n, p, np.float32) for p, n in runs])
+
+
+def utterances(marks: Iterable[Mark]) -> list[Utterance]:
+    return [mark.utterance for mark in marks if isinstance(mark, Ended)]
 
 
 def play(
@@ -27,7 +40,7 @@ def play(
     ended: list[Utterance] = []
     for at in range(0, len(heard), step):
         state, some = advance(state, heard[at : at + step], loud[at : at + step])
-        ended += some
+        ended += utterances(some)
     return state, ended
 
 
@@ -58,7 +71,7 @@ def test_what_will_end_is_known_once_its_padding_is(click: int) -> None:
     for at in range(len(heard)):
         state, some = advance(state, heard[at : at + 1], np.ones(1, np.float32))
         likely.append(state.likely)
-        ended += some
+        ended += utterances(some)
     assert ended == [Utterance(20 - PADDING, 40 + PADDING)]
     known = [at for at, one in enumerate(likely) if one is not None]
     assert known[0] == 40 + PADDING - 1
@@ -94,7 +107,7 @@ def test_the_end_of_the_stream_ends_it_too() -> None:
     state, ended = play(probabilities((0, 30), (0.9, 20), (0, 2)))
     assert ended == []
     state, ended_now = finish(state)
-    assert ended_now == (Utterance(21, 52),)
+    assert ended_now == (Ended(Utterance(21, 52), at=52, paused=False),)
     assert finish(state)[1] == ()
 
 
@@ -132,7 +145,7 @@ def test_utterances_of_any_speech(given_runs: list[tuple[float, int]], step: int
     heard = probabilities(*given_runs)
     state, whole = play(heard)
     assert (state.at, play(heard, step=step)[1]) == (len(heard), whole)
-    whole += finish(state)[1]
+    whole += utterances(finish(state)[1])
     assert all(0 < one.last - one.first <= MAX_CHUNKS for one in whole)
     assert all(one.last <= after.first for one, after in pairwise(whole))
     inside = np.zeros(len(heard), bool)
@@ -156,8 +169,8 @@ def test_what_is_needed_is_never_let_go_of(step: int) -> None:
     state, let_go = Endpoint(), 0
     for at in range(0, len(heard), step):
         part = heard[at : at + step]
-        state, ended = advance(state, part, np.ones_like(part))
-        assert all(one.first >= let_go for one in ended)
+        state, marks = advance(state, part, np.ones_like(part))
+        assert all(one.first >= let_go for one in utterances(marks))
         assert state.needed_from >= let_go
         let_go = state.needed_from
     assert let_go > len(heard) - 1000
