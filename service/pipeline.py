@@ -18,9 +18,9 @@ from service.errors import ConfigError, DeadlineExceeded, InvalidRequest, NotRea
 from service.gather import Done, WindowWork
 from service.metrics import Metrics
 from service.profiles import Profile, check_depth
-from service.text.languages import ALIASES
 from service.text.progress import InOrder, RunningText
 from service.text.stitch import main_language
+from service.text.tags import ANY, language_code
 from service.types import (
     DecodeOptions,
     Progress,
@@ -72,20 +72,40 @@ class Pipeline:
         return self.profiles[wanted]
 
     def resolve_language(self, value: str | None) -> str | None:
-        """A code or an English name, in any case -> the model's code; None is left to the model.
+        """What a client calls a language -> the model's code; None, "" and `auto` are left to it.
 
-        An English-only model hears English. Raises InvalidRequest for a language the model does
-        not have, and NotReady while it loads.
+        By code (`en`, `eng`), tag (`en-US`, `en_GB`) or English name, in any case. An English-only
+        model hears English. Raises InvalidRequest for a language the model does not have, and
+        NotReady while it loads.
         """
         info = self._engine.model.info
-        if value is None:
+        if value is None or not value.strip() or value.strip().lower() in ANY:
             return None if info.multilingual else next(iter(info.languages))
-        wanted = value.strip().lower()
-        wanted = ALIASES.get(wanted, wanted)
-        for code, name in info.languages.items():
-            if wanted in (code.lower(), name.lower()):
-                return code
-        raise InvalidRequest(f"unknown language {value!r}; use {_listed(info)}", "language")
+        if (code := language_code(value, info.languages)) is None:
+            raise InvalidRequest(f"unknown language {value!r}; use {_listed(info)}", "language")
+        return code
+
+    def resolve_languages(self, values: Sequence[str]) -> tuple[str, ...]:
+        """The codes of the only languages to consider, each once; () for all of the model's.
+
+        Raises what `resolve_language` does.
+        """
+        codes = [self.resolve_language(value) for value in values if value.strip()]
+        known = [code for code in codes if code is not None]
+        return tuple(dict.fromkeys(known)) if len(known) == len(codes) else ()
+
+    def resolve_spoken(
+        self, language: str | None, languages: Sequence[str] = ()
+    ) -> tuple[str | None, tuple[str, ...]]:
+        """`language` and `languages` of the options for what a client calls them.
+
+        The one language goes before the several, and several that are one are that one. Raises
+        what `resolve_language` does.
+        """
+        one, several = self.resolve_language(language), self.resolve_languages(languages)
+        if one is None and len(several) == 1:
+            one = several[0]
+        return one, () if one is not None else several
 
     def admit(self, caller: str) -> None:
         """Says, before its recording is read, that a request is taken; else raises QueueFull.

@@ -75,9 +75,10 @@ class Window:
 class DecodeOptions:
     """What a request asks of the decoder.
 
-    `language` is a code of the checkpoint or None (detect it); `task` is `transcribe` or
-    `translate`; `language_only` detects the language and decodes no text. `temperature` 0 is
-    greedy, or a beam search where `beam_size` is more than 1; above 0 it samples with `seed`.
+    `language` is a code of the checkpoint or None: detect it, among `languages` where there are
+    any; `task` is `transcribe` or `translate`; `language_only` detects the language and decodes
+    no text. `temperature` 0 is greedy, or a beam search where `beam_size` is more than 1; above 0
+    it samples with `seed`.
     `length_penalty` None divides by the length. `prompt`: tokens of what was said before, the
     same for every window: windows are decoded side by side, so that none waits for another's
     text, as openai-whisper's `condition_on_previous_text` would have it. `prefix`: tokens that
@@ -98,6 +99,7 @@ class DecodeOptions:
     suppress: tuple[int, ...] | None = None
     timestamps: bool = True
     word_times: bool = False
+    languages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,8 @@ class Word:
 class Hypothesis:
     """What the decoder made of one window.
 
-    `tokens` holds text and timestamp ids without the prompt and end-of-text;
+    `tokens` holds text and timestamp ids without the prompt and end-of-text, `token_logprobs` the
+    log-probability of each among those that the rules allowed, 0 of a given prefix;
     `ended` is False where the token limit or the guard cut it off; `kept_frames` of
     `total_frames` encoder positions were seen by the decoder. `language_probs`: each language's
     probability, likeliest first, where the language was detected. `words`: with times from the
@@ -171,6 +174,7 @@ class Hypothesis:
     total_frames: int
     language_probs: tuple[tuple[str, float], ...] = ()
     words: tuple[Word, ...] = ()
+    token_logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +276,7 @@ class Encoded:
 class Segment:
     """A stretch of text with its times in the whole recording, `words` where asked for.
 
+    `token_logprobs`: of each of the `tokens`, as a hypothesis has them.
     `channel`: the one it was said on, where the channels of a recording are kept apart.
     """
 
@@ -286,6 +291,7 @@ class Segment:
     temperature: float
     words: tuple[Word, ...] = ()
     channel: int | None = None
+    token_logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

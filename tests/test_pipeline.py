@@ -169,6 +169,33 @@ def test_languages_resolve_by_code_and_name(
     assert service.pipeline.resolve_language(given) == code
 
 
+@pytest.mark.parametrize(
+    ("language", "languages", "means"),
+    [
+        ("", [], (None, ())),
+        ("auto", [], (None, ())),
+        ("en-US", [], ("en", ())),
+        (None, ["de-DE", "en_GB", "deu"], (None, ("de", "en"))),
+        (None, ["fra"], ("fr", ())),
+        (None, ["fr", "auto"], (None, ())),
+        (None, ["", " "], (None, ())),
+        ("de", ["en", "fr"], ("de", ())),
+    ],
+)
+def test_one_language_or_several_to_choose_from(
+    service: Service,
+    language: str | None,
+    languages: list[str],
+    means: tuple[str | None, tuple[str, ...]],
+) -> None:
+    assert service.pipeline.resolve_spoken(language, languages) == means
+
+
+def test_only_the_languages_asked_for_are_heard(service: Service) -> None:
+    heard = transcribe(service, wav((LOW_HZ, 1)), request(options={"languages": ("de", "fr")}))
+    assert heard.language == "fr"  # the fake model hears English first, then French
+
+
 class DutchModel(FakeModel):
     """The fake model, as a checkpoint that knows Dutch presents itself."""
 

@@ -18,7 +18,7 @@ from service.model import decoder, loops, rules, search
 from service.model.alignment import Alignment
 from service.model.cache import empty_cache
 from service.model.language import language_probs
-from service.model.rows import Row, WindowState, fit, new_state
+from service.model.rows import GIVEN, Row, WindowState, fit, new_state
 from service.model.rules import Rules
 from service.model.search import Candidate, Scored
 from service.model.tokens import Vocabulary
@@ -106,7 +106,10 @@ class WindowDecoder:
                 self.done |= {s.key: s.hypothesis(Scored((), 0.0, ended=True)) for s in states}
                 return
             logits_BV = self._read_prompts(states, first_row)
-            self.rows += [Row(state, list(state.opening[: state.num_given])) for state in states]
+            self.rows += [
+                Row(state, list(state.opening[: state.num_given]), [GIVEN] * state.num_given)
+                for state in states
+            ]
             self._choose(logits_BV, first_row)
         except Exception:
             # Rows and cache rows go together: what could not join leaves no trace.
@@ -132,7 +135,9 @@ class WindowDecoder:
         if start_BV.isnan().any():
             raise FloatingPointError("the logits are not numbers")
         self._note_silence(states, start_BV)
-        for state, probs in zip(states, language_probs(self.vocabulary, start_BV), strict=True):
+        among = [state.options.languages for state in states]
+        heard = language_probs(self.vocabulary, start_BV, among)
+        for state, probs in zip(states, heard, strict=True):
             state.language_probs = probs
             state.options = replace(state.options, language=probs[0][0])
 
@@ -196,8 +201,9 @@ class WindowDecoder:
         ended = token == self.vocabulary.eot
         if not ended:
             row.tokens.append(token)
+            row.logprobs.append(logprob)
         if ended or self._is_cut(row.window, row.tokens):
-            self._answer(row.window, Scored(tuple(row.tokens), row.sum_logprob, ended))
+            self._answer(row.window, row.said(row.sum_logprob, ended))
             row.over = True
 
     def _is_cut(self, window: WindowState, tokens: Sequence[int]) -> bool:
@@ -246,12 +252,12 @@ class WindowDecoder:
         self, window: WindowState, members: Sequence[int], candidates: Sequence[Candidate]
     ) -> None:
         """A window's rows `members` become the likeliest of the candidates, or it is done."""
-        said = [tuple(self.rows[member].tokens) for member in members]
+        rows = [self.rows[member] for member in members]
         kept, ended = search.rank(candidates, window.beam_size, self.vocabulary.eot)
         most = search.max_finished(window.beam_size, window.options.patience)
-        window.finished += [Scored(said[c.source], c.sum_logprob, True) for c in ended]
+        window.finished += [rows[c.source].said(c.sum_logprob, ended=True) for c in ended]
         del window.finished[most:]
-        going = [Scored((*said[c.source], c.token), c.sum_logprob, False) for c in kept]
+        going = [rows[c.source].going_on(c) for c in kept]
         if len(window.finished) < most and going and not self._is_cut(window, going[0].tokens):
             self._replant(members, [c.source for c in kept], going)
             return
@@ -273,12 +279,13 @@ class WindowDecoder:
         for place, source in sorted(zip(places, sources, strict=True)):
             if place >= len(members):
                 rows.append(self.cache.fork(members[source]))
-                self.rows.append(Row(window, []))
+                self.rows.append(Row(window, [], []))
             elif place != source:
                 moves[members[place]] = members[source]
         self.cache.reorder(list(moves), list(moves.values()))
         for place, sequence in zip(places, going, strict=True):
             self.rows[rows[place]].tokens = list(sequence.tokens)
+            self.rows[rows[place]].logprobs = list(sequence.logprobs)
             self.rows[rows[place]].sum_logprob = sequence.sum_logprob
         for surplus in rows[len(going) :]:
             self.rows[surplus].over = True

@@ -29,6 +29,7 @@ FIRST_TRANSLATED = len(WORDS)
 FIRST_TIME = 2 * len(WORDS)
 MAX_PROMPT_TOKENS = 223  # as Whisper's
 SILENCE = -1.0
+LOGPROB = -0.1  # of every token
 # A second counts as silent when its loudest band rises by less than this over the window's floor,
 # on Whisper's log-mel scale, where a window spans 2. About 50 ms of a loud sound pass it.
 SILENCE_RISE = 0.08
@@ -130,6 +131,10 @@ class FakeModel:
             pieces.append(Piece(start_s, None, text, tuple(own)))
         return pieces
 
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 of a word; b"" for a time."""
+        return _word(token).encode() if 0 <= token < FIRST_TIME else b""
+
     def encode_text(self, text: str) -> tuple[int, ...]:
         """The words of a text that the model could say itself; others are left out."""
         return _tokens_of(text)
@@ -156,18 +161,28 @@ class _Window:
     def _is_told(self) -> bool:
         return self.options.language is not None and not self.options.language_only
 
+    @property
+    def _heard(self) -> tuple[tuple[str, float], ...]:
+        among = self.options.languages or tuple(LANGUAGES)
+        known = [(code, share) for code, share in LANGUAGE_PROBS if code in among]
+        shares = known or [(code, 1.0) for code in among]
+        total = sum(share for _, share in shares)
+        return tuple((code, share / total) for code, share in shares)
+
     def hypothesis(self) -> Hypothesis:
+        told = self._is_told
         return Hypothesis(
             tokens=self.script,
-            avg_logprob=-0.1,
+            avg_logprob=LOGPROB,
             no_speech_prob=0.05 if self.script or self.options.language_only else 0.95,
             temperature=self.options.temperature,
-            language=(self._is_told and self.options.language) or "en",
-            language_probs=() if self._is_told else LANGUAGE_PROBS,
+            language=self.options.language if told and self.options.language else self._heard[0][0],
+            language_probs=() if told else self._heard,
             ended=True,
             kept_frames=len(self.encoded.positions_T),
             total_frames=self.encoded.total_frames,
             words=_words(self.encoded, self.options) if self.options.word_times else (),
+            token_logprobs=(LOGPROB,) * len(self.script),
         )
 
 

@@ -77,5 +77,8 @@ class SpeechModel(Protocol):
     def split_text(self, tokens: Sequence[int]) -> list[Piece]:
         """The timestamped pieces of a hypothesis, in one pass. Text keeps its leading space."""
 
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 of a text token, which may be part of a character; b"" for any other."""
+
     def encode_text(self, text: str) -> tuple[int, ...]:
         """The tokens of a text, for prompts and prefixes; from any thread. No special ones."""

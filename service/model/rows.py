@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from service.model import rules
-from service.model.search import Scored
+from service.model.search import Candidate, Scored
 from service.model.tokens import Vocabulary
 from service.types import DecodeOptions, Encoded, Hypothesis
+
+GIVEN = 0.0  # the log-probability of a token that was not chosen
 
 
 @dataclass(slots=True, eq=False)
@@ -56,17 +58,32 @@ class WindowState:
             kept_frames=self.kept_frames,
             total_frames=self.total_frames,
             language_probs=self.language_probs,
+            token_logprobs=(*(GIVEN for _ in self.opening), *said.logprobs[self.num_given :]),
         )
 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """A row of the cache: one sequence of tokens of a window. `over`: it leaves at this step."""
+    """A row of the cache: one sequence of tokens of a window. `over`: it leaves at this step.
+
+    `logprobs`: of each of the tokens.
+    """
 
     window: WindowState
     tokens: list[int]
+    logprobs: list[float]
     sum_logprob: float = 0.0
     over: bool = False
+
+    def said(self, sum_logprob: float, ended: bool) -> Scored:
+        """The sequence as it is; `sum_logprob` may have the end's too."""
+        return Scored(tuple(self.tokens), sum_logprob, ended, tuple(self.logprobs))
+
+    def going_on(self, candidate: Candidate) -> Scored:
+        """The sequence and one more token."""
+        total = candidate.sum_logprob
+        logprobs = (*self.logprobs, total - self.sum_logprob)
+        return Scored((*self.tokens, candidate.token), total, False, logprobs)
 
 
 def new_state(

@@ -20,11 +20,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A sequence without its end-of-text, and the log-probability of all its tokens."""
+    """A sequence without its end-of-text, and the log-probability of all its tokens.
+
+    `logprobs`: that of each, without the end's.
+    """
 
     tokens: tuple[int, ...]
     sum_logprob: float
     ended: bool
+    logprobs: tuple[float, ...] = ()
 
 
 def rank(

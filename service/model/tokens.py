@@ -108,7 +108,9 @@ class Vocabulary:
 
         Bytes that are no UTF-8, such as a character cut off by the token limit, are left out.
         """
-        return b"".join(self._bytes(token) for token in tokens).decode("utf-8", errors="ignore")
+        return b"".join(self.token_bytes(token) for token in tokens).decode(
+            "utf-8", errors="ignore"
+        )
 
     def split_text(self, tokens: Sequence[int]) -> list[Piece]:
         """The timestamped pieces of a hypothesis, each with its own tokens.
@@ -125,7 +127,7 @@ class Vocabulary:
         for token in tokens:
             own.append(token)
             if not self.is_timestamp(token):
-                text += decoder.decode(self._bytes(token))
+                text += decoder.decode(self.token_bytes(token))
                 continue
             time_s = round((token - self.timestamp_begin) * self.precision_s, 3)
             if text:
@@ -137,7 +139,8 @@ class Vocabulary:
             pieces.append(Piece(start_s, None, text, tuple(own)))
         return pieces
 
-    def _bytes(self, token: int) -> bytes:
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 of a text token, which may be part of a character; b"" for any other."""
         return self.text_bytes[token] if 0 <= token < self.eot else b""
 
 

@@ -82,6 +82,9 @@ class Whisper:
     def split_text(self, tokens: Sequence[int]) -> list[Piece]:
         return self.checkpoint.vocabulary.split_text(tokens)
 
+    def token_bytes(self, token: int) -> bytes:
+        return self.checkpoint.vocabulary.token_bytes(token)
+
     def encode_text(self, text: str) -> tuple[int, ...]:
         """() where the checkpoint does not say how text is split."""
         if self.checkpoint.tokenizer is None:

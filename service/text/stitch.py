@@ -56,15 +56,27 @@ def segments_of(one: WindowText, previous: Segment | None, duration_s: float) ->
     timed = settle(one.pieces, one.window.duration_s)
     words = by_piece(one.hypothesis.words, one.pieces)
     ratio = compression_ratio("".join(piece.text for piece in timed).strip())
+    logprobs = _by_piece(one.hypothesis.token_logprobs, one.pieces)
     segments: list[Segment] = []
     for number, piece in enumerate(timed):
         apart = number == 0 and previous is not None and _needs_space(previous, piece, one)
         space = " " if apart else ""
         segment = _segment(one, piece, ratio, previous, duration_s, space)
         own = place(words[number], one.window.start_s, segment.start, segment.end, space)
-        previous = replace(segment, words=own)
+        previous = replace(segment, words=own, token_logprobs=logprobs[number])
         segments.append(previous)
     return segments
+
+
+def _by_piece(logprobs: Sequence[float], pieces: Sequence[Piece]) -> list[tuple[float, ...]]:
+    """Those of each piece with text. Pieces hold a hypothesis' tokens in order, from its first."""
+    own: list[tuple[float, ...]] = []
+    at = 0
+    for piece in pieces:
+        if piece.text.strip():
+            own.append(tuple(logprobs[at : at + len(piece.tokens)]))
+        at += len(piece.tokens)
+    return own
 
 
 def main_language(windows: Sequence[WindowText], default: str) -> str:

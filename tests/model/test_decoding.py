@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from whisper.decoding import DecodingOptions, DecodingTask
 from whisper.model import Whisper as OpenAIWhisper
 
+from service.model import rules
 from service.model.checkpoint import load_checkpoint
 from service.model.tokens import Vocabulary
 from service.model.whisper import Whisper
@@ -105,6 +106,41 @@ def test_a_beam_says_what_openai_whisper_says(
     for hypothesis, window in zip(ours, both.encoded, strict=True):
         expected = openai_says(both, window, without_timestamps=not timestamps, **theirs)
         assert_same(hypothesis, expected)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("timestamps", [True, False])
+@pytest.mark.parametrize("case", [{}, {"beam_size": 4}, {"prefix": PREFIX, "beam_size": 2}])
+def test_each_token_has_its_log_probability(
+    both: Both, case: dict[str, Any], timestamps: bool
+) -> None:
+    wish = DecodeOptions("en", timestamps=timestamps, **case)
+    vocabulary = both.ours.checkpoint.vocabulary
+    given = vocabulary.prompt(replace(wish, prefix=()))
+    opening = len(vocabulary.opening(wish))
+    for said, window in zip(say(both.ours, both.encoded, wish, wish), both.encoded, strict=True):
+        logits_NV = both.theirs.decoder(
+            torch.tensor([[*given, *said.tokens]]), window.states_TD[None]
+        )[0, len(given) - 1 :]
+        expected = [0.0] * opening
+        for at in range(opening, len(said.tokens)):
+            own = said.tokens[0 if timestamps else opening : at]
+            allowed_BV = rules.apply(both.ours.rules, logits_NV[[at]], [own], [timestamps], {})
+            expected.append(float(allowed_BV.log_softmax(-1)[0, said.tokens[at]]))
+        assert said.token_logprobs == pytest.approx(expected, abs=1e-4)
+
+
+def test_only_the_languages_named_are_considered(both: Both) -> None:
+    batch = both.ours.new_decode_batch()
+    anything = DecodeOptions(language_only=True)
+    wishes = [anything, replace(anything, languages=("de", "ja", "fr"))]
+    batch.join([0, 1], [both.encoded[0]] * 2, wishes)
+    all_of_them, some = finish(batch, 2)
+    shares = dict(all_of_them.language_probs)
+    total = sum(shares[code] for code in ("de", "ja", "fr"))
+    expected = {code: shares[code] / total for code in ("de", "ja", "fr")}
+    assert dict(some.language_probs) == pytest.approx(expected, rel=1e-4)
+    assert some.language == max(expected, key=lambda code: expected[code])
 
 
 def test_a_beam_of_five_says_something_likelier_than_greedy(both: Both) -> None:

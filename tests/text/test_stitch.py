@@ -37,6 +37,21 @@ def window_text(
     return WindowText(Window(0, start_s, samples), hypothesis, pieces)
 
 
+def test_each_segment_has_the_log_probabilities_of_its_own_tokens() -> None:
+    heard = replace(HEARD, tokens=(7, 8, 9, 7, 5), token_logprobs=(-0.1, -0.2, -0.3, -0.4, -0.5))
+    pieces = (
+        Piece(0.0, 1.0, " a", (7, 8)),
+        Piece(1.0, 1.5, "  ", (9,)),
+        Piece(2.0, 3.0, " b", (7,)),
+    )
+    one = replace(window_text(0.0, 5.0, hypothesis=heard), pieces=pieces)
+    segments = stitch([one], 5.0)
+    assert [(s.tokens, s.token_logprobs) for s in segments] == [
+        ((7, 8), (-0.1, -0.2)),
+        ((7,), (-0.4,)),
+    ]
+
+
 def test_segments_are_numbered_through_and_timed_in_the_recording() -> None:
     windows = [
         window_text(0.0, 10.0, (0.0, 4.0, " one"), (5.0, 9.0, " two")),
