@@ -93,7 +93,7 @@ async def _answer(request: Request, task: str) -> Response:
         given = collect([*query, *upload.fields], PARAMETERS[task], GRANULARITIES)
         want = wanted(given, FORMATS)
         times = _granularities(given, want.response_format)
-        profile = _resolve_model(services, one(given, "model"))
+        profile = resolve_model(services, one(given, "model"))
         request.state.profile = profile.name
         how = decoding(given, services.engine.model)
         asked = TranscribeRequest(
@@ -130,7 +130,7 @@ async def models(request: Request) -> dict[str, Any]:
 @router.get("/models/{model_id:path}", summary="One model")
 async def model(request: Request, model_id: str) -> dict[str, Any]:
     """One of the ids that `/v1/models` lists, or `whisper-1`."""
-    _resolve_model(services_of(request), model_id)
+    resolve_model(services_of(request), model_id)
     return _model(request, model_id)
 
 
@@ -153,7 +153,8 @@ def _model_ids(services: Services) -> dict[str, Profile]:
     return {name: services.pipeline.resolve_profile(None), **named}
 
 
-def _resolve_model(services: Services, asked: str | None) -> Profile:
+def resolve_model(services: Services, asked: str | None) -> Profile:
+    """The profile that a `model` stands for. Raises InvalidRequest, ModelNotFound."""
     valid = _model_ids(services)
     if asked is None:
         raise InvalidRequest(f"model is required. Served here: {', '.join(valid)}.", "model")

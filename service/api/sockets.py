@@ -22,6 +22,7 @@ logger = logging.getLogger("winnow.api")
 # RFC 6455, 7.4.1, and IANA's registry of close codes.
 DONE, IDLE, BAD_MESSAGE, INTERNAL, RESTART, TRY_LATER = 1000, 1001, 1008, 1011, 1012, 1013
 CLIENT_GONE = 1006  # never sent: what a connection that broke off is logged as
+LEFT = (1000, 1001, 1005)  # how clients close: done, going away, without a code
 TAKEN_OVER = 4001  # ours: 4000 and above are for applications
 CLOSE_CODES = {  # by HTTP status
     **{400: BAD_MESSAGE, 404: BAD_MESSAGE},
@@ -37,6 +38,7 @@ class Connection(ABC):
 
     path: ClassVar[str]
     protocols: ClassVar[Sequence[str]] = ()  # subprotocols that are spoken, where one is offered
+    may_leave: ClassVar[bool] = False  # whether a client that closes is done, and not cut off
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
@@ -60,9 +62,10 @@ class Connection(ABC):
         try:
             code, reason = await self._serve()
             await self._socket.close(code, _shortened(reason))
-        except WebSocketDisconnect:
-            self.services.metrics.cancelled.labels("client_gone").inc()
-            code = CLIENT_GONE
+        except WebSocketDisconnect as gone:
+            code = gone.code if self.may_leave and gone.code in LEFT else CLIENT_GONE
+            if code == CLIENT_GONE:
+                self.services.metrics.cancelled.labels("client_gone").inc()
         seconds = time.perf_counter() - began
         profile = self.profile or "-"
         logger.info("WS %s %d profile=%s seconds=%.3f", self.path, code, profile, seconds)

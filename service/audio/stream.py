@@ -36,7 +36,11 @@ class AudioStream(Protocol):
         """The part's sound at 16 kHz. Raises InvalidAudio for what cannot be decoded."""
 
     def rest(self) -> Samples:
-        """The end of what was decoded so far, as far as it was held back (up to 70 ms)."""
+        """The end of what was decoded so far, as far as it was held back."""
+
+    @property
+    def num_held(self) -> int:
+        """Samples that `rest` would give, up to 70 ms: a resampler waits for what follows."""
 
 
 class _Resampler:
@@ -59,6 +63,10 @@ class _Resampler:
         out: Samples = self._soxr.resample_chunk(np.empty(0, np.float32), last=True)
         self._soxr = self._new()
         return out
+
+    @property
+    def num_held(self) -> int:
+        return 0 if self._soxr is None else round(self._soxr.delay())
 
     def _new(self) -> soxr.ResampleStream | None:
         if self._rate == SAMPLE_RATE:
@@ -94,6 +102,10 @@ class PcmStream:
     def rest(self) -> Samples:
         return self._resample.rest()
 
+    @property
+    def num_held(self) -> int:
+        return self._resample.num_held
+
 
 class G711Stream:
     """G.711: mono at 8 kHz, a byte a sample; `law` is `mulaw` or `alaw`."""
@@ -113,6 +125,10 @@ class G711Stream:
 
     def rest(self) -> Samples:
         return self._resample.rest()
+
+    @property
+    def num_held(self) -> int:
+        return self._resample.num_held
 
 
 class OpusStream:
@@ -150,6 +166,10 @@ class OpusStream:
 
     def rest(self) -> Samples:
         return self._resample.rest()
+
+    @property
+    def num_held(self) -> int:
+        return self._resample.num_held
 
 
 def open_stream(encoding: str, rate: int, channels: int) -> AudioStream:

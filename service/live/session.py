@@ -145,7 +145,7 @@ class Session:
 
     @property
     def received_s(self) -> float:
-        return self._seconds(self._audio.last - self._to_fill)
+        return self._seconds(self._audio.last - self._to_fill + self.stream.num_held)
 
     @property
     def has_room(self) -> bool:
