@@ -6,7 +6,7 @@ from fastapi import APIRouter, WebSocket
 
 from service.api.errors import Answer, error_body
 from service.api.live_messages import Start, done, event, read_message, read_start, ready
-from service.api.sockets import DONE, RESTART, Closing, Connection
+from service.api.talks import DONE, RESTART, Closing, Talk
 from service.errors import InvalidRequest
 from service.live.messages import Event, Message, Refused
 from service.live.session import Final, Partial
@@ -17,15 +17,15 @@ router = APIRouter()
 @router.websocket("/live")
 async def live(socket: WebSocket) -> None:
     """A session's messages until it is done, and the close code that says how it ended."""
-    await LiveConnection(socket).attend()
+    await LiveTalk(socket).attend()
 
 
-class LiveConnection(Connection):
+class LiveTalk(Talk):
     """JSON and audio in, JSON out."""
 
     path = "/live"
 
-    async def talk(self) -> Closing:
+    async def converse(self) -> Closing:
         services = self.services
         services.check_ready()
         start = await self._read_start()

@@ -12,7 +12,7 @@ from service.api.errors import Answer, answer_to
 from service.api.fields import BadEvent
 from service.api.realtime_messages import ClientEvent, event_id, parse, read, refusal, told
 from service.api.realtime_session import Settings, read_update, show, to_request
-from service.api.sockets import RESTART, Closing, Connection
+from service.api.talks import RESTART, Closing, Talk
 from service.errors import InvalidRequest
 from service.live.items import ItemEvent, Items
 from service.live.messages import Change, Clear, Commit, Event, Message
@@ -30,10 +30,10 @@ router = APIRouter()
 @router.websocket("/v1/realtime")
 async def realtime(socket: WebSocket) -> None:
     """A transcription session's events until one side ends it."""
-    await RealtimeConnection(socket).attend()
+    await RealtimeTalk(socket).attend()
 
 
-class RealtimeConnection(Connection):
+class RealtimeTalk(Talk):
     """Events in, events out; a session that ends with its connection."""
 
     path = "/v1/realtime"
@@ -50,7 +50,7 @@ class RealtimeConnection(Connection):
         self._odd = b""  # half a sample, whose other half is in the next message
         self._num_bad = 0
 
-    async def talk(self) -> Closing:
+    async def converse(self) -> Closing:
         services = self.services
         services.check_ready()
         query = self._socket.query_params

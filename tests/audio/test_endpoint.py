@@ -13,11 +13,16 @@ from hypothesis import strategies as st
 from service.audio.endpoint import (
     MAX_CHUNKS,
     PAUSE,
+    USUAL,
+    Begun,
     Ended,
     Endpoint,
+    Manner,
     Mark,
     Utterance,
     advance,
+    change,
+    clear,
     finish,
 )
 from service.audio.segment import MIN_SPEECH, PADDING, Floats
@@ -32,16 +37,26 @@ def utterances(marks: Iterable[Mark]) -> list[Utterance]:
     return [mark.utterance for mark in marks if isinstance(mark, Ended)]
 
 
+def marked(
+    heard: Floats,
+    loud: Floats | None = None,
+    step: int = 1000,
+    manner: Manner = USUAL,
+) -> tuple[Endpoint, list[Mark]]:
+    loud = np.ones_like(heard) if loud is None else loud
+    state = Endpoint(manner)
+    marks: list[Mark] = []
+    for at in range(0, len(heard), step):
+        state, some = advance(state, heard[at : at + step], loud[at : at + step])
+        marks += some
+    return state, marks
+
+
 def play(
     heard: Floats, loud: Floats | None = None, step: int = 1000
 ) -> tuple[Endpoint, list[Utterance]]:
-    loud = np.ones_like(heard) if loud is None else loud
-    state = Endpoint()
-    ended: list[Utterance] = []
-    for at in range(0, len(heard), step):
-        state, some = advance(state, heard[at : at + step], loud[at : at + step])
-        ended += utterances(some)
-    return state, ended
+    state, marks = marked(heard, loud, step)
+    return state, utterances(marks)
 
 
 def test_a_pause_ends_an_utterance_with_its_padding() -> None:
@@ -129,6 +144,59 @@ def test_a_cut_in_a_pause_leaves_nothing_open() -> None:
     assert [one.last - one.first <= MAX_CHUNKS for one in ended] == [True] * len(ended)
     assert (ended[0].last >= MAX_CHUNKS - 3) == (len(ended) == 1)
     assert state.opened == -1
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_who_begins_to_speak_is_told_once_and_when_the_pause_was_long_enough(step: int) -> None:
+    heard = probabilities((0, 50), (0.9, 40), (0, PAUSE), (0, 30), (0.9, 20), (0, 5))
+    _, marks = marked(heard, step=step)
+    assert marks == [
+        Begun(50 - PADDING),
+        Ended(Utterance(50 - PADDING, 90 + PADDING), 90 + PAUSE, paused=True),
+        Begun(120 + PAUSE - PADDING),
+    ]
+
+
+def test_a_cut_does_not_pause_the_speech_it_cuts() -> None:
+    heard = probabilities((0.9, MAX_CHUNKS + 10), (0, PAUSE))
+    _, marks = marked(heard)
+    assert [type(mark) for mark in marks] == [Begun, Ended, Ended]
+    assert [mark.paused for mark in marks if isinstance(mark, Ended)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("manner", "expected"),
+    [
+        (Manner(), Ended(Utterance(30 - PADDING, 50 + PADDING), 50 + PAUSE, True)),
+        (Manner(before=0), Ended(Utterance(30, 50 + PADDING), 50 + PAUSE, True)),
+        (Manner(before=20), Ended(Utterance(10, 50 + PADDING), 50 + PAUSE, True)),
+        (Manner(pause=6), Ended(Utterance(30 - PADDING, 56), 56, True)),
+        (Manner(pause=60), Ended(Utterance(30 - PADDING, 50 + PADDING), 110, True)),
+        (Manner(on=0.7, off=0.55), None),
+        (Manner(on=0.3, off=0.15), Ended(Utterance(30 - PADDING, 50 + PADDING), 50 + PAUSE, True)),
+    ],
+)
+def test_the_manner_says_what_speech_and_pauses_are(manner: Manner, expected: Ended | None) -> None:
+    _, marks = marked(probabilities((0, 30), (0.6, 20), (0, 70)), manner=manner)
+    assert [mark for mark in marks if isinstance(mark, Ended)] == ([expected] if expected else [])
+
+
+def test_what_was_cleared_is_in_no_later_utterance() -> None:
+    state, _ = marked(probabilities((0.9, 30)))
+    state = clear(state)
+    assert (state.opened, state.needed_from) == (-1, 30)
+    assert finish(state) == (state, ())
+    state, marks = advance(state, probabilities((0.9, 10)), np.ones(10, np.float32))
+    assert marks == (Begun(30),)
+
+
+def test_another_manner_reaches_back_to_nothing_that_is_gone_or_was_told() -> None:
+    state, _ = marked(probabilities((0, 30)))
+    state = change(state, Manner(before=25), state.needed_from)
+    state, marks = advance(state, probabilities((0.9, 10)), np.ones(10, np.float32))
+    assert marks == (Begun(30 - PADDING),)
+    state = change(state, Manner(before=30), 0)
+    assert state.opened == 30 - PADDING
 
 
 runs = st.lists(

@@ -1,4 +1,4 @@
-"""What the WebSockets share: how one is accepted, read and closed, and the line of log about it."""
+"""What the WebSockets share: how one is accepted, read and closed, and its line of log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_REASON_BYTES = 123  # RFC 6455, 5.5: a close frame has 125, two of them the 
 Closing = tuple[int, str]  # a close code, and its reason in words
 
 
-class Connection(ABC):
+class Talk(ABC):
     """One WebSocket with a session, from its acceptance to its close code."""
 
     path: ClassVar[str]
@@ -46,7 +46,7 @@ class Connection(ABC):
         self.profile = ""
 
     @abstractmethod
-    async def talk(self) -> Closing:
+    async def converse(self) -> Closing:
         """The session, from the first message; how it ended."""
 
     @abstractmethod
@@ -89,7 +89,7 @@ class Connection(ABC):
 
     async def _serve(self) -> Closing:
         try:
-            return await self.talk()
+            return await self.converse()
         except TakenOver:
             return TAKEN_OVER, "another connection has resumed this session"
         except WinnowError as failure:
