@@ -12,6 +12,16 @@ from typing import Any
 from service.errors import ConfigError
 
 PREFIX = "WINNOW_"
+# What OpenAI calls its models for transcription: the names that clients have built in.
+ALIASES = (
+    "whisper-1",
+    "gpt-transcribe",
+    "gpt-4o-transcribe",
+    "gpt-4o-mini-transcribe",
+    "gpt-4o-mini-transcribe-2025-12-15",
+    "gpt-live-transcribe",
+    "gpt-realtime-whisper",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +31,7 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     model: str = "whisper-base"  # a name, a hub id, a folder, or a .pt file of openai-whisper
+    model_aliases: tuple[str, ...] = ALIASES  # other names by which /v1 takes the model
     cache_dir: Path | None = None  # of models from data packages; $XDG_CACHE_HOME/winnow
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     dtype: str = "auto"  # auto (float16 on CUDA, float32 on CPU) | float32 | float16 | bfloat16
@@ -59,6 +70,9 @@ class ServerConfig:
             raise ConfigError(f"port {self.port}: use 0 to 65535")
         if self.dtype not in ("auto", "float32", "float16", "bfloat16"):
             raise ConfigError(f"dtype {self.dtype!r}: use auto, float32, float16 or bfloat16")
+        for alias in self.model_aliases:
+            if not re.fullmatch(r"[^\s@]+", alias):
+                raise ConfigError(f"model_aliases {alias!r}: use names without spaces or @")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device {self.device!r}: use auto, cpu, cuda or cuda:N")
 
@@ -100,6 +114,8 @@ def _parse(name: str, value: Any, type_name: str) -> Any:
             return int(value)
         except ValueError:
             raise ConfigError(f"{shown}: must be a whole number") from None
+    if type_name == "tuple[str, ...]":
+        return _list(shown, value)
     if type_name == "Path | None":
         if not isinstance(value, str | Path):
             raise ConfigError(f"{shown}: must be a path")
@@ -107,6 +123,13 @@ def _parse(name: str, value: Any, type_name: str) -> Any:
     if not isinstance(value, str):
         raise ConfigError(f"{shown}: must be a string")
     return value
+
+
+def _list(shown: str, value: Any) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ConfigError(f"{shown}: must be a list of strings")
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def _at_least(config: ServerConfig, least: int, *names: str) -> None:

@@ -19,10 +19,9 @@ from service.gather import Done, WindowWork
 from service.metrics import Metrics
 from service.profiles import Profile, check_depth
 from service.text.progress import InOrder, RunningText
-from service.text.stitch import main_language
+from service.text.stitch import main_language, spoken_languages
 from service.text.tags import ANY, language_code
 from service.types import (
-    DecodeOptions,
     Progress,
     SpokenLanguage,
     Timings,
@@ -166,7 +165,7 @@ class Pipeline:
             raise InvalidRequest(
                 f"the model {info.name} hears one language only: nothing to detect"
             )
-        asked = replace(request, options=DecodeOptions(language_only=True))
+        asked = replace(request, options=replace(request.options, language_only=True))
         async with (
             self._submitted(source, asked) as (recording, work),
             aclosing(work.finished()) as results,
@@ -247,6 +246,7 @@ def _assemble(
         timings=_timings(done, recording.decode_s, time.monotonic() - began),
         fallbacks=tuple(fallback for one in done for fallback in one.fallbacks),
         warnings=recording.losses,
+        languages=spoken_languages(texts),
     )
 
 

@@ -296,7 +296,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """The answer to one request."""
+    """The answer to one request.
+
+    `language`: that of most windows; `languages`: those in which anything was said, the commonest
+    first.
+    """
 
     text: str
     language: str
@@ -309,6 +313,7 @@ class Transcript:
     timings: Timings
     fallbacks: tuple[Fallback, ...] = ()
     warnings: tuple[Notice, ...] = ()
+    languages: tuple[str, ...] = ()
 
     @property
     def real_time_factor(self) -> float:

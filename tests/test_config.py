@@ -46,6 +46,8 @@ def test_an_unknown_setting_is_refused_and_the_valid_ones_listed() -> None:
         ("max_batch_windows", "0"),
         ("deadline_seconds", "0"),
         ("drain_seconds", "-1"),
+        ("model_aliases", "whisper-1@fast"),
+        ("model_aliases", "whisper 1"),
         ("device", "tpu"),
         ("device", "cuda:first"),
         ("device", "cuda:"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi.responses import JSONResponse, Response
 
-from service.api.params import choice, flag, one, whole
+from service.api.params import Given, choice, flag, one, whole
 from service.errors import InvalidRequest
 from service.text.formats import SUBTITLES, warnings_json
 from service.text.subtitles import LIMITS, Layout
@@ -50,8 +50,11 @@ class Wanted:
     stream: bool
 
 
-def wanted(given: Mapping[str, tuple[str, ...]], formats: Sequence[str]) -> Wanted:
-    """Reads `response_format`, the lines of subtitles, and `stream`. Raises InvalidRequest."""
+def wanted(given: Given, formats: Sequence[str], *, lenient: bool = False) -> Wanted:
+    """Reads `response_format`, the lines of subtitles, and `stream`. Raises InvalidRequest.
+
+    `lenient`: `stream` with a format that cannot be streamed is no error, and no stream.
+    """
     response_format = choice("response_format", one(given, "response_format"), formats)
     values = {name: whole(name, one(given, name), *LIMITS[name]) for name in LIMITS}
     layout = Layout(**values)
@@ -61,6 +64,8 @@ def wanted(given: Mapping[str, tuple[str, ...]], formats: Sequence[str]) -> Want
     layout.check()
     stream = flag("stream", one(given, "stream"), False)
     if stream and response_format not in STREAMED:
+        if lenient:
+            return Wanted(response_format, layout, False)
         raise InvalidRequest("stream=true needs response_format json or text.", "stream")
     return Wanted(response_format, layout, stream)
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import __version__
-from service.api import detect, errors, live, openai, ops, realtime, transcribe
+from service.api import detect, errors, live, models, openai, ops, realtime, transcribe
 from service.api.context import RequestContext
 from service.api.server import DrainingServer
 from service.api.services import Services
@@ -59,7 +59,7 @@ def create_app(
     app.state.started_at = int(time.time())
     app.add_middleware(RequestContext, metrics=metrics)
     errors.install(app)
-    for room in (transcribe, detect, openai, live, realtime, ops):
+    for room in (transcribe, detect, openai, models, live, realtime, ops):
         app.include_router(room.router)
     return app
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.api.params import number, one, whole
+from service.api.params import Given, number, one, several, whole
 from service.errors import InvalidRequest
 from service.model.protocol import SpeechModel
 from service.types import TEMPERATURES, DecodeOptions, Thresholds
@@ -33,11 +32,22 @@ _PROMPT = {
         "Its beginning is cut where it is longer than half the model's context."
     ),
 }
+KEYWORDS = {
+    "type": "array",
+    "items": {"type": "string"},
+    "description": "OpenAI's way to say hotwords.",
+}
+LANGUAGES = {
+    "type": "array",
+    "items": {"type": "string"},
+    "description": "The only languages to choose from where the language is detected.",
+}
 _HOTWORDS = {"type": "string", "description": "Words to listen for; they go before the prompt."}
 OPENAI_PROPERTIES: dict[str, Any] = {
     "temperature": _TEMPERATURE,
     "prompt": _PROMPT,
     "hotwords": _HOTWORDS,
+    "keywords[]": KEYWORDS,
 }
 PROPERTIES: dict[str, Any] = {
     **OPENAI_PROPERTIES,
@@ -70,7 +80,7 @@ class Decoding:
     temperatures: tuple[float, ...]
 
 
-def decoding(given: Mapping[str, tuple[str, ...]], model: SpeechModel) -> Decoding:
+def decoding(given: Given, model: SpeechModel) -> Decoding:
     """The parameters of `PROPERTIES` that are given. Raises InvalidRequest."""
     temperatures = _temperatures(one(given, "temperature"))
     penalty, suppress = one(given, "length_penalty"), one(given, "suppress_tokens")
@@ -80,7 +90,7 @@ def decoding(given: Mapping[str, tuple[str, ...]], model: SpeechModel) -> Decodi
         beam_size=whole("beam_size", one(given, "beam_size"), 1, MAX_BEAM_SIZE) or 1,
         patience=number("patience", one(given, "patience"), 1.0, MAX_PATIENCE, positive=True),
         length_penalty=None if penalty is None else number("length_penalty", penalty, 1.0, 1.0),
-        prompt=_prompt(one(given, "prompt"), one(given, "hotwords"), model),
+        prompt=_prompt(one(given, "prompt"), _hotwords(given), model),
         prefix=_tokens("prefix", one(given, "prefix"), model),
         suppress=None if suppress is None else _ids(suppress, model.info.vocab_size),
     )
@@ -93,7 +103,7 @@ def _temperatures(value: str | None) -> tuple[float, ...]:
     return TEMPERATURES if asked == (0.0,) else asked
 
 
-def _thresholds(given: Mapping[str, tuple[str, ...]]) -> Thresholds:
+def _thresholds(given: Given) -> Thresholds:
     ratio, silence = one(given, "compression_ratio_threshold"), one(given, "no_speech_threshold")
     usual = Thresholds()
     return Thresholds(
@@ -121,6 +131,11 @@ def _ids(value: str, vocab_size: int) -> tuple[int, ...]:
     name, last = "suppress_tokens", vocab_size - 1
     parts = [part.strip() for part in value.split(",")]
     return tuple(-1 if part == "-1" else whole(name, part, 0, last) or 0 for part in parts)
+
+
+def _hotwords(given: Given) -> str | None:
+    hot = [*given.get("hotwords", ()), *several(given, "keywords")]
+    return ", ".join(hot) or None
 
 
 def _prompt(prompt: str | None, hotwords: str | None, model: SpeechModel) -> tuple[int, ...]:

@@ -6,15 +6,17 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from service.api.params import collect, number, one
+from service.api.decoding import LANGUAGES
+from service.api.params import collect, number, one, several
 from service.api.services import services_of, while_connected
 from service.api.uploads import read_upload, recording_openapi
 from service.text.formats import language_answer
 from service.types import DecodeOptions, TranscribeRequest
 
-PARAMETERS = ("profile", "timeout")
+PARAMETERS = ("profile", "languages", "timeout")
 _PROPERTIES = {
     "profile": {"type": "string", "description": "A name that GET /profiles lists."},
+    "languages[]": LANGUAGES,
     "timeout": {"type": "number", "description": "Seconds after which the work is cancelled."},
 }
 
@@ -42,6 +44,8 @@ async def detect_language(request: Request) -> dict[str, Any]:
         timeout_s = number("timeout", one(given, "timeout"), longest_s, longest_s, positive=True)
         profile = services.pipeline.resolve_profile(one(given, "profile"))
         request.state.profile = profile.name
-        asked = TranscribeRequest(profile, DecodeOptions(), timeout_s=timeout_s)
+        languages = services.pipeline.resolve_languages(several(given, "languages"))
+        options = DecodeOptions(languages=languages)
+        asked = TranscribeRequest(profile, options, timeout_s=timeout_s)
         work = services.pipeline.detect_language(upload.audio, asked)
         return language_answer(await while_connected(request, work))

@@ -2,42 +2,71 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from service.errors import InvalidRequest
 
-# With OpenAI's brackets, as its clients send a list, and without.
-GRANULARITIES = ("timestamp_granularities[]", "timestamp_granularities")
+Given = Mapping[str, tuple[str, ...]]
+
 TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off")
+GRANULARITIES = "timestamp_granularities"
+# Lists, which clients send as name[], name, name[0], with commas, or as JSON.
+LISTS = (GRANULARITIES, "languages", "keywords", "include")
+_INDEX = re.compile(r"\[\d*\]$")
+_KEY = re.compile(r"\.(\w+)$")
 
 
 def collect(
-    pairs: Iterable[tuple[str, str]], valid: Sequence[str], lists: Sequence[str] = ()
-) -> Mapping[str, tuple[str, ...]]:
+    pairs: Iterable[tuple[str, str]], valid: Sequence[str], also: Sequence[str] = ()
+) -> Given:
     """Groups (name, value) pairs. An empty value, which a blank form field sends, is not given.
 
-    Raises InvalidRequest for a name that is not `valid`, or one not in `lists` given twice.
+    `also` are names that are taken and not advertised. Raises InvalidRequest for a name that is
+    in neither, or one that is no list and given twice.
     """
     given: dict[str, tuple[str, ...]] = {}
-    for name, value in pairs:
-        if name not in valid:
+    for sent, value in pairs:
+        name = plain_name(sent)
+        if name not in valid and name not in also:
             raise InvalidRequest(
-                f"Unknown parameter '{name}'. Valid parameters: {', '.join(valid)}.", name
+                f"Unknown parameter '{sent}'. Valid parameters: {', '.join(valid)}.", sent
             )
         if not value.strip():
             continue
-        if name in given and name not in lists:
+        if name in given and name not in LISTS and name not in also:
             raise InvalidRequest(f"{name} is given more than once.", name)
         given[name] = (*given.get(name, ()), value.strip())
     return given
 
 
-def one(given: Mapping[str, tuple[str, ...]], name: str) -> str | None:
+def plain_name(sent: str) -> str:
+    """`a` for `a[]` and `a[0]`; `a[b]` for `a.b`."""
+    return _KEY.sub(r"[\1]", _INDEX.sub("", sent))
+
+
+def one(given: Given, name: str) -> str | None:
     """The value of a parameter that is given at most once."""
     values = given.get(name)
     return values[0] if values else None
+
+
+def several(given: Given, name: str) -> tuple[str, ...]:
+    """The values of a list: each one that is given, a JSON list of them, or parted by commas."""
+    return tuple(part for value in given.get(name, ()) for part in _parts(value))
+
+
+def _parts(value: str) -> list[str]:
+    parts: list[object] = list(value.split(","))
+    if value.startswith("["):
+        try:
+            parts = json.loads(value)
+        except (ValueError, RecursionError):
+            parts = [value]
+    return [part for one in parts if (part := str(one).strip())]
 
 
 def choice(name: str, value: str | None, valid: Sequence[str]) -> str:
@@ -85,7 +114,7 @@ def flag(name: str, value: str | None, default: bool) -> bool:
     return value.lower() in TRUE
 
 
-def granularities(given: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+def granularities(given: Given) -> tuple[str, ...]:
     """What times are asked for: `segment`, `word`, both, or nothing said."""
-    values = [value for name in GRANULARITIES for value in given.get(name, ())]
-    return tuple(choice(GRANULARITIES[1], value, ("segment", "word")) for value in values)
+    asked = [value.lower() for value in several(given, GRANULARITIES)]
+    return tuple(choice(GRANULARITIES, value, ("segment", "word")) for value in asked)

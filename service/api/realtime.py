@@ -11,7 +11,7 @@ from fastapi import APIRouter, WebSocket
 from service.api.errors import Answer, answer_to
 from service.api.fields import BadEvent
 from service.api.realtime_messages import ClientEvent, event_id, parse, read, refusal, told
-from service.api.realtime_session import Settings, read_update, show, to_request
+from service.api.realtime_session import Settings, first_settings, read_update, show, to_request
 from service.api.talks import RESTART, Closing, Talk
 from service.errors import InvalidRequest
 from service.live.items import ItemEvent, Items
@@ -60,7 +60,8 @@ class RealtimeTalk(Talk):
                 "intent",
             )
         model = query.get("model") or services.engine.model.info.name
-        self._settings = Settings(model)
+        self._settings = first_settings(model)
+        self._items.by_pause = self._settings.vad is not None
         asked = to_request(self._settings, services)
         self.profile = asked.request.profile.name
         async with services.live.hold(asked, None, 0, keep=False) as (session, _):

@@ -13,7 +13,7 @@ from typing import Any
 
 from service.api.decoding import decoding
 from service.api.fields import BadEvent, Fields
-from service.api.openai import resolve_model
+from service.api.models import resolve_model
 from service.api.services import Services
 from service.audio.endpoint import Manner
 from service.audio.vad import CHUNK_SAMPLES
@@ -32,6 +32,9 @@ LOGPROBS = "item.input_audio_transcription.logprobs"
 SERVER_VAD, SEMANTIC_VAD = "server_vad", "semantic_vad"
 # Silence that ends a turn where the meaning would have decided: OpenAI waits at most 8, 4 and 2 s.
 EAGERNESS_MS = {"low": 1200, "auto": 800, "medium": 800, "high": 500}
+# OpenAI's models that leave turns to the client: who asks for one and says nothing of turn
+# detection means to commit.
+BY_COMMIT = ("gpt-live-transcribe", "gpt-realtime-whisper")
 DELAYS = ("minimal", "low", "medium", "high", "xhigh")
 MAX_PREFIX_MS, MAX_SILENCE_MS = 5_000, 20_000
 HYSTERESIS = 0.15  # speech ends this much below the probability at which it begins
@@ -55,7 +58,8 @@ class Vad:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A transcription session as it stands. `vad` None: only a commit ends a turn."""
+    """A transcription session as it stands. `vad` None: only a commit ends a turn; `chosen`:
+    whether the client has said so, or otherwise."""
 
     model: str
     language: str | None = None
@@ -65,7 +69,13 @@ class Settings:
     format: str = "audio/pcm"
     noise_reduction: str | None = None
     vad: Vad | None = Vad()
+    chosen: bool = False
     logprobs: bool = False
+
+
+def first_settings(model: str) -> Settings:
+    """Before the client has said anything but the model."""
+    return Settings(model, vad=_usual_vad(model))
 
 
 def read_update(session: Any, now: Settings) -> tuple[Settings, list[Notice]]:
@@ -84,13 +94,17 @@ def read_update(session: Any, now: Settings) -> tuple[Settings, list[Notice]]:
     spoken = audio.inner("input", ("format", "noise_reduction", "transcription", "turn_detection"))
     notices = [*_unused(spoken)]
     updated = _transcription(spoken, now)
-    updated = replace(updated, format=_format(spoken, now), vad=_vad(spoken, now))
+    updated = replace(updated, format=_format(spoken, now), vad=_vad(spoken, updated))
     include = given.texts("include", (LOGPROBS,) if now.logprobs else ())
     if set(include) - {LOGPROBS}:
         raise BadEvent(f"Invalid 'session.include': use {LOGPROBS}.", "session.include")
-    return replace(
-        updated, noise_reduction=_noise_reduction(spoken, now), logprobs=bool(include)
-    ), notices
+    updated = replace(
+        updated,
+        chosen=now.chosen or "turn_detection" in spoken,
+        noise_reduction=_noise_reduction(spoken, now),
+        logprobs=bool(include),
+    )
+    return updated, notices
 
 
 def show(settings: Settings, session_id: str) -> dict[str, Any]:
@@ -195,8 +209,10 @@ def _format(spoken: Fields, now: Settings) -> str:
 
 
 def _vad(spoken: Fields, now: Settings) -> Vad | None:
-    if spoken.is_null("turn_detection") or "turn_detection" not in spoken:
-        return now.vad if "turn_detection" not in spoken else None
+    if "turn_detection" not in spoken:
+        return now.vad if now.chosen else _usual_vad(now.model)
+    if spoken.is_null("turn_detection"):
+        return None
     given = spoken.inner("turn_detection", TURN_FIELDS)
     usual = now.vad or Vad()
     if given.choice("type", (SERVER_VAD, SEMANTIC_VAD), SERVER_VAD) == SEMANTIC_VAD:
@@ -207,6 +223,10 @@ def _vad(spoken: Fields, now: Settings) -> Vad | None:
         given.whole("prefix_padding_ms", 0, MAX_PREFIX_MS, usual.prefix_padding_ms),
         given.whole("silence_duration_ms", 0, MAX_SILENCE_MS, usual.silence_duration_ms),
     )
+
+
+def _usual_vad(model: str) -> Vad | None:
+    return None if model.partition("@")[0] in BY_COMMIT else Vad()
 
 
 def _noise_reduction(spoken: Fields, now: Settings) -> str | None:

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from service.api.answers import PROPERTIES, STREAM, respond, wanted
+from service.api.decoding import LANGUAGES, decoding
 from service.api.decoding import PROPERTIES as DECODING
-from service.api.decoding import decoding
-from service.api.params import GRANULARITIES, choice, collect, flag, granularities, number, one
+from service.api.params import (
+    GRANULARITIES,
+    Given,
+    choice,
+    collect,
+    flag,
+    granularities,
+    number,
+    one,
+    plain_name,
+    several,
+)
 from service.api.services import Services, services_of, while_connected
 from service.api.streams import open_stream
 from service.api.uploads import read_upload, recording_openapi
 from service.pipeline import TASKS
 from service.text.formats import FORMATS, segment_json, to_format, to_json
-from service.text.subtitles import LIMITS
 from service.types import Progress, TranscribeRequest
 
-PARAMETERS = (
-    "profile",
-    "language",
-    "task",
-    *DECODING,
-    "vad",
-    "word_timestamps",
-    *GRANULARITIES,
-    "channels",
-    "response_format",
-    *LIMITS,
-    "stream",
-    "strict",
-    "timeout",
-)
 CHANNELS = ("mix", "split")
 
 _PROPERTIES = {
     "profile": {"type": "string", "description": "A name that GET /profiles lists."},
-    "language": {"type": "string", "description": "A code or English name; detected if absent."},
+    "language": {
+        "type": "string",
+        "description": "A code, tag or English name; detected if absent, or auto.",
+    },
+    "languages[]": LANGUAGES,
     "task": {"type": "string", "enum": list(TASKS)},
     **DECODING,
     "vad": {"type": "boolean", "default": True, "description": "Cut at silence, and skip it."},
@@ -48,7 +46,7 @@ _PROPERTIES = {
         "default": False,
         "description": "Put `words` with their times and probabilities into each segment.",
     },
-    "timestamp_granularities[]": {
+    f"{GRANULARITIES}[]": {
         "type": "array",
         "items": {"type": "string", "enum": ["segment", "word"]},
         "description": "OpenAI's way to say it: `word` is word_timestamps=true.",
@@ -69,6 +67,8 @@ _PROPERTIES = {
     "timeout": {"type": "number", "description": "Seconds after which the work is cancelled."},
 }
 
+PARAMETERS = tuple(plain_name(name) for name in _PROPERTIES)
+
 router = APIRouter()
 
 
@@ -83,9 +83,9 @@ async def transcribe(request: Request) -> Response:
     services = services_of(request)
     services.admit(request)
     query = request.query_params.multi_items()
-    collect(query, PARAMETERS, GRANULARITIES)  # a wrong name is refused before the upload
+    collect(query, PARAMETERS)  # a wrong name is refused before the upload
     async with read_upload(request, services.config) as upload:
-        given = collect([*query, *upload.fields], PARAMETERS, GRANULARITIES)
+        given = collect([*query, *upload.fields], PARAMETERS)
         want = wanted(given, FORMATS)
         asked = _asked(given, services)
         request.state.profile = asked.profile.name
@@ -101,14 +101,18 @@ def _segments(part: Progress) -> dict[str, object]:
     return {"segments": [segment_json(segment) for segment in part.segments]}
 
 
-def _asked(given: Mapping[str, tuple[str, ...]], services: Services) -> TranscribeRequest:
+def _asked(given: Given, services: Services) -> TranscribeRequest:
     longest_s = float(services.config.deadline_seconds)
     how = decoding(given, services.engine.model)
+    language, languages = services.pipeline.resolve_spoken(
+        one(given, "language"), several(given, "languages")
+    )
     return TranscribeRequest(
         profile=services.pipeline.resolve_profile(one(given, "profile")),
         options=replace(
             how.options,
-            language=services.pipeline.resolve_language(one(given, "language")),
+            language=language,
+            languages=languages,
             task=choice("task", one(given, "task"), TASKS),
             word_times=flag("word_timestamps", one(given, "word_timestamps"), False)
             or "word" in granularities(given),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -43,13 +43,28 @@ def to_json(t: Transcript) -> dict[str, Any]:
     }
 
 
-def to_openai_json(t: Transcript) -> dict[str, Any]:
-    """OpenAI's `response_format=json`."""
-    return {"text": t.text, "usage": _usage(t), **_openai_warnings(t)}
+def to_openai_json(
+    t: Transcript, task: str, logprobs: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """OpenAI's `response_format=json`, with `logprobs` where they were asked for.
+
+    A translation has no `languages`, as theirs has none.
+    """
+    languages = {"languages": [{"code": code} for code in t.languages]}
+    return {
+        "text": t.text,
+        **(languages if task == "transcribe" else {}),
+        **_openai_logprobs(logprobs),
+        "usage": _usage(t),
+        **_openai_warnings(t),
+    }
 
 
 def to_openai_verbose(
-    t: Transcript, task: str, granularities: Collection[str] | None = None
+    t: Transcript,
+    task: str,
+    granularities: Collection[str] | None = None,
+    logprobs: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """OpenAI's `response_format=verbose_json`; `task` is `transcribe` or `translate`.
 
@@ -68,6 +83,7 @@ def to_openai_verbose(
         "text": t.text,
         **(words if "word" in granularities else {}),
         **(segments if "segment" in granularities else {}),
+        **_openai_logprobs(logprobs),
         "usage": _usage(t),
         **_openai_warnings(t),
     }
@@ -158,6 +174,10 @@ def warnings_json(warnings: Sequence[Notice]) -> list[dict[str, Any]]:
         }
         for warning in warnings
     ]
+
+
+def _openai_logprobs(logprobs: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    return {} if logprobs is None else {"logprobs": list(logprobs)}
 
 
 def _openai_warnings(t: Transcript) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from service.text.stitch import WindowText, segments_of
+from service.text.stitch import WindowText, follow_on
 from service.types import Segment, Window
 
 
@@ -65,10 +65,9 @@ class _Channel:
         self.done[done[0].window.index] = done
         while self.waiting and self.waiting[0][0] in self.done:
             index, _ = self.waiting.popleft()
-            for part in self.done.pop(index):
-                segments = segments_of(part, self.last, duration_s)
-                self.ready += segments
-                self.last = segments[-1] if segments else self.last
+            segments = follow_on(self.done.pop(index), self.last, duration_s)
+            self.ready += segments
+            self.last = segments[-1] if segments else self.last
 
 
 class RunningText:

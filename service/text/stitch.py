@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 from service.text.guard import is_silent
 from service.text.languages import WRITTEN_WITHOUT_SPACES
-from service.text.timestamps import TimedPiece, compression_ratio, settle
+from service.text.timestamps import LEAST_S, Span, TimedPiece, compression_ratio, lay_out, settle
 from service.text.words import by_piece, place
 from service.types import Hypothesis, Piece, Segment, Thresholds, Window
 
@@ -43,25 +44,37 @@ def stitch(windows: Sequence[WindowText], duration_s: float) -> tuple[Segment, .
     it, and never overlap. A silent window gives no segment. Each segment's text carries its
     leading space, so that the texts joined are the text of the recording.
     """
+    return tuple(follow_on(windows, None, duration_s))
+
+
+def follow_on(
+    windows: Sequence[WindowText], previous: Segment | None, duration_s: float
+) -> list[Segment]:
+    """The segments of windows in time order, after the `previous` one of their channel."""
     segments: list[Segment] = []
-    for one in windows:
-        segments += segments_of(one, segments[-1] if segments else None, duration_s)
-    return tuple(segments)
+    for one, following in zip_longest(windows, windows[1:]):
+        # A text that was gone on with has ended by then, whatever its last timestamp says.
+        until = duration_s if following is None else min(following.window.start_s, duration_s)
+        segments += _segments(one, segments[-1] if segments else previous, until, duration_s)
+    return segments
 
 
-def segments_of(one: WindowText, previous: Segment | None, duration_s: float) -> list[Segment]:
-    """The segments of one window, which follow on the `previous` one of its channel."""
+def _segments(
+    one: WindowText, previous: Segment | None, until: float, duration_s: float
+) -> list[Segment]:
     if one.is_silent:
         return []
     timed = settle(one.pieces, one.window.duration_s)
     words = by_piece(one.hypothesis.words, one.pieces)
+    num_words = [max(1, len(some)) for some in words]
+    spans = _spans(one, timed, num_words, previous, until, duration_s)
     ratio = compression_ratio("".join(piece.text for piece in timed).strip())
     logprobs = _by_piece(one.hypothesis.token_logprobs, one.pieces)
     segments: list[Segment] = []
     for number, piece in enumerate(timed):
         apart = number == 0 and previous is not None and _needs_space(previous, piece, one)
         space = " " if apart else ""
-        segment = _segment(one, piece, ratio, previous, duration_s, space)
+        segment = _segment(one, piece, ratio, previous, spans[number], space)
         own = place(words[number], one.window.start_s, segment.start, segment.end, space)
         previous = replace(segment, words=own, token_logprobs=logprobs[number])
         segments.append(previous)
@@ -81,9 +94,18 @@ def _by_piece(logprobs: Sequence[float], pieces: Sequence[Piece]) -> list[tuple[
 
 def main_language(windows: Sequence[WindowText], default: str) -> str:
     """The language of most windows that have text (of all, if none has); the earlier on a tie."""
-    heard = [one for one in windows if one.has_text] or windows
-    votes = Counter(one.hypothesis.language for one in heard)
-    return votes.most_common(1)[0][0] if votes else default
+    said = spoken_languages(windows) or _by_count(windows)
+    return said[0] if said else default
+
+
+def spoken_languages(windows: Sequence[WindowText]) -> tuple[str, ...]:
+    """The languages of windows that have text, that of most of them first."""
+    return _by_count([one for one in windows if one.has_text])
+
+
+def _by_count(windows: Sequence[WindowText]) -> tuple[str, ...]:
+    votes = Counter(one.hypothesis.language for one in windows)
+    return tuple(language for language, _ in votes.most_common())
 
 
 def _needs_space(previous: Segment, piece: TimedPiece, one: WindowText) -> bool:
@@ -93,21 +115,35 @@ def _needs_space(previous: Segment, piece: TimedPiece, one: WindowText) -> bool:
     return not previous.text[-1].isspace() and not piece.text[0].isspace()
 
 
+def _spans(
+    one: WindowText,
+    timed: Sequence[TimedPiece],
+    num_words: Sequence[int],
+    previous: Segment | None,
+    until: float,
+    duration_s: float,
+) -> list[Span]:
+    """The pieces' times in the recording: after the previous segment, and before `until`."""
+    at = one.window.start_s
+    # Windows may touch at a rounding error; the previous end keeps the order exact.
+    begin = min(max(at, previous.end if previous else 0.0), duration_s)
+    end = min(at + one.window.duration_s, until)
+    end = max(end, min(begin + LEAST_S * sum(num_words), duration_s))
+    return lay_out([(at + piece.start, at + piece.end) for piece in timed], begin, end, num_words)
+
+
 def _segment(
     one: WindowText,
     piece: TimedPiece,
     ratio: float,
     previous: Segment | None,
-    duration_s: float,
+    span: Span,
     space: str,
 ) -> Segment:
-    # Windows may touch at a rounding error; the previous end keeps the order exact.
-    start = min(max(one.window.start_s + piece.start, previous.end if previous else 0), duration_s)
-    end = min(max(one.window.start_s + piece.end, start), duration_s)
     return Segment(
         id=previous.id + 1 if previous else 0,
-        start=start,
-        end=end,
+        start=span[0],
+        end=span[1],
         text=space + piece.text,
         tokens=piece.tokens,
         avg_logprob=one.hypothesis.avg_logprob,

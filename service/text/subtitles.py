@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -66,11 +66,12 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """Lines that are shown from `start` to `end`, in seconds."""
+    """Lines that are shown from `start` to `end`, in seconds; `channel` as segments have it."""
 
     start: float
     end: float
     lines: tuple[str, ...]
+    channel: int | None = None
 
     @property
     def text(self) -> str:
@@ -95,6 +96,7 @@ class _Open:
     end: float = 0.0
     last_start: float = 0.0
     num_words: int = 0
+    channel: int | None = None
 
     def add(self, unit: _Unit, layout: Layout) -> None:
         fits = self.lines and (
@@ -121,7 +123,7 @@ class _Open:
         return full or unit.start - self.last_start > LONG_PAUSE_S
 
     def closed(self) -> Cue:
-        return Cue(self.start, self.end, tuple(self.lines))
+        return Cue(self.start, self.end, tuple(self.lines), self.channel)
 
 
 def cues(segments: Sequence[Segment], layout: Layout) -> Iterator[Cue]:
@@ -139,6 +141,7 @@ def cues(segments: Sequence[Segment], layout: Layout) -> Iterator[Cue]:
             if cue.lines and ((number == 0 and parted) or cue.is_full(unit, layout)):
                 yield cue.closed()
                 cue = _Open()
+            cue.channel = segment.channel
             if not cue.lines and segment.channel is not None:
                 cue.add(_Unit(unit.start, unit.start, channel_mark(segment.channel)), layout)
                 cue.num_words = 0
@@ -152,14 +155,15 @@ def cues(segments: Sequence[Segment], layout: Layout) -> Iterator[Cue]:
 def to_srt(segments: Sequence[Segment], layout: Layout) -> str:
     """SubRip: numbered cues, `HH:MM:SS,mmm`. Empty where nothing was said."""
     return "".join(
-        f"{number}\n{_span(cue, ',')}\n{cue.text.replace('-->', '->')}\n\n"
-        for number, cue in enumerate(cues(segments, layout), 1)
+        f"{number}\n{span}\n{cue.text.replace('-->', '->')}\n\n"
+        for number, (span, cue) in enumerate(_timed(cues(segments, layout), ","), 1)
     )
 
 
 def to_vtt(segments: Sequence[Segment], layout: Layout) -> str:
     """WebVTT (https://www.w3.org/TR/webvtt1/). The header alone where nothing was said."""
-    body = "".join(f"{_span(cue, '.')}\n{_escaped(cue.text)}\n\n" for cue in cues(segments, layout))
+    shown = _timed(cues(segments, layout), ".")
+    body = "".join(f"{span}\n{_escaped(cue.text)}\n\n" for span, cue in shown)
     return f"WEBVTT\n\n{body}"
 
 
@@ -268,10 +272,17 @@ def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _span(cue: Cue, mark: str) -> str:
-    start = _milliseconds(cue.start)
-    end = max(_milliseconds(cue.end), start + 1)  # WebVTT wants an end after the start
-    return f"{_clock(start, mark)} --> {_clock(end, mark)}"
+def _timed(shown: Iterable[Cue], mark: str) -> Iterator[tuple[str, Cue]]:
+    """Cues in the order in which they begin, with their times.
+
+    Each lasts a millisecond at least, as WebVTT wants it, and ends before the next of its channel:
+    two channels may speak at once.
+    """
+    ends: dict[int | None, int] = {}
+    for cue in sorted(shown, key=lambda one: one.start):
+        start = max(_milliseconds(cue.start), ends.get(cue.channel, 0))
+        end = ends[cue.channel] = max(_milliseconds(cue.end), start + 1)
+        yield f"{_clock(start, mark)} --> {_clock(end, mark)}", cue
 
 
 def _milliseconds(seconds: float) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 
+from service.text.timestamps import lay_out
 from service.types import Piece, Word
 
 
@@ -26,7 +27,8 @@ def by_piece(words: Sequence[Word], pieces: Sequence[Piece]) -> list[tuple[Word,
 def place(
     words: Sequence[Word], window_start: float, start: float, end: float, space: str = ""
 ) -> tuple[Word, ...]:
-    """Words on the recording's clock, in order and inside their segment's [`start`, `end`].
+    """Words on the recording's clock, in order and inside their segment's [`start`, `end`], each
+    with a length.
 
     Where the model's attention and its timestamps agree on no word of a segment, the words share
     the segment evenly. `space` goes before the first, as it does before the segment's text.
@@ -39,7 +41,11 @@ def place(
         text = word.text if placed else space + word.text
         placed.append(replace(word, text=text, start=begins, end=latest))
     if any(word.end > word.start for word in placed):
-        return tuple(placed)
+        spans = lay_out([(word.start, word.end) for word in placed], start, end)
+        return tuple(
+            replace(word, start=begins, end=ends)
+            for word, (begins, ends) in zip(placed, spans, strict=True)
+        )
     share = (end - start) / max(1, len(placed))
     return tuple(
         replace(word, start=start + i * share, end=min(start + (i + 1) * share, end))

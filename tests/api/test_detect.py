@@ -51,4 +51,4 @@ def test_a_model_of_one_language_has_none_to_detect(
 
 def test_detection_takes_no_other_parameter(shared: Running) -> None:
     answer = shared.client.post("/detect-language?language=en", content=voice(1))
-    assert "profile, timeout" in refused(answer, 400, "invalid_request", "language")
+    assert "profile, languages, timeout" in refused(answer, 400, "invalid_request", "language")

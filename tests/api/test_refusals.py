@@ -26,7 +26,11 @@ from .harness import Running, refused, silence, voice
         ("timeout", "0", "more than 0 to 900"),
         ("timeout", "901", "more than 0 to 900"),
         ("timeout", "inf", "more than 0 to 900"),
-        ("profil", "fast", "profile, language, task, temperature, prompt, hotwords, beam_size"),
+        (
+            "profil",
+            "fast",
+            "profile, language, languages, task, temperature, prompt, hotwords, keywords",
+        ),
         ("channels", "left", "mix, split"),
         ("stream", "maybe", "true, 1, yes, on, false, 0, no, off"),
         ("max_line_width", "40", "srt or vtt"),

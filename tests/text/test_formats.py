@@ -40,7 +40,9 @@ TRANSCRIPT = Transcript(
     kept_frames=1800,
     timings=Timings(0.1, 0.02, 0.0030000004, 1.5, 2.25, 4.0),
     fallbacks=(Fallback(1, "repetition", "fast", "dense"),),
+    languages=("de", "en"),
 )
+LOGPROBS = ({"token": " one", "logprob": -0.25, "bytes": [32, 111, 110, 101]},)
 
 # With everything that a request can ask for.
 RICH = replace(
@@ -79,7 +81,9 @@ def test_text_matches_the_golden_file() -> None:
     ("name", "answer"),
     [
         ("transcript.json", to_json(TRANSCRIPT)),
-        ("openai.json", to_openai_json(TRANSCRIPT)),
+        ("openai.json", to_openai_json(TRANSCRIPT, "transcribe")),
+        ("openai_translation.json", to_openai_json(TRANSCRIPT, "translate")),
+        ("openai_logprobs.json", to_openai_json(TRANSCRIPT, "transcribe", LOGPROBS)),
         ("openai_verbose.json", to_openai_verbose(TRANSCRIPT, "transcribe")),
         ("words.json", to_json(WITH_WORDS)),
         ("openai_words.json", to_openai_verbose(WITH_WORDS, "transcribe", ["word"])),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from whisper.utils import WriteSRT
 
@@ -179,6 +181,47 @@ def test_no_line_is_too_wide_and_nothing_is_lost(
     times = [time for cue in shown for time in (cue.start, cue.end)]
     assert times == sorted(times)
     assert all(3.0 <= time <= 9.0 for time in times)
+
+
+CLOCK = re.compile(r"(\d\d):(\d\d):(\d\d)[.,](\d{3})")
+LAYOUTS = st.builds(Layout, st.none() | st.integers(10, 30)) | st.builds(
+    Layout, max_words_per_line=st.integers(1, 3)
+)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), TEXTS), max_size=5),
+    LAYOUTS,
+    st.booleans(),
+)
+@example([(3, 0, "a b a"), (1, 1, "b")], Layout(max_words_per_line=1), True)
+def test_cues_come_in_order_each_with_a_time_of_its_own(
+    said: list[tuple[int, int, str]], layout: Layout, split: bool
+) -> None:
+    """However short a segment is for its text, and where two channels speak at once."""
+    ends, segments = [0.0, 0.0], []
+    for lasts, channel, text in said:
+        start = ends[channel]
+        ends[channel if split else 0] = end = start + lasts / 4
+        segments.append(segment(start, end, text, channel=channel if split else None))
+        ends = ends if split else [end, end]
+    segments.sort(key=lambda one: one.start)
+    for written in (to_srt(segments, layout), to_vtt(segments, layout)):
+        shown: dict[str, int] = {}
+        starts = []
+        for block in written.split("\n\n"):
+            if (arrow := block.find(" --> ")) < 0:
+                continue
+            start, end = (
+                int(h) * 3600000 + int(m) * 60000 + int(s) * 1000 + int(ms)
+                for h, m, s, ms in CLOCK.findall(block)[:2]
+            )
+            name = block[block.index("\n", arrow) :].lstrip()[: len("Channel 1:")] if split else ""
+            assert shown.get(name, 0) <= start < end
+            shown[name] = end
+            starts.append(start)
+        # A cue that was too short moves by a millisecond.
+        assert all(before - len(starts) <= after for before, after in pairwise(starts))
 
 
 @given(TEXTS)

@@ -63,16 +63,23 @@ def heard(draw: st.DrawFn) -> WindowText:
     texts = draw(st.lists(st.lists(st.sampled_from([" a", " bc", "d"]), min_size=1), max_size=4))
     pieces = [(draw(st.none() | Times), draw(st.none() | Times), "".join(piece)) for piece in texts]
     said = words(*((draw(Times), draw(Times), text) for piece in texts for text in piece))
-    start = draw(st.sampled_from([0.0, 4.99, 10.0]))
-    return window_text(start, 5.0, *pieces, hypothesis=replace(HEARD, words=said))
+    return window_text(0.0, 5.0, *pieces, hypothesis=replace(HEARD, words=said))
 
 
-@given(st.lists(heard(), max_size=3))
+@given(st.lists(heard(), max_size=3), st.sampled_from([(0.0, 4.99, 10.0), (0.0, 3.0, 4.5)]))
 def test_words_are_ordered_inside_their_segments_and_lose_nothing(
-    windows: list[WindowText],
+    windows: list[WindowText], starts: tuple[float, ...]
 ) -> None:
-    windows = sorted(windows, key=lambda one: one.window.start_s)
+    """Windows overlap where one goes on with the text of the one before it."""
+    windows = [
+        replace(one, window=replace(one.window, start_s=start))
+        for one, start in zip(windows, starts, strict=False)
+    ]
     segments = stitch(windows, 15.0)
+    every_segment = [(segment.start, segment.end) for segment in segments]
+    for spans in (every_segment, *([(w.start, w.end) for w in s.words] for s in segments)):
+        assert all(end - start > 0.0199 for start, end in spans)
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))
     every = [word for segment in segments for word in segment.words]
     for segment in segments:
         assert "".join(word.text for word in segment.words) == segment.text

@@ -20,6 +20,8 @@ _OPENAI = (
     "large-v2", "large-v3", "large-v3-turbo",
 )  # fmt: skip
 _DISTIL = ("large-v2", "medium.en", "small.en", "large-v3", "large-v3.5")
+# Who publishes them in CTranslate2's format under faster-whisper's names.
+_CONVERTERS = ("Systran", "mobiuslabsgmbh")
 _ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
 
 
@@ -27,6 +29,18 @@ def known_model(name: str) -> Known | None:
     """The model that `base`, `whisper-base`, `turbo`, `distil-large-v3`, ... mean, or None."""
     short = name.removeprefix("whisper-")
     return _KNOWN.get(_ALIASES.get(short, short))
+
+
+def other_names(name: str) -> tuple[str, ...]:
+    """What else a model that answers as `name` is called: on the hub, and by faster-whisper."""
+    last = name.rpartition("/")[2].removeprefix("faster-")
+    known = known_model(last)
+    owners = {"", *_CONVERTERS, *(() if known is None else (known.hub_id.partition("/")[0],))}
+    if known is None or name.rpartition("/")[0] not in owners:
+        return ()
+    converted = (f"{owner}/faster-{known.name}" for owner in _CONVERTERS)
+    short = known.name.removeprefix("whisper-")
+    return tuple(other for other in (known.name, known.hub_id, *converted, short) if other != name)
 
 
 def known_names() -> tuple[str, ...]:
