@@ -131,11 +131,11 @@ class RealtimeTalk(Talk):
         return audio[:even]
 
     def _check_commit(self) -> None:
-        seconds = self._items.uncommitted_s(self._session.received_s)
+        seconds = round(self._items.uncommitted_s(self._session.received_s), 3)
         if seconds < LEAST_COMMIT_S:
             raise BadEvent(
                 f"Error committing input audio buffer: expected at least {1000 * LEAST_COMMIT_S:g} "
-                f"ms of audio, but the buffer has {1000 * seconds:.2f} ms.",
+                f"ms of audio, but the buffer has {1000 * seconds:g} ms.",
                 code="input_audio_buffer_commit_empty",
             )
 
