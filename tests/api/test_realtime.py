@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +30,7 @@ from .realtime_client import Client, at_24k, openai_realtime
 # OpenAI's client uses websockets in a way that its newest version would rather not see.
 pytestmark = pytest.mark.filterwarnings("ignore:connect.. must be used:DeprecationWarning")
 
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "realtime.md"
 LOGPROBS = "item.input_audio_transcription.logprobs"
 CHUNK_MS = 32
 G711 = {"audio/pcmu": "mulaw", "audio/pcma": "alaw"}
@@ -343,6 +347,15 @@ def test_a_slow_server_holds_its_client_back(
             assert client.until("transcription.completed").transcript
         sender.join(PATIENCE_S)
     assert max(held) <= cap_s * SAMPLE_RATE
+
+
+def test_the_example_of_the_documentation(one: Running) -> None:
+    found = re.search(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert found
+    names: dict[str, Any] = {}
+    exec(found.group(1), names)
+    said = names["transcribe"](f"{one.url}/v1", at_24k(pcm(voice(2))))
+    assert said == one.transcribe(voice(2)).json()["text"] != ""
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ Both packages need Python 3.12 or later, in an environment of their own:
     scripts/serve &
     python -m wyoming_openai --uri tcp://127.0.0.1:10300 \
         --stt-openai-url http://127.0.0.1:8000/v1 --stt-openai-key none \
-        --stt-models whisper-1 --stt-streaming-models whisper-1@dense \
-        --stt-realtime-models whisper-1@fast &
+        --stt-models whisper-1 --stt-streaming-models gpt-4o-transcribe \
+        --stt-realtime-models gpt-live-transcribe &
     python tests/clients/wyoming_check.py --uri tcp://127.0.0.1:10300
 
 For every model that the bridge offers it says the repository's sample, prints what came back, and
