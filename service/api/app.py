@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import __version__
-from service.api import detect, errors, live, models, openai, ops, transcribe
+from service.api import detect, errors, live, models, openai, ops, realtime, transcribe
 from service.api.context import RequestContext
 from service.api.keys import RequireKey, keys_of, open_paths
 from service.api.manners import Manners
@@ -67,7 +67,7 @@ def create_app(
     app.add_middleware(Manners, root_path=config.root_path, origins=config.cors_origins)
     app.add_middleware(RequestContext, metrics=metrics)
     errors.install(app)
-    for room in (transcribe, detect, openai, models, live, ops):
+    for room in (transcribe, detect, openai, models, live, realtime, ops):
         app.include_router(room.router)
     return app
 

@@ -11,7 +11,7 @@ from service.api.errors import answer_to, error_object
 from service.api.services import Services
 from service.audio.stream import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from service.errors import InvalidRequest, WinnowError
-from service.live.conversation import Ack, Event, Flush, Refused, Stop
+from service.live.messages import Ack, Flush, Refused, Stop
 from service.live.session import Final, LiveRequest, Partial, Session
 from service.text.formats import TIME_DECIMALS
 from service.types import SAMPLE_RATE, DecodeOptions, Segment, TranscribeRequest
@@ -92,7 +92,7 @@ def ready(session: Session, model: str, resumed: bool) -> dict[str, Any]:
     }
 
 
-def event(one: Event) -> dict[str, Any]:
+def event(one: Partial | Final | Refused) -> dict[str, Any]:
     """What a conversation sends."""
     match one:
         case Partial():
@@ -100,7 +100,7 @@ def event(one: Event) -> dict[str, Any]:
         case Final():
             return _final(one)
         case Refused(refusal):
-            return error(refusal)
+            return {"type": "error", "error": _described(refusal)}
 
 
 def done(session: Session) -> dict[str, Any]:
@@ -111,11 +111,6 @@ def done(session: Session) -> dict[str, Any]:
         "received_bytes": session.received_bytes,
         "received_seconds": round(session.received_s, TIME_DECIMALS),
     }
-
-
-def error(failure: WinnowError) -> dict[str, Any]:
-    """An error in OpenAI's shape."""
-    return {"type": "error", "error": _described(failure)}
 
 
 def _final(final: Final) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Protocol
 
 import av
@@ -16,6 +17,7 @@ MIN_RATE, MAX_RATE = 8_000, 48_000  # Hz
 MAX_CHANNELS = 2
 MAX_OPUS_BYTES = 3 * 1276  # RFC 6716, 3.2.5: up to 120 ms in a packet, three frames of 20 ms CELT
 _OPUS_RATE = 48_000
+G711_RATE = 8_000
 # What recorders send when they are asked for opus, in a container: Ogg, and Matroska or WebM.
 _CONTAINERS = {b"OggS": "an Ogg page", b"\x1aE\xdf\xa3": "the head of a WebM file"}
 
@@ -33,19 +35,43 @@ class AudioStream(Protocol):
     def decode(self, part: bytes) -> Samples:
         """The part's sound at 16 kHz. Raises InvalidAudio for what cannot be decoded."""
 
+    def rest(self) -> Samples:
+        """The end of what was decoded so far, as far as it was held back."""
+
+    @property
+    def num_held(self) -> int:
+        """Samples that `rest` would give, up to 70 ms: a resampler waits for what follows."""
+
 
 class _Resampler:
     """Mono at any rate -> 16 kHz, continued from call to call."""
 
     def __init__(self, rate: int) -> None:
-        same = rate == SAMPLE_RATE
-        self._soxr = None if same else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        self._rate = rate
+        self._soxr = self._new()
 
     def __call__(self, mono: Samples) -> Samples:
         if self._soxr is None:
             return mono
         out: Samples = self._soxr.resample_chunk(mono)
         return out
+
+    def rest(self) -> Samples:
+        """What it holds back until it knows what follows; silence does, and it starts anew."""
+        if self._soxr is None:
+            return np.empty(0, np.float32)
+        out: Samples = self._soxr.resample_chunk(np.empty(0, np.float32), last=True)
+        self._soxr = self._new()
+        return out
+
+    @property
+    def num_held(self) -> int:
+        return 0 if self._soxr is None else round(self._soxr.delay())
+
+    def _new(self) -> soxr.ResampleStream | None:
+        if self._rate == SAMPLE_RATE:
+            return None
+        return soxr.ResampleStream(self._rate, SAMPLE_RATE, 1, dtype="float32")
 
 
 class PcmStream:
@@ -72,6 +98,37 @@ class PcmStream:
         values = np.frombuffer(part, "<i2").reshape(-1, self._channels)
         mono: Samples = values.mean(axis=1, dtype=np.float32) / np.float32(32768)
         return self._resample(mono)
+
+    def rest(self) -> Samples:
+        return self._resample.rest()
+
+    @property
+    def num_held(self) -> int:
+        return self._resample.num_held
+
+
+class G711Stream:
+    """G.711: mono at 8 kHz, a byte a sample; `law` is `mulaw` or `alaw`."""
+
+    def __init__(self, law: str) -> None:
+        self._values = _g711_values(law)
+        self._resample = _Resampler(G711_RATE)
+
+    def check(self, message: bytes) -> None:
+        """Any bytes are samples."""
+
+    def split(self, message: bytes) -> list[bytes]:
+        return [message[at : at + G711_RATE] for at in range(0, len(message), G711_RATE)]
+
+    def decode(self, part: bytes) -> Samples:
+        return self._resample(self._values[np.frombuffer(part, np.uint8)])
+
+    def rest(self) -> Samples:
+        return self._resample.rest()
+
+    @property
+    def num_held(self) -> int:
+        return self._resample.num_held
 
 
 class OpusStream:
@@ -107,7 +164,29 @@ class OpusStream:
             ) from error
         return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
 
+    def rest(self) -> Samples:
+        return self._resample.rest()
+
+    @property
+    def num_held(self) -> int:
+        return self._resample.num_held
+
 
 def open_stream(encoding: str, rate: int, channels: int) -> AudioStream:
-    """A decoder for `pcm_s16le`, or for `opus`, whose packets say their rate and channels."""
-    return OpusStream() if encoding == "opus" else PcmStream(rate, channels)
+    """A decoder for `pcm_s16le`; for `opus`, whose packets say their rate and channels; or for
+    `pcmu` and `pcma`, which have but one of each."""
+    match encoding:
+        case "opus":
+            return OpusStream()
+        case "pcmu" | "pcma":
+            return G711Stream("mulaw" if encoding == "pcmu" else "alaw")
+    return PcmStream(rate, channels)
+
+
+@cache
+def _g711_values(law: str) -> Samples:
+    """The sample that each of the 256 bytes stands for, in [-1, 1]."""
+    codec = av.CodecContext.create(f"pcm_{law}", "r")
+    codec.sample_rate, codec.layout = G711_RATE, "mono"
+    (frame,) = codec.decode(av.Packet(bytes(range(256))))
+    return samples_of(frame)[:, 0]

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -30,11 +31,24 @@ from service.errors import (
     WinnowError,
 )
 from service.gather import Done, WindowWork, stop, until_room
-from service.live.session import Final, Partial, Session, Spoken
+from service.live.messages import (
+    Ack,
+    Change,
+    Clear,
+    Cleared,
+    Commit,
+    Committed,
+    Event,
+    Flush,
+    Message,
+    Refused,
+    Stop,
+)
+from service.live.session import Final, Partial, Session, Spoken, Turn
 from service.metrics import Metrics
 from service.text.progress import whole_text
 from service.text.stitch import stitch
-from service.types import Window
+from service.types import TranscribeRequest, Window
 
 LISTEN_SAMPLES = 3 * CHUNK_SAMPLES  # what is worth a call of the VAD
 MAX_BAD_MESSAGES = 16  # of one connection, before it is closed
@@ -46,44 +60,17 @@ SLOW_WINDOW_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Ack:
-    """The client has every final up to `seq`."""
-
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Flush:
-    """The speaker has paused, whatever the audio says."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """There will be no more audio."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A message that was passed over, and why."""
-
-    error: InvalidAudio
-
-
-@dataclass(frozen=True, slots=True)
 class Early:
     """The work on an utterance that has probably ended."""
 
     window: Window
+    request: TranscribeRequest
     done: asyncio.Task[Done]
 
-    def is_on(self, window: Window) -> bool:
-        """Whether `window` is the same stretch of the stream."""
-        mine = (self.window.start_s, self.window.duration_s)
-        return mine == (window.start_s, window.duration_s)
-
-
-Message = bytes | Ack | Flush | Stop
-Event = Partial | Final | Refused
+    def is_on(self, window: Window, request: TranscribeRequest) -> bool:
+        """Whether `window` is the same stretch of the stream, and the same is asked of it."""
+        mine = (self.window.start_s, self.window.duration_s, self.request)
+        return mine == (window.start_s, window.duration_s, request)
 
 
 class Conversation:
@@ -110,6 +97,9 @@ class Conversation:
         self._num_bad = 0
         self._last_window_s = 0.0
         self._early: Early | None = None
+        # Both tasks send; what the reader has to tell goes before the finals that follow from it.
+        self._telling = asyncio.Lock()
+        self._untold: deque[Event] = deque()
 
     async def run(self, draining: asyncio.Event) -> None:
         """Returns when every final of what was received is sent, after Stop or when `draining`.
@@ -149,6 +139,15 @@ class Conversation:
                 case Stop():
                     await self._finish()
                     return
+                case Commit():
+                    await self._finish()
+                    await self._tell(Committed(self._session.received_s))
+                case Clear():
+                    self._session.clear()
+                    await self._foresee()
+                    await self._tell(Cleared(self._session.received_s))
+                case Change(asked):
+                    self._session.change(asked)
                 case bytes(audio):
                     await self._take(audio)
 
@@ -165,7 +164,7 @@ class Conversation:
                 self._num_bad += 1
                 if self._num_bad > MAX_BAD_MESSAGES:
                     raise
-                await self._send(Refused(error))
+                await self._tell(Refused(error))
             if len(session.unheard()) >= LISTEN_SAMPLES:
                 await self._listen()
 
@@ -176,19 +175,23 @@ class Conversation:
             loop = asyncio.get_running_loop()
             state = self._session.vad_state()
             heard = await loop.run_in_executor(self._pool, vad.advance, state, unheard)
-            self._session.hear(*heard)
+            self._queue(self._session.hear(*heard))
             await self._foresee()
+            await self._tell()
 
     async def _foresee(self) -> None:
         """Begins on the utterance that has probably ended, and drops one that has gone on."""
         session, early = self._session, self._early
         window = session.likely_window()
-        wanted = [one.window for one in session.spoken] + ([] if window is None else [window])
-        if early is not None and not any(early.is_on(one) for one in wanted):
+        request = session.asked.request
+        wanted = [(one.window, one.request) for one in session.spoken]
+        wanted += [] if window is None else [(window, request)]
+        if early is not None and not any(early.is_on(*one) for one in wanted):
             await self._drop_early()
         # Pauses inside speech are often as long: with anything else to do, the end is waited for.
         if self._early is None and window is not None and self._engine.num_outstanding == 0:
-            self._early = Early(window, asyncio.create_task(self._transcribe(window)))
+            work = asyncio.create_task(self._transcribe(window, request))
+            self._early = Early(window, request, work)
 
     async def _drop_early(self) -> None:
         early, self._early = self._early, None
@@ -198,13 +201,26 @@ class Conversation:
     async def _finish(self) -> None:
         self._session.fill_chunk()
         await self._listen()
-        self._session.finish()
+        self._queue(self._session.finish())
+        await self._tell()
+
+    def _queue(self, turns: Sequence[Turn]) -> None:
+        """At once, before the worker can have a final of them."""
+        if self._session.asked.turns:
+            self._untold += turns
+
+    async def _tell(self, *events: Event) -> None:
+        """Sends these, in order, after what another task is about to send."""
+        self._untold += events
+        async with self._telling:
+            while self._untold:
+                await self._send(self._untold.popleft())
 
     async def _work(self) -> None:
         """Finals in order; partials where nothing waits; until the end, if there is one."""
         session = self._session
         for final in session.unacknowledged():
-            await self._send(final)
+            await self._tell(final)
         while session.spoken or not self._ending:
             session.changed.clear()
             if session.spoken:
@@ -218,7 +234,7 @@ class Conversation:
         session, window = self._session, spoken.window
         end_s = window.start_s + window.duration_s
         try:
-            done = await self._begun(window) or await self._patiently(window)
+            done = await self._begun(spoken) or await self._patiently(spoken)
         except (EngineError, DeadlineExceeded) as error:
             if self._engine.state not in ("ready", "draining"):
                 raise NotReady(f"not ready: {self._engine.reason}", RETRY_AFTER_S) from None
@@ -229,16 +245,16 @@ class Conversation:
             text = whole_text(segments)
             final = Final(window.index, window.start_s, end_s, text, language, segments)
         session.complete(final)
-        await self._send(final)
-        profile = session.asked.request.profile.name
+        await self._tell(final)
+        profile = spoken.request.profile.name
         waited_s = time.monotonic() - spoken.heard_at
         self._metrics.live_final_seconds.labels(profile=profile).observe(waited_s)
         self._metrics.audio_seconds.labels(profile=profile).inc(window.duration_s)
 
-    async def _begun(self, window: Window) -> Done | None:
+    async def _begun(self, spoken: Spoken) -> Done | None:
         """What was begun on this window before its utterance ended, if it was."""
         early = self._early
-        if early is None or not early.is_on(window):
+        if early is None or not early.is_on(spoken.window, spoken.request):
             return None
         self._early = None
         try:
@@ -246,11 +262,11 @@ class Conversation:
         except QueueFull:
             return None
 
-    async def _patiently(self, window: Window) -> Done:
+    async def _patiently(self, spoken: Spoken) -> Done:
         """Waits for room in the engine's queue; meanwhile the session's own buffer fills."""
         while True:
             try:
-                return await self._transcribe(window)
+                return await self._transcribe(spoken.window, spoken.request)
             except QueueFull as full:
                 await until_room(full)
 
@@ -265,7 +281,8 @@ class Conversation:
 
     async def _partial(self, window: Window) -> None:
         """Sends a partial, unless it fails or its utterance ends first."""
-        work = asyncio.create_task(self._transcribe(window))
+        request = self._session.asked.request
+        work = asyncio.create_task(self._transcribe(window, request))
         ended = asyncio.create_task(self._until_spoken())
         try:
             await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -279,15 +296,14 @@ class Conversation:
             await stop(work)
         end_s = window.start_s + window.duration_s
         text = whole_text(stitch(done.texts, end_s))
-        await self._send(Partial(window.index, window.start_s, end_s, text))
+        await self._tell(Partial(window.index, window.start_s, end_s, text))
 
     async def _until_spoken(self) -> None:
         while not (self._session.spoken or self._ending):
             self._session.changed.clear()
             await self._session.changed.wait()
 
-    async def _transcribe(self, window: Window) -> Done:
-        request = self._session.asked.request
+    async def _transcribe(self, window: Window, request: TranscribeRequest) -> Done:
         began = time.monotonic()
         work = WindowWork(self._engine, self._engine.model, request, began + request.timeout_s)
         try:

@@ -14,7 +14,8 @@ from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
 from service.errors import InvalidRequest, QueueFull
 from service.gather import stop
-from service.live.conversation import Conversation, Event, Message
+from service.live.conversation import Conversation
+from service.live.messages import Event, Message
 from service.live.session import LiveRequest, Session
 from service.metrics import Metrics
 from service.types import SAMPLE_RATE
@@ -77,10 +78,10 @@ class LiveSessions:
 
     @asynccontextmanager
     async def hold(
-        self, asked: LiveRequest, session_id: str | None, after: int
+        self, asked: LiveRequest, session_id: str | None, after: int, keep: bool = True
     ) -> AsyncIterator[tuple[Session, bool]]:
         """The session of that id, or a new one where it is None or forgotten; and whether it is
-        resumed. It is kept for a while after.
+        resumed. It is kept for a while after, if it is to be kept.
 
         Another connection that holds it is ended. Raises InvalidRequest for a session that was
         started otherwise or finals that are forgotten, QueueFull where too many are connected,
@@ -100,7 +101,7 @@ class LiveSessions:
                 RETRY_AFTER_S,
             )
         entry = entry or self._new(asked)
-        async with self._claimed(entry):
+        async with self._claimed(entry, keep):
             entry.session.resume(after if resumed else 0)
             yield entry.session, resumed
 
@@ -133,7 +134,7 @@ class LiveSessions:
         return entry
 
     @asynccontextmanager
-    async def _claimed(self, entry: _Entry) -> AsyncIterator[None]:
+    async def _claimed(self, entry: _Entry, keep: bool) -> AsyncIterator[None]:
         entry.num_claims += 1
         self._num_connected += entry.num_claims == 1
         self._metrics.live_sessions.set(self._num_connected)
@@ -151,7 +152,10 @@ class LiveSessions:
             if not entry.num_claims:
                 self._num_connected -= 1
                 self._metrics.live_sessions.set(self._num_connected)
-                self._keep(entry)
+                if keep:
+                    self._keep(entry)
+                else:
+                    self._forget(entry.session.id)
 
     def _keep(self, entry: _Entry) -> None:
         """Until its time is over, or more were cut off after it than are kept."""

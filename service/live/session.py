@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from service.audio import endpoint, vad
+from service.audio.endpoint import USUAL, Manner
 from service.audio.segment import loudness
 from service.audio.stream import open_stream
 from service.audio.vad import CHUNK_SAMPLES
@@ -32,21 +34,57 @@ KEPT_FINALS = 1024
 
 @dataclass(frozen=True, slots=True)
 class LiveRequest:
-    """What a session was started with. `sample_rate` (Hz) and `channels` are those of PCM."""
+    """What a session was started with. `sample_rate` (Hz) and `channels` are those of PCM.
+
+    `manner`: what a pause is. `partials`, `turns`: whether to send partials, and word of when
+    somebody begins and ends to speak.
+    """
 
     request: TranscribeRequest
     encoding: str = "pcm_s16le"
     sample_rate: int = SAMPLE_RATE
     channels: int = 1
+    manner: Manner = USUAL
     partials: bool = True
+    turns: bool = False
+
+    @property
+    def sound(self) -> tuple[str, int, int]:
+        """How its bytes are decoded: encoding, rate and channels."""
+        return self.encoding, self.sample_rate, self.channels
 
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """A finished utterance that waits for its final. `heard_at` is on `time.monotonic()`."""
+    """A finished utterance that waits for its final, which is made as `request` says.
+
+    `heard_at` is on `time.monotonic()`.
+    """
 
     window: Window
+    request: TranscribeRequest
     heard_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TurnBegun:
+    """Somebody began to speak. `start`: where the utterance to come begins, in seconds."""
+
+    start: float
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """An utterance ended, whose final will have this `seq`. `end`: how far the stream had come,
+    in seconds. `paused`: there was a pause; without one, the same turn may go on."""
+
+    seq: int
+    start: float
+    end: float
+    paused: bool
+
+
+Turn = TurnBegun | TurnEnded
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +122,7 @@ class Session:
     def __init__(self, session_id: str, asked: LiveRequest, max_samples: int) -> None:
         self.id = session_id
         self.asked = asked
-        self.stream = open_stream(asked.encoding, asked.sample_rate, asked.channels)
+        self.stream = open_stream(*asked.sound)
         self.received_bytes = 0
         self.spoken: deque[Spoken] = deque()
         self.last_seq = 0
@@ -93,8 +131,10 @@ class Session:
         self._max_samples = max_samples
         self._audio = SampleBuffer()
         self._vad = vad.led_in()
-        self._endpoint = endpoint.Endpoint()
+        self._endpoint = endpoint.Endpoint(asked.manner)
+        self._filled = 0  # samples of silence that completed chunks: no time of the client's
         self._finals: deque[Final] = deque()
+        self._to_fill = 0
         self._spoken_samples = 0
         self._partial_at = 0
 
@@ -105,7 +145,7 @@ class Session:
 
     @property
     def received_s(self) -> float:
-        return self._audio.last / SAMPLE_RATE
+        return self._seconds(self._audio.last - self._to_fill + self.stream.num_held)
 
     @property
     def has_room(self) -> bool:
@@ -127,22 +167,45 @@ class Session:
     def vad_state(self) -> vad.VadState:
         return self._vad
 
-    def hear(self, state: vad.VadState, probabilities: vad.Probabilities) -> None:
+    def hear(self, state: vad.VadState, probabilities: vad.Probabilities) -> list[Turn]:
         """Applies what the VAD made of `unheard`."""
         chunks = self.unheard()[: len(probabilities) * CHUNK_SAMPLES]
         self._vad = state
-        self._endpoint, ended = endpoint.advance(self._endpoint, probabilities, loudness(chunks))
-        self._ended(ended)
+        self._endpoint, marks = endpoint.advance(self._endpoint, probabilities, loudness(chunks))
+        return self._apply(marks)
 
     def fill_chunk(self) -> None:
-        """Completes the chunk that has begun with silence, so that all of it can be heard."""
+        """Takes what the decoder holds back, and completes the chunk that has begun with silence,
+        so that all of it can be heard. `finish` comes after it."""
+        self._audio.append(self.stream.rest())
         missing = -self._audio.last % CHUNK_SAMPLES
         self._audio.append(np.zeros(missing, np.float32))
+        self._to_fill += missing
 
-    def finish(self) -> None:
+    def finish(self) -> list[Turn]:
         """Ends the open utterance where the stream stands."""
-        self._endpoint, ended = endpoint.finish(self._endpoint)
-        self._ended(ended)
+        self._endpoint, marks = endpoint.finish(self._endpoint)
+        turns = self._apply(marks)
+        self._count_fill()
+        return turns
+
+    def clear(self) -> None:
+        """Forgets the audio that is in no finished utterance. What is heard of next is new."""
+        self.fill_chunk()
+        at = self._audio.last // CHUNK_SAMPLES
+        self._endpoint = endpoint.clear(replace(self._endpoint, at=at))
+        self._vad = vad.led_in()
+        self._count_fill()
+        self._let_go()
+
+    def change(self, asked: LiveRequest) -> None:
+        """Goes on as `asked` from here: what is finished stays as it was asked for."""
+        if asked.sound != self.asked.sound:
+            self._audio.append(self.stream.rest())
+            self.stream = open_stream(*asked.sound)
+        held_from = -(-self._audio.first // CHUNK_SAMPLES)
+        self._endpoint = endpoint.change(self._endpoint, asked.manner, held_from)
+        self.asked = asked
 
     def partial_window(self) -> Window | None:
         """The open utterance, where it has grown by a second since this was last asked."""
@@ -203,14 +266,34 @@ class Session:
                 f"{name} {seq}: this session has made {self.last_seq} finals", name
             )
 
-    def _ended(self, utterances: tuple[endpoint.Utterance, ...]) -> None:
-        for one in utterances:
-            self.spoken.append(Spoken(self._window(one), time.monotonic()))
-            self._spoken_samples += len(self.spoken[-1].window.samples)
+    def _apply(self, marks: Sequence[endpoint.Mark]) -> list[Turn]:
+        turns: list[Turn] = []
+        for mark in marks:
+            match mark:
+                case endpoint.Begun(first):
+                    turns.append(TurnBegun(self._seconds(first * CHUNK_SAMPLES)))
+                case endpoint.Ended(utterance, at, paused):
+                    window = self._window(utterance)
+                    self.spoken.append(Spoken(window, self.asked.request, time.monotonic()))
+                    self._spoken_samples += len(window.samples)
+                    end_s = self._seconds(at * CHUNK_SAMPLES)
+                    turns.append(TurnEnded(window.index, window.start_s, end_s, paused))
+        self._let_go()
+        return turns
+
+    def _let_go(self) -> None:
         self._audio.drop_before(self._endpoint.needed_from * CHUNK_SAMPLES)
         self.roomy.set()
         self.changed.set()
 
+    def _count_fill(self) -> None:
+        self._filled += self._to_fill
+        self._to_fill = 0
+
+    def _seconds(self, sample: int) -> float:
+        return (sample - self._filled) / SAMPLE_RATE
+
     def _window(self, one: endpoint.Utterance) -> Window:
-        first, last = one.first * CHUNK_SAMPLES, one.last * CHUNK_SAMPLES
-        return Window(self.next_id, first / SAMPLE_RATE, self._audio.copy(first, last))
+        first = one.first * CHUNK_SAMPLES
+        last = min(one.last * CHUNK_SAMPLES, self._audio.last - self._to_fill)
+        return Window(self.next_id, self._seconds(first), self._audio.copy(first, last))

@@ -22,6 +22,7 @@ from tests.speech import SAID, SAMPLE, normalised, samples_of
 from .conftest import StartServer
 from .harness import PATIENCE_S, Running, running, silence, voice
 from .live_client import Message, live, opus_packets, pcm, talk, whole
+from .realtime_client import at_24k
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,18 @@ def test_a_flush_is_a_pause(one: Running) -> None:
         second = client.until("final")
         assert client.until("done")["seq"] == 2
         assert first["end"] <= second["start"]
+
+
+def test_flushes_do_not_shift_the_clock(one: Running) -> None:
+    """Though they fall into the VAD's chunks, and a resampler holds back what comes before them."""
+    with live(one, sample_rate=24_000, partials=False) as client:
+        for _ in range(10):
+            client.send_audio(bytes(2 * 24_240))
+            client.send(type="flush")
+        client.send_audio(at_24k(pcm(voice(1)) + pcm(silence(1))))
+        client.send(type="stop")
+        assert client.until("final")["start"] == pytest.approx(10.1 - 0.3, abs=0.07)
+        assert client.until("done")["received_seconds"] == pytest.approx(12.1, abs=0.001)
 
 
 def test_opus_packets_are_heard_as_pcm_is(one: Running) -> None:

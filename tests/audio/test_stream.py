@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import av
 import numpy as np
 import pytest
 
@@ -46,6 +47,37 @@ def test_other_rates_are_resampled_across_messages(rate: int, step_s: float) -> 
     np.testing.assert_allclose(heard[middle], tone(2)[middle], atol=5e-3)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "rate"), [("pcm_s16le", 24_000), ("pcm_s16le", RATE), ("pcmu", 8_000)]
+)
+def test_nothing_is_held_back_in_the_end(encoding: str, rate: int) -> None:
+    stream = open_stream(encoding, rate, 1)
+    second = bytes(rate * (1 if encoding == "pcmu" else 2))
+    for _ in range(2):
+        heard, held = len(stream.decode(second)), stream.num_held
+        assert heard + held == RATE
+        assert (held == 0) == (rate == RATE)
+        assert (len(stream.rest()), stream.num_held) == (held, 0)
+
+
+@pytest.mark.parametrize("law", ["mulaw", "alaw"])
+def test_g711_is_what_an_encoder_made_of_the_sound(law: str) -> None:
+    """Its steps are a sixteenth of the sample or less, and its quiet ones are fine."""
+    sound = tone(1, 8_000)
+    stream = open_stream("pcmu" if law == "mulaw" else "pcma", 0, 1)
+    message = as_g711(sound, law)
+    parts = stream.split(message * 2)
+    assert [len(part) for part in parts] == [8_000, 8_000]
+    heard = np.concatenate([stream.decode(message), stream.rest()])
+    expected = open_stream("pcm_s16le", 8_000, 1)
+    plain = np.concatenate([expected.decode(as_pcm(sound)), expected.rest()])
+    assert len(heard) == len(plain) == RATE
+    off = np.abs(heard - plain)
+    assert off.max() < np.abs(plain).max() / 16
+    assert np.sqrt(np.mean(off**2)) < 0.03 * np.sqrt(np.mean(plain**2))
+    stream.check(b"any bytes")
+
+
 def test_a_message_is_split_into_seconds() -> None:
     stream = open_stream("pcm_s16le", RATE, 2)
     message = as_pcm(speech(), channels=2)
@@ -53,6 +85,15 @@ def test_a_message_is_split_into_seconds() -> None:
     assert b"".join(parts) == message
     assert max(map(len, parts)) == 4 * RATE
     assert sum(len(stream.decode(part)) for part in parts) == len(speech())
+
+
+def as_g711(samples: Samples, law: str) -> bytes:
+    encoder = av.CodecContext.create(f"pcm_{law}", "w")
+    encoder.sample_rate, encoder.layout, encoder.format = 8_000, "mono", "s16"
+    values = (samples * 32767).astype("<i2")[None]
+    frame = av.AudioFrame.from_ndarray(values, "s16", "mono")
+    frame.sample_rate = 8_000
+    return b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None)))
 
 
 @pytest.mark.parametrize(("channels", "size", "step"), [(1, 641, 2), (2, 642, 4)])
