@@ -348,6 +348,16 @@ def test_a_temperature_reaches_the_decoder(
     assert json.loads(capsys.readouterr().out)["segments"][0]["temperature"] == 0.4
 
 
+def test_thresholds_and_further_temperatures_reach_the_guard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = record(tmp_path / "a.wav")
+    doubtful = ("--logprob-threshold", "0", "--temperature", "0,0.7")
+    assert transcribe("--format", "json", *doubtful, file) == OK
+    (fallback,) = json.loads(capsys.readouterr().out)["fallbacks"]
+    assert (fallback["reason"], fallback["temperature"]) == ("doubt", 0.7)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
