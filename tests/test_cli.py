@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -560,3 +561,13 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path: Path) -> None:
     done = files_in(out)
     assert 0 < len(done) < 600
     assert all(len(path.read_text().split()) == 8 for path in done)
+
+
+def test_readme_says_how_the_command_is_found() -> None:
+    """What `scripts/serve` installs is found once its environment is activated."""
+    activate = ". .venv/bin/activate"
+    assert activate in (ROOT / "scripts/environment.sh").read_text().splitlines()
+    for page in ("README.md", "docs/transcribe.md", "docs/evaluate.md", "docs/loadtest.md"):
+        assert f"`{activate}`" in (ROOT / page).read_text(), page
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"winnow": "service.cli:main"}
