@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -348,6 +349,16 @@ def test_a_temperature_reaches_the_decoder(
     assert json.loads(capsys.readouterr().out)["segments"][0]["temperature"] == 0.4
 
 
+def test_thresholds_and_further_temperatures_reach_the_guard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = record(tmp_path / "a.wav")
+    doubtful = ("--logprob-threshold", "0", "--temperature", "0,0.7")
+    assert transcribe("--format", "json", *doubtful, file) == OK
+    (fallback,) = json.loads(capsys.readouterr().out)["fallbacks"]
+    assert (fallback["reason"], fallback["temperature"]) == ("doubt", 0.7)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
@@ -550,3 +561,13 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path: Path) -> None:
     done = files_in(out)
     assert 0 < len(done) < 600
     assert all(len(path.read_text().split()) == 8 for path in done)
+
+
+def test_readme_says_how_the_command_is_found() -> None:
+    """What `scripts/serve` installs is found once its environment is activated."""
+    activate = ". .venv/bin/activate"
+    assert activate in (ROOT / "scripts/environment.sh").read_text().splitlines()
+    for page in ("README.md", "docs/transcribe.md", "docs/evaluate.md", "docs/loadtest.md"):
+        assert f"`{activate}`" in (ROOT / page).read_text(), page
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"winnow": "service.cli:main"}

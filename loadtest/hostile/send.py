@@ -47,7 +47,8 @@ async def _exchange(trial: Trial, host: str, port: int, limit_s: float) -> Recei
         content = bytes(line.received)
         return Received(content, line.ended, late, time.monotonic() - sent)
     finally:
-        transport.abort()
+        if not line.ended:
+            transport.abort()
 
 
 async def _sent(trial: Trial, transport: asyncio.Transport, line: _Line, limit_s: float) -> bool:
