@@ -66,7 +66,7 @@ def _flac(file: Seekable) -> list[Part]:
     """Split where a stream begins: the mark, and the header of the block that has to follow."""
     starts = places_of(file, b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")
     ends = [*starts[1:], size_of(file)]
-    return [Part((range(a, b),), counted=True) for a, b in zip(starts, ends, strict=True)]
+    return [Part((range(a, b),), counted=True) for a, b in zip(starts, ends, strict=False)]
 
 
 def _mp4(file: Seekable) -> list[Part]:
