@@ -23,10 +23,11 @@ def decode(source: Seekable, max_seconds: float) -> Audio:
     """Reads a whole recording: channels averaged, resampled to 16 kHz.
 
     `source` is a seekable binary file; what it is shows in its content, its name is not looked
-    at. Sound above full scale is turned down as a whole, not clipped. Raises InvalidAudio for
-    what is not audio, is empty, corrupt or truncated (`container` says what can be detected) or
-    holds NaN; TooLarge as soon as more than `max_seconds` have been unpacked, so that memory is
-    bounded by the limit and not by the file.
+    at. What is damaged or cut off is read as far as it goes: silence stands for it, and `losses`
+    names it. Sound above full scale is turned down as a whole, not clipped. Raises InvalidAudio
+    for what is not audio, is empty, has nothing that decodes or holds NaN; TooLarge as soon as
+    more than `max_seconds` have been unpacked, so that memory is bounded by the limit and not by
+    the file.
     """
     losses: list[Notice] = []
     blocks = ((_mixed(block), rate) for block, rate in _blocks(source, losses))
