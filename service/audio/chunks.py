@@ -16,7 +16,7 @@ from service.audio.container import Piece, Seekable, read_at
 from service.errors import InvalidAudio
 
 _MAX_CHUNKS = 1000  # that are looked at: there are files with millions of empty ones
-_MAX_BOXES = 20_000
+_MAX_BOXES, _MIN_BOX_BYTES = 20_000, 32  # so many of an mp4 may be smaller on average
 _TOO_MANY = f"The first {_MAX_CHUNKS:,} chunks of the audio file hold no sound."
 _GB, _SLACK = 1 << 30, 1 << 16
 _W64 = b"riff.\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"
@@ -104,9 +104,13 @@ def is_chunk(file: Seekable, at: int) -> bool:
 
 
 def boxes(file: Seekable, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each box of an mp4 on its upper level. The last may end too late."""
-    at = 0
-    for _ in range(_MAX_BOXES):
+    """Name, start and end of each box of an mp4 on its upper level. The last may end too late.
+
+    Raises InvalidAudio for tens of thousands with nothing in them.
+    """
+    at = number = 0
+    while number < _MAX_BOXES or at >= number * _MIN_BOX_BYTES:
+        number += 1
         head = read_at(file, at, 16)
         if len(head) < 8 or not head[4:8].isalnum():
             return
@@ -119,6 +123,7 @@ def boxes(file: Seekable, size: int) -> Iterator[tuple[bytes, int, int]]:
             return
         yield head[4:8], at, at + length
         at += length
+    raise InvalidAudio(f"The mp4 file has more than {_MAX_BOXES:,} boxes with nothing in them.")
 
 
 def _in_chunks(

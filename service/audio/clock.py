@@ -31,6 +31,7 @@ class Clock:
     def __init__(self) -> None:
         self.now_s = 0.0
         self._began_s = 0.0
+        self._ended_s = 0.0  # by the container's time, which may be some padding later
         self._zero_s: float | None = None  # where 0 of the container's time is
         self._longest_s = _LONGEST_UNTOLD_S
         self._seamless = False
@@ -79,6 +80,9 @@ class Clock:
         else:
             gap_s = self._believed(gap_s, time_s is not None)
         self.now_s += gap_s + lasts_s
+        self._ended_s = self.now_s
+        if time_s is not None and self._zero_s is not None:
+            self._ended_s = max(self.now_s, self._zero_s + time_s + lasts_s)
         return gap_s
 
     def _believed(self, gap_s: float, is_timed: bool) -> float:
@@ -134,7 +138,8 @@ class Clock:
 
     def _is_broken(self) -> bool:
         """Whether more was promised than came, and not so much more that it means nothing."""
-        promised_s, there_s = self._promised_s - self._began_s, self.now_s - self._began_s
+        there_s = max(self.now_s, self._ended_s) - self._began_s
+        promised_s = self._promised_s - self._began_s
         absurd = promised_s > _ABSURD_S and promised_s > 10 * there_s
         return promised_s > there_s + _SLACK_S and not absurd
 

@@ -137,10 +137,13 @@ def _origin_s(container: InputContainer, stream: AudioStream) -> float:
 
 def _promised_s(container: InputContainer, stream: AudioStream, origin_s: float) -> float | None:
     """When the stream ends by its header, from the start; None if that does not say."""
-    if stream.duration is not None:
+    if container.format.name != _MATROSKA:
+        if stream.duration is None:
+            return None
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin_s
+    # Of a stream that begins late libav says that it lasts as long as the file.
     if told := re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", "")):
-        hours, minutes, seconds = told.groups()  # matroska's, of one stream
+        hours, minutes, seconds = told.groups()
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds) - origin_s
     if container.duration is not None and len(container.streams) == 1:
         return float(container.duration / av.time_base)
