@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from service.audio.container import Piece, Seekable, read_at
+from service.errors import InvalidAudio
 
 _MAX_CHUNKS = 1000  # that are looked at: there are files with millions of empty ones
-_MAX_BOXES = 20_000
+_MAX_BOXES, _MIN_BOX_BYTES = 20_000, 32  # so many of an mp4 may be smaller on average
+_TOO_MANY = f"The first {_MAX_CHUNKS:,} chunks of the audio file hold no sound."
 _GB, _SLACK = 1 << 30, 1 << 16
 _W64 = b"riff.\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"
 
@@ -54,8 +56,25 @@ class Sound:
         return range(start, self.field), field, range(self.field + self.width, size)
 
 
+def whole_aiff(file: Seekable, pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    """An aiff whose size, which libav believes, is that of `pieces`."""
+    first, size = pieces[0], sum(map(len, pieces)) - 8
+    if not isinstance(first, range) or read_at(file, first.start, 4) != b"FORM":
+        return pieces
+    head = range(first.start, first.start + 4)
+    return (
+        head,
+        min(size, 0xFFFF_FFFF).to_bytes(4, "big"),
+        range(first.start + 8, first.stop),
+        *pieces[1:],
+    )
+
+
 def sound_of(file: Seekable, start: int) -> Sound | None:
-    """None where the file at `start` is none of these kinds, or has no samples by its header."""
+    """None where the file at `start` is none of these kinds, or ends before its samples.
+
+    Raises InvalidAudio where they are not among the first thousand chunks.
+    """
     head = read_at(file, start, 16)
     if head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE":
         return _in_chunks(file, start + 12, b"data", big=head[:4] == b"RIFX")
@@ -85,9 +104,13 @@ def is_chunk(file: Seekable, at: int) -> bool:
 
 
 def boxes(file: Seekable, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each box of an mp4 on its upper level. The last may end too late."""
-    at = 0
-    for _ in range(_MAX_BOXES):
+    """Name, start and end of each box of an mp4 on its upper level. The last may end too late.
+
+    Raises InvalidAudio for tens of thousands with nothing in them.
+    """
+    at = number = 0
+    while number < _MAX_BOXES or at >= number * _MIN_BOX_BYTES:
+        number += 1
         head = read_at(file, at, 16)
         if len(head) < 8 or not head[4:8].isalnum():
             return
@@ -100,6 +123,7 @@ def boxes(file: Seekable, size: int) -> Iterator[tuple[bytes, int, int]]:
             return
         yield head[4:8], at, at + length
         at += length
+    raise InvalidAudio(f"The mp4 file has more than {_MAX_BOXES:,} boxes with nothing in them.")
 
 
 def _in_chunks(
@@ -117,7 +141,7 @@ def _in_chunks(
                 begin + extra, declared - extra * (declared > 0), at + 4, width, big, extra
             )
         at = begin + length + (length % 2 if width == 4 else 0)
-    return None
+    raise InvalidAudio(_TOO_MANY)
 
 
 def _in_rf64(file: Seekable, start: int) -> Sound | None:
@@ -141,7 +165,7 @@ def _in_w64(file: Seekable, start: int) -> Sound | None:
         if length < 24:
             return None
         at += length + -length % 8
-    return None
+    raise InvalidAudio(_TOO_MANY)
 
 
 def _signed(value: int, width: int) -> int:

@@ -17,6 +17,7 @@ _EXACT_S = 0.001  # where there was damage
 _SLACK_S = 0.1  # encoders' padding, and headers that round
 _BACK_S = 1.0
 _LONGEST_UNTOLD_S = 3600.0  # a gap in a container that does not say how long it is
+_ABSURD_S = 6 * 3600.0  # promised, where not a tenth of it is there
 _NEIGHBOURS_S = 1.0  # losses that are nearer to one another are one
 _MAX_NOTICES = 20
 
@@ -30,9 +31,11 @@ class Clock:
     def __init__(self) -> None:
         self.now_s = 0.0
         self._began_s = 0.0
+        self._ended_s = 0.0  # by the container's time, which may be some padding later
         self._zero_s: float | None = None  # where 0 of the container's time is
         self._longest_s = _LONGEST_UNTOLD_S
         self._seamless = False
+        self._jitter_s = _JITTER_S
         self._promised_s = 0.0
         self._lost_s: float | None = None  # since the last sample, where something was not read
         self._losses: list[tuple[float, float]] = []
@@ -51,6 +54,7 @@ class Clock:
         self._zero_s = self.now_s - origin_s
         self._longest_s = _LONGEST_UNTOLD_S if longest_s is None else longest_s
         self._seamless = seamless
+        self._jitter_s = _EXACT_S if seamless else _JITTER_S
         self._promised_s = 0.0 if promised_s is None else self.now_s + promised_s
 
     def damaged(self, lasts_s: float = 0.0) -> None:
@@ -63,18 +67,32 @@ class Clock:
         if self._zero_s is not None:
             self._zero_s += seconds
 
-    def silence_before(self, time_s: float | None) -> float:
-        """Seconds of silence before the samples that begin at `time_s` of the container's time."""
-        if time_s is None or self._zero_s is None:
-            gap_s = self._lost_s or 0.0
-        else:
+    def place(self, time_s: float | None, lasts_s: float) -> float:
+        """Seconds of silence before samples that begin at `time_s` of the container's time.
+
+        They, and the silence, are played then.
+        """
+        gap_s = 0.0
+        if time_s is not None and self._zero_s is not None:
             gap_s = self._zero_s + time_s - self.now_s
-            exact = self._seamless or self._lost_s is not None
-            if not -_BACK_S <= gap_s <= self._longest_s:
-                self._zero_s -= gap_s
-                gap_s = 0.0
-            elif gap_s < (_EXACT_S if exact else _JITTER_S):
-                gap_s = 0.0
+        if self._lost_s is None and -_JITTER_S < gap_s < self._jitter_s:
+            gap_s = 0.0
+        else:
+            gap_s = self._believed(gap_s, time_s is not None)
+        self.now_s += gap_s + lasts_s
+        self._ended_s = self.now_s
+        if time_s is not None and self._zero_s is not None:
+            self._ended_s = max(self.now_s, self._zero_s + time_s + lasts_s)
+        return gap_s
+
+    def _believed(self, gap_s: float, is_timed: bool) -> float:
+        if not is_timed or self._zero_s is None:
+            gap_s = self._lost_s or 0.0
+        elif not -_BACK_S <= gap_s <= self._longest_s:
+            self._zero_s -= gap_s
+            gap_s = 0.0
+        elif gap_s < (self._jitter_s if self._lost_s is None else _EXACT_S):
+            gap_s = 0.0
         if self._lost_s is not None or (self._seamless and gap_s):
             self._lose(self.now_s + gap_s)
         return gap_s
@@ -91,7 +109,7 @@ class Clock:
         """
         if promised is not None:
             self._promised_s = self._began_s + promised * (self.now_s - self._began_s)
-        if cut and self._promised_s <= self.now_s + _SLACK_S:
+        if cut and not self._is_broken():
             self._cuts.append((self.now_s, None))
         elif self._lost_s is not None and self._promised_s == 0:
             self._lose(self.now_s + self._lost_s)
@@ -114,9 +132,16 @@ class Clock:
         return sorted([*notices, *(_cut(*cut) for cut in cuts)], key=lambda n: n.start or 0.0)
 
     def _check_promise(self) -> None:
-        if self._promised_s > self.now_s + _SLACK_S:
+        if self._is_broken():
             self._cuts.append((self.now_s, self._promised_s))
         self._promised_s = 0.0
+
+    def _is_broken(self) -> bool:
+        """Whether more was promised than came, and not so much more that it means nothing."""
+        there_s = max(self.now_s, self._ended_s) - self._began_s
+        promised_s = self._promised_s - self._began_s
+        absurd = promised_s > _ABSURD_S and promised_s > 10 * there_s
+        return promised_s > there_s + _SLACK_S and not absurd
 
     def _lose(self, end_s: float) -> None:
         start_s, self._lost_s = self.now_s, None

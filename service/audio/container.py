@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import Protocol
 
 _WINDOW_BYTES = 1 << 20
+_MAX_PLACES = 10_000
 
 
 class Seekable(Protocol):
@@ -100,12 +101,14 @@ def windows(file: Seekable, at: int, overlap: int) -> Iterator[tuple[int, bytes]
 
 
 def places_of(file: Seekable, *patterns: bytes) -> list[int]:
-    """Where any of `patterns` begins, in order."""
+    """Where any of `patterns` begins, in order; not after some ten thousand places."""
     found: set[int] = set()
     for start, data in windows(file, 0, max(map(len, patterns)) - 1):
         for pattern in patterns:
             at = data.find(pattern)
             while at >= 0:
                 found.add(start + at)
-                at = data.find(pattern, at + 1)
+                at = data.find(pattern, at + 1) if len(found) < _MAX_PLACES else -1
+        if len(found) >= _MAX_PLACES:
+            break
     return sorted(found)

@@ -8,7 +8,7 @@ another recording, or damage.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from service.audio.container import Seekable, places_of, read_at, size_of
@@ -16,7 +16,7 @@ from service.audio.container import Seekable, places_of, read_at, size_of
 _SYNC = re.compile(rb"\xff[\xe2-\xff][\x00-\xef]", re.DOTALL)
 _ALIKE = 3  # frames that make a run
 _MAX_FALSE = 100_000  # places that look like a frame and are none: more is no such file
-_MAX_RUNS = 1000
+_MAX_RUNS = 5000
 _WINDOW_BYTES = 1 << 20
 _MAX_FRAME_BYTES = 8192
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"3DI")
@@ -70,6 +70,8 @@ def runs(file: Seekable) -> list[Run]:
         damage = _damage(file, at, start) if found else 0
         found.append(Run(start, end, seconds, damage, start in marks, cut))
         at = end
+    else:  # so damaged that libav may as well find its way by itself
+        found[-1] = replace(found[-1], end=size, cut=False)
     return found
 
 
@@ -132,10 +134,8 @@ def _end_of_run(file: Seekable, start: int, later: int, size: int) -> tuple[int,
 
 def _damage(file: Seekable, start: int, end: int) -> int:
     """How many bytes between two runs are damage: none where there is a tag, or only zeros."""
-    if start == end:
-        return 0
-    head = read_at(file, start, min(end - start, 4096))
-    return 0 if head.startswith(_TAGS) or not head.strip(b"\0") else end - start
+    head = read_at(file, start, min(end - start, 4096)).lstrip(b"\0")
+    return 0 if not head or head.startswith(_TAGS) else end - start
 
 
 @dataclass(frozen=True, slots=True)

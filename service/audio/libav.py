@@ -40,11 +40,14 @@ _CODECS = (
 )
 _BLOCK_SECONDS = 1
 _SILENCE_SECONDS = 4
+_PCM_BYTES = "65536"  # that wav's reader gives at once, in the place of some 20 ms
 _MAX_FAILURES = 20  # of reading on, one after the other
 _ERRORS = (av.FFmpegError, OSError, ValueError)
 # Containers whose times may begin anew on the way, as ffmpeg knows them: a longer gap is none.
 _DISCONTINUOUS = ("mpeg", "mpegts")
 _LONGEST_GAP_S = 10.0
+_SEARCH_LONGER = {"probesize": str(100 << 20), "analyzeduration": str(600_000_000)}
+_MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 _SEAMLESS = ("flac",)
 _CHECKED = {"flac": {"err_detect": "crccheck+explode"}}  # else damage is decoded, as noise
 
@@ -56,14 +59,22 @@ def open_libav(file: Seekable) -> InputContainer:
 
     Raises InvalidAudio if libav does not know what it is.
     """
+    container = _opened(file, {})
+    if container.format.name in _DISCONTINUOUS and container.streams.best("audio") is None:
+        container.close()  # of these libav reads 5 s to see what is in them
+        container = _opened(file, _SEARCH_LONGER)
+    return container
+
+
+def _opened(file: Seekable, options: dict[str, str]) -> InputContainer:
     file.seek(0)
-    options = {"format_whitelist": _FORMATS, "codec_whitelist": _CODECS}
+    limits = {"format_whitelist": _FORMATS, "codec_whitelist": _CODECS, "max_size": _PCM_BYTES}
     try:
         container: InputContainer = av.open(
             file,
             mode="r",
             metadata_errors="replace",
-            container_options=options,
+            container_options=limits | options,
             io_open=_refuse,
         )
     except _ERRORS as error:
@@ -95,13 +106,13 @@ def libav_blocks(
     if not part.goes_on:
         _begin(container, stream, part, clock)
     reading = _Reading(container, stream, clock)
-    yield from _joined(reading.frames(), clock)
-    clock.end(part.promised, part.cut or reading.is_cut)
+    yield from reading.blocks()
+    clock.end(part.promised, part.cut or (reading.is_cut and part.promised is None))
 
 
 def _begin(container: InputContainer, stream: AudioStream, part: Part, clock: Clock) -> None:
     name = container.format.name
-    origin_s = (container.start_time or 0) / av.time_base
+    origin_s = _origin_s(container, stream)
     longest_s = _LONGEST_GAP_S if name in _DISCONTINUOUS else None
     promised_s = _promised_s(container, stream, origin_s) if part.counted else None
     if promised_s is not None and longest_s is None:
@@ -109,12 +120,30 @@ def _begin(container: InputContainer, stream: AudioStream, part: Part, clock: Cl
     clock.begin(origin_s, longest_s, promised_s, seamless=name in _SEAMLESS)
 
 
+def _origin_s(container: InputContainer, stream: AudioStream) -> float:
+    """Where the recording begins on the container's clock.
+
+    That is where the first of its streams begins, sound or pictures: most containers count from
+    anywhere. But in an mp4 that is no live stream's an edit list may begin with silence, and a
+    matroska that lasts longer than it has sound begins at 0 too.
+    """
+    start, end = container.start_time or 0, container.duration or 0
+    if start > 0 and container.format.name == _MP4 and stream.frames:
+        return 0.0
+    if 0 < start < end and container.format.name == _MATROSKA:
+        return 0.0
+    return float(start / av.time_base)
+
+
 def _promised_s(container: InputContainer, stream: AudioStream, origin_s: float) -> float | None:
     """When the stream ends by its header, from the start; None if that does not say."""
-    if stream.duration is not None:
+    if container.format.name != _MATROSKA:
+        if stream.duration is None:
+            return None
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin_s
+    # Of a stream that begins late libav says that it lasts as long as the file.
     if told := re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", "")):
-        hours, minutes, seconds = told.groups()  # matroska's, of one stream
+        hours, minutes, seconds = told.groups()
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds) - origin_s
     if container.duration is not None and len(container.streams) == 1:
         return float(container.duration / av.time_base)
@@ -122,7 +151,7 @@ def _promised_s(container: InputContainer, stream: AudioStream, origin_s: float)
 
 
 class _Reading:
-    """One stream's frames, read on past everything that cannot be."""
+    """One stream's samples, read on past everything that cannot be."""
 
     def __init__(self, container: InputContainer, stream: AudioStream, clock: Clock) -> None:
         self._container = container
@@ -130,19 +159,38 @@ class _Reading:
         self._clock = clock
         self.is_cut = False  # whether the last packet was not all there
 
-    def frames(self) -> Iterator[tuple[AudioFrame, float | None]]:
-        """Every frame that can be decoded, with its time in seconds where it is known."""
-        context = self._stream.codec_context
+    def blocks(self) -> Iterator[tuple[Samples, int]]:
+        """Frames of some 20 ms joined to blocks, with silence in the gaps.
+
+        Libav joins them: in numpy it takes as long as decoding them.
+        """
+        clock, fifo = self._clock, av.AudioFifo()
+        unit_s = float(self._stream.time_base or 0)
+        for frame in self._frames():
+            pts, rate, num_samples = frame.pts, frame.sample_rate, frame.samples
+            silence_s = clock.place(None if pts is None else pts * unit_s, num_samples / rate)
+            if silence_s or fifo.samples >= _BLOCK_SECONDS * rate:
+                yield from _taken(fifo)
+                yield from silence(silence_s, frame.layout.nb_channels, rate)
+            frame.pts = None
+            try:
+                fifo.write(frame)
+            except ValueError:  # not like those before
+                yield from _taken(fifo)
+                fifo = av.AudioFifo()
+                fifo.write(frame)
+        yield from _taken(fifo)
+
+    def _frames(self) -> Iterator[AudioFrame]:
+        """Every frame that can be decoded."""
+        decode = self._stream.codec_context.decode
+        unit_s = float(self._stream.time_base or 0)
         for packet in self._packets():
             try:
-                frames = context.decode(packet)
+                yield from decode(packet)
             except _ERRORS:
                 lasts = 0 if packet is None else packet.duration or 0
-                self._clock.damaged(float(lasts * (self._stream.time_base or 0)))
-                continue
-            for frame in frames:
-                timed = frame.pts is not None and frame.time_base is not None
-                yield frame, float(frame.pts * frame.time_base) if timed else None
+                self._clock.damaged(lasts * unit_s)
 
     def _packets(self) -> Iterator[Packet | None]:
         """Every packet that can be found, and None at the end, for what the decoder holds."""
@@ -154,37 +202,15 @@ class _Reading:
                     if not packet.size:  # would end the decoder
                         continue
                     failures = 0
-                    self.is_cut = packet.is_corrupt
                     if checked and packet.is_corrupt:
                         self._clock.damaged()
+                    self.is_cut = packet.is_corrupt
                     yield packet
                 break
             except _ERRORS:
                 failures += 1
                 self._clock.damaged()
         yield None
-
-
-def _joined(
-    frames: Iterator[tuple[AudioFrame, float | None]], clock: Clock
-) -> Iterator[tuple[Samples, int]]:
-    """Frames of some 20 ms joined to blocks, with silence in the gaps.
-
-    Libav joins them: in numpy it takes as long as decoding them.
-    """
-    fifo, kind = av.AudioFifo(), None
-    for frame, time_s in frames:
-        silence_s = clock.silence_before(time_s)
-        clock.played(silence_s + frame.samples / frame.sample_rate)
-        new_kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if kind != new_kind or silence_s or fifo.samples >= _BLOCK_SECONDS * frame.sample_rate:
-            yield from _taken(fifo)
-            fifo = fifo if kind == new_kind else av.AudioFifo()
-            kind = new_kind
-            yield from silence(silence_s, frame.layout.nb_channels, frame.sample_rate)
-        frame.pts = None
-        fifo.write(frame)
-    yield from _taken(fifo)
 
 
 def _taken(fifo: av.AudioFifo) -> Iterator[tuple[Samples, int]]:
@@ -207,7 +233,7 @@ def samples_of(frame: AudioFrame) -> Samples:
     values = frame.to_ndarray()  # (channels, n), or (1, n * channels) where they are interleaved
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
-    samples_NC: Samples = values.T.astype(np.float32)
+    samples_NC: Samples = values.T.astype(np.float32, copy=False)
     if values.dtype.kind in "iu":
         full_scale = float(1 << 8 * values.dtype.itemsize - 1)
         samples_NC /= np.float32(full_scale)

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from service.audio.container import Piece, Seekable, read_at
+from service.errors import InvalidAudio
 
 _MARK = b"OggS\0"
 _HEADER_BYTES = 27
 _MAX_PAGE_BYTES = 65_307
 _WINDOW_BYTES = 1 << 20
+_MAX_USELESS = 10_000  # pages with nothing in them, and marks that begin none: no such file is one
 _FIRST, _LAST = 2, 4  # flags: of a recording's first page, and of its last
 _BITS_TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -43,7 +45,11 @@ class _Page:
 
 
 def links(file: Seekable) -> list[Link]:
-    """The recordings of an Ogg file, in order; none where sound and pictures take turns in it."""
+    """The recordings of an Ogg file, in order.
+
+    Raises InvalidAudio for what was made to be looked through for long. None are found where
+    sound and pictures take turns.
+    """
     found: list[list[_Page]] = []
     for page in _pages(file):
         if page.flags & _FIRST:
@@ -82,8 +88,8 @@ def _pieces(file: Seekable, run: list[_Page], number: int) -> tuple[Piece, ...]:
 
 def _pages(file: Seekable) -> Iterator[_Page]:
     """Every page that is whole and not damaged."""
-    at, base, data = 0, 0, read_at(file, 0, _WINDOW_BYTES)
-    while True:
+    at, base, data, useless = 0, 0, read_at(file, 0, _WINDOW_BYTES), 0
+    while useless < _MAX_USELESS:
         if at - base > len(data) - _MAX_PAGE_BYTES and len(data) == _WINDOW_BYTES:
             base, data = at, read_at(file, at, _WINDOW_BYTES)
         place = data.find(_MARK, at - base)
@@ -93,22 +99,26 @@ def _pages(file: Seekable) -> Iterator[_Page]:
             at = base + len(data) - len(_MARK)
             continue
         at = base + place
-        page = _page(data[place : place + _MAX_PAGE_BYTES], at)
+        page = _page(data, place, at)
         if page is not None:
+            useless += page.end - page.start == _HEADER_BYTES
             yield page
             at = page.end
         elif at - base > len(data) - _MAX_PAGE_BYTES and len(data) == _WINDOW_BYTES:
             continue  # not all of it is in the window
         else:
+            useless += 1
             at += 1
+    raise InvalidAudio("The Ogg file is full of pages with nothing in them.")
 
 
-def _page(data: bytes, at: int) -> _Page | None:
-    """The page that `data` begins with, if all of it is there and its checksum is right."""
-    if len(data) < _HEADER_BYTES:
+def _page(data: bytes, place: int, at: int) -> _Page | None:
+    """The page at a place of `data`, if all of it is there and its checksum is right."""
+    head = data[place : place + _HEADER_BYTES + 255]
+    if len(head) < _HEADER_BYTES:
         return None
-    end = _HEADER_BYTES + data[26] + sum(data[_HEADER_BYTES : _HEADER_BYTES + data[26]])
-    page = data[:end]
+    end = _HEADER_BYTES + head[26] + sum(head[_HEADER_BYTES : _HEADER_BYTES + head[26]])
+    page = data[place : place + end]
     if len(page) < end or _checksum(page) != page[22:26]:
         return None
     is_header = page[6:14] in (bytes(8), b"\xff" * 8)

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.audio.chunks import Sound, boxes, is_chunk, is_wav, sound_of
+from service.audio.chunks import Sound, boxes, is_chunk, is_wav, sound_of, whole_aiff
 from service.audio.container import Piece, Seekable, places_of, read_at, size_of
 from service.audio.frames import Run, runs
 from service.audio.ogg import Link, links
+from service.errors import InvalidAudio
 
-_MAX_PARTS = 1000
+_MAX_PARTS = 5000  # each of them takes libav half a millisecond
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 # Whose duration is a count of samples, or else the time of the last of them, by the header.
-_COUNTED = ("ape", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "nistsphere", "tta", "wv")
+_COUNTED = ("ape", "flac", _MP4, "matroska,webm", "nistsphere", "tta", "wv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,25 @@ class Part:
     cut: bool = False
 
 
+def kind_of(file: Seekable) -> str | None:
+    """Libav's name for the kind of a file, where its first bytes alone tell; else None."""
+    head = read_at(file, 0, 12)
+    if head[4:8] == b"ftyp":
+        return _MP4
+    if sound_of(file, 0) is not None:
+        return "wav"
+    return {b"OggS": "ogg", b"fLaC": "flac"}.get(head[:4])
+
+
 def parts(file: Seekable, kind: str) -> list[Part]:
-    """The parts of a file that libav takes for `kind`; one of all of it where it is whole."""
+    """The parts of a file that libav takes for `kind`; one of all of it where it is whole.
+
+    Raises InvalidAudio where they show that nothing of it can be read.
+    """
     split = _SPLITTERS.get(kind)
-    found = [] if split is None else split(file)[:_MAX_PARTS]
+    found = [] if split is None else split(file)
+    if len(found) > _MAX_PARTS:
+        raise InvalidAudio(f"The file is more than {_MAX_PARTS:,} recordings in one.")
     return found or [Part((range(size_of(file)),), counted=kind in _COUNTED)]
 
 
@@ -49,7 +66,7 @@ def _flac(file: Seekable) -> list[Part]:
     """Split where a stream begins: the mark, and the header of the block that has to follow."""
     starts = places_of(file, b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")
     ends = [*starts[1:], size_of(file)]
-    return [Part((range(a, b),), counted=True) for a, b in zip(starts, ends, strict=True)]
+    return [Part((range(a, b),), counted=True) for a, b in zip(starts, ends, strict=False)]
 
 
 def _mp4(file: Seekable) -> list[Part]:
@@ -60,6 +77,11 @@ def _mp4(file: Seekable) -> list[Part]:
             starts.append(start)
             has_index = False
         has_index = has_index or name == b"moov"
+    if not has_index and len(starts) == 1:
+        raise InvalidAudio(
+            "The mp4 file is not all there: its index (moov), which its writer puts last, is "
+            "missing, and without it nothing can be read."
+        )
     ends = [*starts[1:], size]
     return [
         Part((range(a, b),), counted=True, cut=b == size and last > size)
@@ -70,21 +92,24 @@ def _mp4(file: Seekable) -> list[Part]:
 def _sound(file: Seekable) -> list[Part]:
     size, at = size_of(file), 0
     found: list[Part] = []
-    while len(found) < _MAX_PARTS:
+    while len(found) <= _MAX_PARTS:
         sound = sound_of(file, at)
         if sound is None:
             break
         if not sound.is_promise(size) or (sound.end < size and not is_chunk(file, sound.end)):
-            return [*found, Part(sound.corrected(at, size))]
+            return [*found, Part(whole_aiff(file, sound.corrected(at, size)))]
         if sound.end > size:
             share = sound.declared / max(1, size - sound.begin)
-            return [*found, Part((range(at, size),), promised=share)]
+            return [*found, Part(whole_aiff(file, (range(at, size),)), promised=share)]
+        if not is_wav(read_at(file, at, 12)):
+            break
+        # What comes after the samples is not for libav, which walks it chunk by chunk.
+        found.append(Part((range(at, sound.end),)))
         following = _next_wav(file, at, sound)
         if following is None:
-            break
-        found.append(Part((range(at, following),)))
+            return found
         at = following
-    return [*found, Part((range(at, size),))]
+    return [*found, Part(whole_aiff(file, (range(at, size),)))]
 
 
 def _next_wav(file: Seekable, start: int, sound: Sound) -> int | None:
@@ -92,7 +117,7 @@ def _next_wav(file: Seekable, start: int, sound: Sound) -> int | None:
     head = read_at(file, start, 12)
     size = int.from_bytes(head[4:8], "big" if head[:4] == b"RIFX" else "little")
     for place in (sound.end, sound.end + 1, start + 8 + size, start + 9 + size):
-        if place > start and is_wav(head) and is_wav(read_at(file, place, 12)):
+        if place > start and is_wav(read_at(file, place, 12)):
             return place
     return None
 
@@ -135,5 +160,5 @@ _SPLITTERS = {
     **dict.fromkeys(("mp3", "aac"), _frames),
     "flac": _flac,
     "ogg": _ogg,
-    "mov,mp4,m4a,3gp,3g2,mj2": _mp4,
+    _MP4: _mp4,
 }

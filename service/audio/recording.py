@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from service.audio.chunks import boxes, sound_of
 from service.audio.clock import Clock
-from service.audio.container import Nameless, Pieces, Seekable, read_at, size_of
+from service.audio.container import Nameless, Pieces, Seekable, size_of
 from service.audio.frames import runs
 from service.audio.libav import libav_blocks, open_libav, silence
-from service.audio.parts import Part, parts
+from service.audio.parts import Part, kind_of, parts
 from service.errors import InvalidAudio
 from service.types import Notice, Samples
 
@@ -52,20 +51,15 @@ def recording_blocks(source: Seekable, losses: list[Notice]) -> Iterator[tuple[S
 
 def _parts(file: Seekable) -> list[Part]:
     """Raises InvalidAudio where neither libav nor the file's own framing says what it is."""
-    if sound_of(file, 0) is not None:
-        return parts(file, "wav")
-    try:
-        with open_libav(file) as container:
-            kind = container.format.name
-    except InvalidAudio:
-        if read_at(file, 4, 4) == b"ftyp" and b"moov" not in {b[0] for b in boxes(file, 0)}:
-            raise InvalidAudio(
-                "The mp4 is not all there: its index (moov), which its writer puts last, is "
-                "missing, and without it nothing can be read."
-            ) from None
-        if not runs(file):
-            raise
-        kind = "mp3"
+    kind = kind_of(file)
+    if kind is None:
+        try:
+            with open_libav(file) as container:
+                kind = container.format.name
+        except InvalidAudio:
+            if not runs(file):
+                raise
+            kind = "mp3"
     return parts(file, kind)
 
 
