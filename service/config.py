@@ -98,7 +98,7 @@ class ServerConfig:
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     dtype: str = "auto"  # auto (float16 on CUDA, float32 on CPU) | float32 | float16 | bfloat16
     threads: int = 0  # torch's CPU threads; 0 leaves torch's choice
-    audio_threads: int = 2  # threads that decode uploads and find speech
+    audio_threads: int = 2  # recordings that are decoded and heard at once
     profiles_file: Path | None = None
     default_profile: str = "dense"
     max_upload_mb: int = 200

@@ -29,9 +29,9 @@ from service.errors import InvalidAudio, InvalidRequest, TooLarge
 from service.types import SAMPLE_RATE, Notice, Samples
 
 BEGUN, ALIVE = b"+", b"."
-# Processor time that a file may take before its first sample, or between two blocks of them; and
-# for each second of sound on the average. An ordinary file takes a hundredth of either.
-FREE_CPU_S, CPU_S_PER_S = 2.0, 0.1
+# Processor time that a file may take for each second of sound, and for each MB to find out what is
+# in it, beside what a job grants. An ordinary file takes a tenth of either.
+_CPU_S_PER_S, _CPU_S_PER_MB = 0.1, 0.02
 MEMORY_MB = 256  # beside the samples; the index of a day of m4a has half of it
 _KEPT_MB = 64  # more than at its start, and it makes room for another
 _ALIVE_EVERY_S = 1.0
@@ -43,10 +43,12 @@ ERRORS = {error.__name__: error for error in (InvalidAudio, InvalidRequest, TooL
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A recording to decode, and how."""
+    """A recording to decode, and how. `free_cpu_s`: processor time that it may take before its
+    first sample, or at any place more than its samples are worth."""
 
     max_seconds: float
     split_channels: bool
+    free_cpu_s: float
 
     def line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -90,7 +92,9 @@ def main() -> None:
         job, recording = received
         samples = anonymous_file()
         jobs.sendall(BEGUN + b"\n")
-        reply = _answer(job, recording, _WatchedReel(jobs, samples, job.max_seconds))
+        free_cpu_s = job.free_cpu_s + _CPU_S_PER_MB * os.fstat(recording).st_size / 2**20
+        reel = _WatchedReel(jobs, samples, job.max_seconds, free_cpu_s)
+        reply = _answer(job, recording, reel)
         spent = reply.swollen or _resident_bytes() > most_kept
         line = replace(reply, spent=spent).line()
         sent = socket.send_fds(jobs, [line], [samples])
@@ -149,16 +153,17 @@ class _WatchedReel(SharedReel):
     and now and then says that it is alive. The system ends a process whose time is over, whatever
     it is doing."""
 
-    def __init__(self, jobs: socket.socket, fd: int, max_seconds: float) -> None:
+    def __init__(self, jobs: socket.socket, fd: int, max_seconds: float, free_cpu_s: float) -> None:
         super().__init__(fd, max_seconds)
         self._jobs = jobs
         self._last_said_s = 0.0
+        self._free_cpu_s = free_cpu_s
         self._ends_s = time.process_time()
-        self._grant(FREE_CPU_S)
+        self._grant(free_cpu_s)
 
     def append(self, block_NC: Samples) -> None:
         super().append(block_NC)
-        self._grant(CPU_S_PER_S * block_NC.size / SAMPLE_RATE)
+        self._grant(_CPU_S_PER_S * block_NC.size / SAMPLE_RATE)
         if (now := time.monotonic()) - self._last_said_s >= _ALIVE_EVERY_S:
             self._last_said_s = now
             self._jobs.sendall(ALIVE + b"\n")
@@ -168,7 +173,7 @@ class _WatchedReel(SharedReel):
 
     def _grant(self, cpu_s: float) -> None:
         now = time.process_time()
-        self._ends_s = min(self._ends_s + cpu_s, now + FREE_CPU_S)
+        self._ends_s = min(self._ends_s + cpu_s, now + self._free_cpu_s)
         signal.setitimer(signal.ITIMER_PROF, max(self._ends_s - now, _TICK_S))
 
 

@@ -19,6 +19,7 @@ logger = logging.getLogger("winnow.audio")
 
 SLOW_S = 0.25  # a file that gives no sample for so long is slow; ordinary ones take milliseconds
 HANG_S = 10.0  # without a sign of life
+FREE_CPU_S = 2.0  # before the first sample; an ordinary file takes a hundredth of it
 _START_S = 60.0  # for a process to begin, on a slow disk too
 _RETRY_START_S = 5.0
 _END_S = 2.0  # for a process that was killed to be gone
@@ -48,11 +49,13 @@ class WorkerPool:
         max_seconds: float,
         on_lost: Callable[[str], object],
         hang_s: float = HANG_S,
+        free_cpu_s: float = FREE_CPU_S,
     ) -> None:
         self._size = size
         self._max_seconds = max_seconds
         self._on_lost = on_lost
         self._hang_s = hang_s
+        self._free_cpu_s = free_cpu_s
         self._idle: list[WorkerProcess] = []
         self._busy: set[WorkerProcess] = set()
         self._closed = False
@@ -61,6 +64,10 @@ class WorkerPool:
     def pids(self) -> set[int]:
         """Of the processes that there are."""
         return {worker.pid for worker in (*self._idle, *self._busy)}
+
+    def cpu_s(self) -> float:
+        """Processor time that they have taken; 0 where the system does not say."""
+        return sum(worker.cpu_s() for worker in (*self._idle, *self._busy))
 
     def start(self) -> None:
         """Starts what is missing. Each gets ready on its own; what comes meanwhile waits."""
@@ -79,7 +86,7 @@ class WorkerPool:
         its worker, TooLarge for one that takes too much memory; NotReady where no worker can be
         had. Cancelling it ends the work at once.
         """
-        job = Job(self._max_seconds, split_channels)
+        job = Job(self._max_seconds, split_channels, self._free_cpu_s)
         with descriptor_of(source) as recording:
             for _ in range(_TRIES):
                 worker, keep = self._take(), False
@@ -135,20 +142,24 @@ class WorkerPool:
 
     async def _reply(self, worker: WorkerProcess, on_slow: Callable[[], object]) -> Reply:
         """Waits for the answer. Raises _LostError."""
-        alive, last_heard = False, time.monotonic()
+        alive, last_alive, cpu_s = False, time.monotonic(), 0.0
         try:
             while True:
                 try:
-                    line = await worker.line(self._hang_s if alive else min(SLOW_S, self._hang_s))
+                    line = await worker.line(SLOW_S)
                 except TimeoutError:
-                    if time.monotonic() - last_heard >= self._hang_s:
+                    # Who works is not stuck, on however busy a machine; the worker's own limit on
+                    # processor time ends that.
+                    if (now_cpu_s := worker.cpu_s()) != cpu_s:
+                        cpu_s, last_alive = now_cpu_s, time.monotonic()
+                    if time.monotonic() - last_alive >= self._hang_s:
                         raise _LostError(STUCK) from None
                     if not alive:
                         self._give_way(on_slow)
                     continue
                 if line != ALIVE:
                     return Reply.read(line)
-                alive, last_heard = True, time.monotonic()
+                alive, last_alive = True, time.monotonic()
         except EOFError:
             status = await worker.ended()
             raise _LostError(STUCK if status == -signal.SIGPROF else CRASHED) from None

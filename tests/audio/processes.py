@@ -1,9 +1,19 @@
-"""What Linux tells of audio workers' processes."""
+"""Audio workers in tests, and what Linux tells of their processes."""
 
 from __future__ import annotations
 
+import asyncio
+import io
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
+
+from service.audio.workers import WorkerPool
+from service.types import Audio
+from tests.harness import until
+
+T = TypeVar("T")
 
 
 def has_samples(pid: int) -> bool:
@@ -37,3 +47,37 @@ def is_dead(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+def with_pool(scenario: Callable[[Pool], Awaitable[T]], size: int = 1, **limits: float) -> T:
+    async def run() -> T:
+        pool = Pool(size, **limits)
+        try:
+            return await scenario(pool)
+        finally:
+            pool.close()
+
+    return asyncio.run(run())
+
+
+class Pool(WorkerPool):
+    """Remembers what was lost."""
+
+    def __init__(self, size: int = 1, max_seconds: float = 24 * 3600, **limits: float) -> None:
+        self.lost: list[str] = []
+        super().__init__(size, max_seconds, self.lost.append, **limits)
+
+    async def of(self, data: bytes, split: bool = False) -> list[Audio]:
+        return await self.decode(io.BytesIO(data), split, lambda: None)
+
+
+async def decoding(pool: Pool, path: Path) -> tuple[asyncio.Task[list[Audio]], int]:
+    """A task that decodes a file, and the process that is in the midst of it."""
+
+    async def work() -> list[Audio]:
+        with path.open("rb") as file:
+            return await pool.decode(file, False, lambda: None)
+
+    task = asyncio.create_task(work())
+    await until(lambda: any(map(has_samples, pool.pids)))
+    return task, next(filter(has_samples, pool.pids))
