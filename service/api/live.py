@@ -24,6 +24,7 @@ class LiveTalk(Talk):
     """JSON and audio in, JSON out."""
 
     path = "/live"
+    protocols = ("live",)
 
     async def converse(self) -> Closing:
         services = self.services

@@ -22,6 +22,7 @@ logger = logging.getLogger("winnow.api")
 # RFC 6455, 7.4.1, and IANA's registry of close codes.
 DONE, IDLE, BAD_MESSAGE, INTERNAL, RESTART, TRY_LATER = 1000, 1001, 1008, 1011, 1012, 1013
 CLIENT_GONE = 1006  # never sent: what a connection that broke off is logged as
+BROKEN = (1002, 1007, 1009)  # what the connection itself closes with: no frame, no text, too big
 LEFT = (1000, 1001, 1005)  # how clients close: done, going away, without a code
 TAKEN_OVER = 4001  # ours: 4000 and above are for applications
 CLOSE_CODES = {  # by HTTP status
@@ -37,7 +38,9 @@ class Talk(ABC):
     """One WebSocket with a session, from its acceptance to its close code."""
 
     path: ClassVar[str]
-    protocols: ClassVar[Sequence[str]] = ()  # subprotocols that are spoken, where one is offered
+    # Subprotocols, one of which is chosen where it is offered: a browser that sends its key as a
+    # subprotocol wants one to be chosen, and not that.
+    protocols: ClassVar[Sequence[str]]
     may_leave: ClassVar[bool] = False  # whether a client that closes is done, and not cut off
 
     def __init__(self, socket: WebSocket) -> None:
@@ -63,8 +66,8 @@ class Talk(ABC):
             code, reason = await self._serve()
             await self._socket.close(code, _shortened(reason))
         except WebSocketDisconnect as gone:
-            code = gone.code if self.may_leave and gone.code in LEFT else CLIENT_GONE
-            if code == CLIENT_GONE:
+            code = gone.code if gone.code in self._known_ends else CLIENT_GONE
+            if code not in LEFT:
                 self.services.metrics.cancelled.labels("client_gone").inc()
         seconds = time.perf_counter() - began
         profile = self.profile or "-"
@@ -86,6 +89,10 @@ class Talk(ABC):
 
     async def send_json(self, value: dict[str, Any]) -> None:
         await self._socket.send_json(value)
+
+    @property
+    def _known_ends(self) -> tuple[int, ...]:
+        return (*BROKEN, *LEFT) if self.may_leave else BROKEN
 
     async def _serve(self) -> Closing:
         try:

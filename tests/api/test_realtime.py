@@ -256,6 +256,7 @@ def test_each_utterance_is_made_as_was_asked_when_it_was_said(server: StartServe
         for _ in range(2):
             client.until("transcription.completed")
     assert mine.metric("winnow_live_final_seconds_count", profile="fast") == 2
+    assert mine.metric("winnow_windows_total", profile="fast") == 2
 
 
 def test_logprobs_where_they_are_asked_for(one: Running) -> None:
