@@ -70,7 +70,7 @@ class Pipeline:
             )
         return self.profiles[wanted]
 
-    def resolve_language(self, value: str | None) -> str | None:
+    def resolve_language(self, value: str | None, param: str = "language") -> str | None:
         """What a client calls a language -> the model's code; None, "" and `auto` are left to it.
 
         By code (`en`, `eng`), tag (`en-US`, `en_GB`) or English name, in any case. An English-only
@@ -81,7 +81,7 @@ class Pipeline:
         if value is None or not value.strip() or value.strip().lower() in ANY:
             return None if info.multilingual else next(iter(info.languages))
         if (code := language_code(value, info.languages)) is None:
-            raise InvalidRequest(f"unknown language {value!r}; use {_listed(info)}", "language")
+            raise InvalidRequest(f"unknown language {value!r}; use {_listed(info)}", param)
         return code
 
     def resolve_languages(self, values: Sequence[str]) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ class Pipeline:
 
         Raises what `resolve_language` does.
         """
-        codes = [self.resolve_language(value) for value in values if value.strip()]
+        codes = [self.resolve_language(value, "languages") for value in values if value.strip()]
         known = [code for code in codes if code is not None]
         return tuple(dict.fromkeys(known)) if len(known) == len(codes) else ()
 

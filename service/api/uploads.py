@@ -234,9 +234,9 @@ class _Form:
         if self._name == "file":
             self._spool.add(data[start:end])
             return
+        if self._name is not None and self._name.startswith(UNREAD):
+            end = min(end, start + MAX_FIELD_BYTES - len(self._value))
         if len(self._value) + end - start > MAX_FIELD_BYTES:
-            if self._name is not None and self._name.startswith(UNREAD):
-                return
             raise InvalidRequest(
                 f"{self._name}: longer than {MAX_FIELD_BYTES} bytes; audio belongs in 'file'.",
                 self._name,

@@ -143,7 +143,8 @@ class FakeModel:
 def _tokens_of(text: str) -> tuple[int, ...]:
     spoken = {word: token for token, word in enumerate(WORDS)}
     spoken |= {word.upper(): FIRST_TRANSLATED + token for word, token in spoken.items()}
-    return tuple(spoken[f" {word}"] for word in text.split() if f" {word}" in spoken)
+    words = text.replace(",", " ").split()
+    return tuple(spoken[f" {word}"] for word in words if f" {word}" in spoken)
 
 
 def _word(token: int) -> str:

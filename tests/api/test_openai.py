@@ -10,6 +10,7 @@ import openai
 import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
+from service.config import ALIASES
 from service.model.fake import FakeModel
 from service.model.protocol import ModelInfo
 from service.profiles import BUILT_IN
@@ -148,7 +149,7 @@ def test_the_profile_of_the_model_name_is_used(
     shared.eventually(lambda: served("balanced") == before + 1)
 
 
-@pytest.mark.parametrize("model", ["gpt-4o-transcribe", "gpt-4o@fast", "faked", "@"])
+@pytest.mark.parametrize("model", ["gpt-4o-transcribe-diarize", "gpt-4o@fast", "faked", "@"])
 def test_an_unknown_model_is_not_found(
     client: OpenAI, speech: tuple[str, bytes], model: str
 ) -> None:
@@ -172,16 +173,13 @@ def test_an_unknown_profile_of_a_served_model_is_refused(
     ("param", "value", "says"),
     [
         ("response_format", "tsv", "json, text, srt, verbose_json, vtt"),
-        ("timestamp_granularities", ["word"], "response_format=verbose_json"),
         ("timestamp_granularities", ["phrase"], "segment, word"),
-        ("timestamp_granularities", ["segment"], "response_format=verbose_json"),
         ("temperature", 1.5, "from 0 to 1"),
         ("language", "xx", "en, de, fr"),
-        (
-            "chunking_strategy",
-            "auto",
-            "Valid parameters: model, response_format, temperature, prompt, hotwords",
-        ),
+        ("languages", ["en", "xx"], "en, de, fr"),
+        ("include", ["words"], "logprobs"),
+        ("chunking_strategy", "vad", "auto, server_vad"),
+        ("response_format", "diarized_json", "json, text, srt, verbose_json, vtt"),
     ],
 )
 def test_what_is_not_supported_is_refused_and_not_ignored(
@@ -229,8 +227,8 @@ def test_a_raw_body_is_winnows_own_way(shared: Running) -> None:
 
 def test_models(client: OpenAI) -> None:
     listed = [model.id for model in client.models.list()]
-    assert listed == ["fake", *(f"fake@{name}" for name in BUILT_IN)]
-    for model_id in [*listed, "whisper-1"]:
+    assert listed == ["fake", *(f"fake@{name}" for name in BUILT_IN), *ALIASES]
+    for model_id in [*listed, "whisper-1@fast"]:
         one = client.models.retrieve(model_id)
         assert (one.id, one.object, one.owned_by) == (model_id, "model", "winnow")
     with pytest.raises(NotFoundError) as refusal:

@@ -110,9 +110,9 @@ FILE_PART = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filen
             "longer than",
         ),
         (
-            f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=profile\r\n\r\n\r\n" * 65,
+            f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=profile\r\n\r\n\r\n" * 257,
             None,
-            "More than 64",
+            "More than 256",
         ),
     ],
     ids=["no file", "no multipart", "cut off", "nameless", "two files", "long field", "many"],

@@ -20,8 +20,8 @@ _OPENAI = (
     "large-v2", "large-v3", "large-v3-turbo",
 )  # fmt: skip
 _DISTIL = ("large-v2", "medium.en", "small.en", "large-v3", "large-v3.5")
-# Who publishes them in CTranslate2's format under faster-whisper's names.
-_CONVERTERS = ("Systran", "mobiuslabsgmbh")
+# Who published them in CTranslate2's format for faster-whisper, where it is not Systran.
+_CONVERTERS = {"large-v3-turbo": "mobiuslabsgmbh", "distil-large-v3.5": "distil-whisper"}
 _ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
 
 
@@ -32,15 +32,21 @@ def known_model(name: str) -> Known | None:
 
 
 def other_names(name: str) -> tuple[str, ...]:
-    """What else a model that answers as `name` is called: on the hub, and by faster-whisper."""
-    last = name.rpartition("/")[2].removeprefix("faster-")
-    known = known_model(last)
-    owners = {"", *_CONVERTERS, *(() if known is None else (known.hub_id.partition("/")[0],))}
-    if known is None or name.rpartition("/")[0] not in owners:
+    """What else a model that answers as `name` is called: its name, the hub's, faster-whisper's.
+
+    () for a model of one's own, and for somebody else's of the same name.
+    """
+    owner, _, last = name.rpartition("/")
+    known = known_model(last.removeprefix("faster-"))
+    if known is None:
         return ()
-    converted = (f"{owner}/faster-{known.name}" for owner in _CONVERTERS)
     short = known.name.removeprefix("whisper-")
-    return tuple(other for other in (known.name, known.hub_id, *converted, short) if other != name)
+    converter = _CONVERTERS.get(short, "Systran")
+    hubs = (known.hub_id, f"{converter}/faster-{known.name}")
+    if owner and name not in hubs:
+        return ()
+    aliases = [alias for alias, meant in _ALIASES.items() if meant == short]
+    return tuple(other for other in (known.name, *hubs, short, *aliases) if other != name)
 
 
 def known_names() -> tuple[str, ...]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import whisper
 
-from service.model.formats.names import known_model, known_names
+from service.model.formats.names import known_model, known_names, other_names
 
 # faster-whisper 1.2.1, `available_models()`.
 FASTER_WHISPER = (
@@ -41,3 +41,31 @@ def test_a_name_is_a_place_on_the_hub(name: str, answered: str, hub_id: str) -> 
 @pytest.mark.parametrize("name", ["", "embedded", "whisper-1", "openai/whisper-base", "base.de"])
 def test_other_names_are_not(name: str) -> None:
     assert known_model(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("whisper-base", ("openai/whisper-base", "Systran/faster-whisper-base", "base")),
+        ("base", ("whisper-base", "openai/whisper-base", "Systran/faster-whisper-base")),
+        ("Systran/faster-whisper-base", ("whisper-base", "openai/whisper-base", "base")),
+        (
+            "whisper-large-v3-turbo",
+            (
+                "openai/whisper-large-v3-turbo",
+                "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
+                "large-v3-turbo",
+                "turbo",
+            ),
+        ),
+        (
+            "distil-small.en",
+            ("distil-whisper/distil-small.en", "Systran/faster-distil-small.en"),
+        ),
+        ("whisper-mine", ()),
+        ("somebody/whisper-base", ()),
+        ("fake", ()),
+    ],
+)
+def test_a_known_model_goes_by_its_names_on_the_hub(name: str, others: tuple[str, ...]) -> None:
+    assert other_names(name) == others
