@@ -163,6 +163,27 @@ def test_other_languages_are_written_as_they_are_spoken(server: Running) -> None
     assert len(wrong) <= 2
 
 
+def test_only_the_languages_asked_for_are_heard(server: Running) -> None:
+    said = server.transcribe(GERMAN.read_bytes(), **{"languages": "ja,de-AT"}).json()
+    assert normalised(said["text"], "de") == normalised(GERMAN_SAID, "de")
+    assert server.transcribe(GERMAN.read_bytes(), languages="en,ja").json()["language"] != "de"
+
+
+@pytest.mark.parametrize("path", [SAMPLE, GERMAN, JAPANESE], ids=["en", "de", "ja"])
+def test_the_bytes_of_the_tokens_are_the_text(server: Running, path: Path) -> None:
+    """Japanese tokens are parts of characters."""
+    body = server.client.post(
+        V1,
+        files={"file": path.read_bytes()},
+        data={"model": "whisper-1", "include[]": "logprobs"},
+    ).json()
+    raw = b"".join(bytes(one["bytes"]) for one in body["logprobs"])
+    assert raw.decode().strip() == body["text"]
+    assert all(one["logprob"] <= 0 for one in body["logprobs"])
+    split = [one for one in body["logprobs"] if "\ufffd" in one["token"]]
+    assert bool(split) == (path == JAPANESE)
+
+
 def test_german_is_translated(server: Running) -> None:
     said = text(server, GERMAN.read_bytes(), task="translate").lower()
     assert {"false", "impression"} <= set(re.findall(r"[a-z]+", said))

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from service.api.answers import PROPERTIES, STREAM, Wanted, respond, wanted
 from service.api.models import resolve_model
-from service.api.openai_params import ALSO, ignored, wants_logprobs
+from service.api.openai_params import ALSO, ignored, wants_logprobs, without_prompts
 from service.api.openai_params import PROPERTIES as THEIRS
 from service.api.services import Services, services_of, while_connected
 from service.api.streams import open_stream
@@ -157,7 +157,8 @@ def _understood(given: Given, services: Services, task: str) -> _Wish:
     times = granularities(given)
     logprobs = wants_logprobs(given)
     profile = resolve_model(services, one(given, "model"))
-    how = decoding(given, services.engine.model)
+    model = services.engine.model
+    how = decoding(given if model.info.max_prompt_tokens else without_prompts(given), model)
     language, languages = services.pipeline.resolve_spoken(
         one(given, "language"), several(given, "languages")
     )
@@ -175,5 +176,5 @@ def _understood(given: Given, services: Services, task: str) -> _Wish:
         temperatures=how.temperatures,
     )
     # Segments, where nothing is said, as OpenAI has it.
-    notices = tuple(ignored(given, want.response_format, want.stream))
+    notices = tuple(ignored(given, want.response_format, want.stream, model.info))
     return _Wish(task, want, asked, times or ("segment",), logprobs, notices)

@@ -11,6 +11,7 @@ from typing import Any
 
 from service.api.answers import STREAMED
 from service.errors import InvalidRequest
+from service.model.protocol import ModelInfo
 from service.params.values import GRANULARITIES, Given, choice, number, one, several, whole
 from service.types import Notice
 
@@ -32,7 +33,12 @@ PROPERTIES: dict[str, Any] = {
         "description": "auto, which is what happens in any case, or server_vad and its numbers.",
     },
 }
-NAMES = ("include", CHUNKING)
+PROMPTS = ("prompt", "hotwords", "keywords")
+
+
+def without_prompts(given: Given) -> Given:
+    """The parameters that a model without prompts can follow."""
+    return {name: values for name, values in given.items() if name not in PROMPTS}
 
 
 def wants_logprobs(given: Given) -> bool:
@@ -41,8 +47,13 @@ def wants_logprobs(given: Given) -> bool:
     return bool(asked)
 
 
-def ignored(given: Given, response_format: str, streamed: bool) -> Iterator[Notice]:
+def ignored(
+    given: Given, response_format: str, streamed: bool, info: ModelInfo
+) -> Iterator[Notice]:
     """A notice for each parameter that is taken and changes nothing in this answer."""
+    for name in PROMPTS:
+        if name in given and not info.max_prompt_tokens:
+            yield _notice(name, f"the model {info.name} takes no prompt")
     is_json = response_format in ("json", "verbose_json")
     if GRANULARITIES in given and response_format in ("json", "text"):
         yield _notice(GRANULARITIES, "times are in response_format verbose_json, srt and vtt")

@@ -38,7 +38,9 @@ class Talk(ABC):
     """One WebSocket with a session, from its acceptance to its close code."""
 
     path: ClassVar[str]
-    protocols: ClassVar[Sequence[str]] = ()  # subprotocols that are spoken, where one is offered
+    # Subprotocols, one of which is chosen where it is offered: a browser that sends its key as a
+    # subprotocol wants one to be chosen, and not that.
+    protocols: ClassVar[Sequence[str]]
     may_leave: ClassVar[bool] = False  # whether a client that closes is done, and not cut off
 
     def __init__(self, socket: WebSocket) -> None:
@@ -64,9 +66,8 @@ class Talk(ABC):
             code, reason = await self._serve()
             await self._socket.close(code, _shortened(reason))
         except WebSocketDisconnect as gone:
-            left = self.may_leave and gone.code in LEFT
-            code = gone.code if left or gone.code in BROKEN else CLIENT_GONE
-            if not left:
+            code = gone.code if gone.code in self._known_ends else CLIENT_GONE
+            if code not in LEFT:
                 self.services.metrics.cancelled.labels("client_gone").inc()
         seconds = time.perf_counter() - began
         profile = self.profile or "-"
@@ -88,6 +89,10 @@ class Talk(ABC):
 
     async def send_json(self, value: dict[str, Any]) -> None:
         await self._socket.send_json(value)
+
+    @property
+    def _known_ends(self) -> tuple[int, ...]:
+        return (*BROKEN, *LEFT) if self.may_leave else BROKEN
 
     async def _serve(self) -> Closing:
         try:

@@ -29,6 +29,17 @@ def test_the_language_is_detected(shared: Running, way: str) -> None:
     assert list(body["probabilities"]) == ["en", "fr", "de"]
 
 
+def test_only_the_languages_named_are_considered(shared: Running) -> None:
+    answer = shared.client.post(
+        "/detect-language", params={"languages": "de-DE,French"}, content=voice(2)
+    )
+    assert answer.json()["probabilities"] == {"fr": 0.75, "de": 0.25}
+    refused(
+        shared.client.post("/detect-language?languages=xx", content=voice(1)),
+        *(400, "invalid_request", "languages"),
+    )
+
+
 def test_silence_has_no_language(shared: Running) -> None:
     body = shared.client.post("/detect-language", content=silence(2)).json()
     assert (body["language"], body["probability"], body["probabilities"]) == (None, 0.0, {})

@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -29,9 +29,10 @@ from openai.types.audio import (
 
 from service.config import ALIASES
 from service.model.fake import LOGPROB, FakeModel
+from service.model.protocol import ModelInfo
 from service.types import DecodeOptions
 
-from .harness import Running, refused, remembered, silence, voice
+from .harness import Running, refused, remembered, running, silence, voice
 
 API = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 TABLES = ("parameters", "fields", "events", "translations", "models")
@@ -52,6 +53,14 @@ def documented() -> list[Row]:
         for row in table.splitlines()
         for one in re.findall(r"`([^`]+)`", row.split("|")[1])
     ]
+
+
+class PromptlessModel(FakeModel):
+    """The fake model, as a checkpoint without a tokenizer presents itself."""
+
+    @property
+    def info(self) -> ModelInfo:
+        return replace(super().info, max_prompt_tokens=0)
 
 
 @dataclass(frozen=True)
@@ -199,6 +208,13 @@ def _keywords(here: Here) -> None:
 @row("parameters", "prompt")
 def _prompt(here: Here) -> None:
     assert here.wish(prompt="ba be").prompt == FakeModel().encode_text("ba be")
+    with running(PromptlessModel) as server:
+        answer = server.client.post(
+            "/v1/audio/transcriptions",
+            files={"file": voice(1)},
+            data={"model": "fake", "prompt": "ba", "keywords[]": "be"},
+        )
+    assert [one["param"] for one in answer.json()["warnings"]] == ["prompt", "keywords"]
 
 
 @row("parameters", "temperature")

@@ -245,6 +245,8 @@ def test_the_model_names_the_profile(server: StartServer) -> None:
 def test_each_utterance_is_made_as_was_asked_when_it_was_said(server: StartServer) -> None:
     gate = Gate()
     mine = server(lambda: FakeModel(fail_encode_when=gate))
+    dropped = {"profile": "balanced", "outcome": "dropped"}
+    before = mine.metric("winnow_frames_total", **dropped)  # by the warm-up
     with openai_realtime(mine, query={"model": "whisper-1@fast"}, turn_detection=None) as client:
         client.append(at_24k(pcm(voice(1))))
         client.commit()
@@ -256,6 +258,7 @@ def test_each_utterance_is_made_as_was_asked_when_it_was_said(server: StartServe
         for _ in range(2):
             client.until("transcription.completed")
     assert mine.metric("winnow_live_final_seconds_count", profile="fast") == 2
+    assert mine.metric("winnow_frames_total", **dropped) == before
 
 
 def test_logprobs_where_they_are_asked_for(one: Running) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
 
-from service.types import SAMPLE_RATE
+from service.model.fake import FakeModel
+from service.types import SAMPLE_RATE, Piece
 
+from .conftest import StartServer
 from .harness import Running, refused, silence, voice, wav
 
 SEGMENT_KEYS = {
@@ -55,7 +61,56 @@ def test_parameters_of_a_form_may_stand_in_the_query(shared: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", [{"word_timestamps": "true"}, {"timestamp_granularities[]": "word"}]
+    ("asked", "language"),
+    [
+        ({"language": "de-DE"}, "de"),
+        ({"language": "auto"}, "en"),
+        ({"language": ""}, "en"),
+        ({"languages[]": "fra"}, "fr"),
+        ({"languages": "de, fr"}, "fr"),
+    ],
+)
+def test_a_language_in_the_spellings_of_clients(
+    shared: Running, asked: dict[str, str], language: str
+) -> None:
+    assert shared.transcribe(voice(1), **asked).json()["language"] == language
+
+
+class HastyModel(FakeModel):
+    """The fake model, but no text takes any time."""
+
+    def split_text(self, tokens: Sequence[int]) -> list[Piece]:
+        return [replace(piece, end_s=piece.start_s) for piece in super().split_text(tokens)]
+
+
+@pytest.mark.parametrize("path", ["/transcribe", "/v1/audio/transcriptions"])
+def test_every_segment_word_and_cue_has_a_length(server: StartServer, path: str) -> None:
+    client = server(HastyModel).client
+    sent: dict[str, Any] = {"files": {"file": voice(40)}}
+    asked = {"response_format": "verbose_json", "timestamp_granularities[]": ["word", "segment"]}
+    if path.startswith("/v1"):
+        asked["model"] = "fake"
+    body = client.post(path, data=asked, **sent).json()
+    assert len(body["segments"]) >= 2
+    for spans in (body["segments"], body["words"]):
+        assert all(one["end"] - one["start"] > 0.019 for one in spans)
+        assert all(before["end"] <= after["start"] for before, after in pairwise(spans))
+        assert all(0 <= one["start"] < one["end"] <= 40 for one in spans)
+    srt = client.post(path, data=asked | {"response_format": "srt"}, **sent).text
+    arrows = [line.split(" --> ") for line in srt.splitlines() if " --> " in line]
+    times = [time for arrow in arrows for time in arrow]
+    assert times == sorted(times)
+    assert all(start < end for start, end in arrows)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"word_timestamps": "true"},
+        {"timestamp_granularities[]": "word"},
+        {"timestamp_granularities": "segment,word"},
+        {"timestamp_granularities[0]": "word"},
+    ],
 )
 def test_words_in_each_segment(shared: Running, asked: dict[str, str]) -> None:
     segments = shared.transcribe(voice(3), **asked).json()["segments"]
