@@ -86,6 +86,7 @@ def assert_same(ours: Sequence[Hypothesis], alone: Sequence[Hypothesis]) -> None
         assert [code for code, _ in together.language_probs][:1] == [
             code for code, _ in single.language_probs
         ][:1]
+        assert together.token_logprobs == pytest.approx(single.token_logprobs, abs=1e-4)
         shares = dict(single.language_probs)
         assert dict(together.language_probs) == pytest.approx(shares, abs=1e-4)
         assert together.avg_logprob == pytest.approx(single.avg_logprob, abs=1e-4)
@@ -95,6 +96,7 @@ def assert_same(ours: Sequence[Hypothesis], alone: Sequence[Hypothesis]) -> None
             avg_logprob=single.avg_logprob,
             no_speech_prob=single.no_speech_prob,
             language_probs=single.language_probs,
+            token_logprobs=single.token_logprobs,
         )
         assert close == single
 

@@ -37,6 +37,14 @@ def window_text(
     return WindowText(Window(0, start_s, samples), hypothesis, pieces)
 
 
+def test_a_text_that_is_gone_on_with_ends_where_the_rest_begins() -> None:
+    """Its last timestamp may span a pause and what is said after it."""
+    whole = window_text(0.0, 20.0, (0.5, 20.0, " one"))
+    rest = window_text(5.0, 15.0, (1.0, 3.0, " two"))
+    segments = stitch([whole, rest], 20.0)
+    assert [(s.start, s.end) for s in segments] == [(0.5, 5.0), (6.0, 8.0)]
+
+
 def test_each_segment_has_the_log_probabilities_of_its_own_tokens() -> None:
     heard = replace(HEARD, tokens=(7, 8, 9, 7, 5), token_logprobs=(-0.1, -0.2, -0.3, -0.4, -0.5))
     pieces = (
