@@ -191,7 +191,7 @@ class Connection(H11Protocol):
         self._slices.stop()
         cycle.scope["state"][FAULT] = message
         cycle.message_event.set()
-        self.flow.resume_reading()
+        self._read_on()
 
     def _should_upgrade(self) -> bool:
         """Of what asks for an upgrade, only the beginning of a WebSocket is one."""
@@ -245,9 +245,14 @@ class Connection(H11Protocol):
         self.transport.write(refusal(answer, message, headers))
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.flow.resume_reading()
+        self._read_on()
         self._stalls.watch()
         self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _read_on(self) -> None:
+        """Whoever paused the reading: what comes is dropped from now on."""
+        self.flow.resume_reading()
+        self.transport.resume_reading()
 
 
 def refusal(answer: Answer, message: str, headers: str = "") -> bytes:

@@ -55,11 +55,9 @@ class Manners:
         """The path as routes know it: a proxy may have left the prefix or taken it away."""
         path: str = scope["path"]
         if path.lower().startswith(SCHEMES):  # RFC 9112, 3.2.2
-            scope["path"] = path = "/" + path.split("://", 1)[1].partition("/")[2]
-        if root := self._root_path:
-            scope["root_path"] = root
-            if path != root and not path.startswith(f"{root}/"):
-                scope["path"] = root + path
+            scope["path"] = "/" + path.split("://", 1)[1].partition("/")[2]
+        if self._root_path:
+            scope["root_path"] = self._root_path
 
     def _allows(self, origin: str) -> bool:
         return "*" in self._origins or origin.lower() in self._origins

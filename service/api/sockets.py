@@ -95,7 +95,8 @@ def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
 
 
 def _bind(family: int, address: tuple[Any, ...], *, both: bool) -> socket.socket:
-    one = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends small answers without delay on sockets that say they are TCP's.
+    one = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -241,9 +241,10 @@ def test_where_no_connection_is_idle_a_new_one_is_told_to_come_back(server: Star
 def test_a_request_that_asks_for_an_upgrade_is_answered(
     shared: Running, method: bytes, upgrade: bytes
 ) -> None:
-    head = b" /readyz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: "
-    received = ask(shared, method + head + upgrade + b"\r\nContent-Length: 3\r\n\r\nabc")
-    assert received.split(b" ", 2)[1] == (b"200" if method == b"HEAD" else b"405")
+    head = b" /readyz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: " + upgrade
+    for body in (b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\nabc"):
+        received = ask(shared, method + head + body)
+        assert received.split(b" ", 2)[1] == (b"200" if method == b"HEAD" else b"405")
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_a_request_that_asks_for_an_upgrade_is_answered(
         (HANDSHAKE + b"Cookie: " + b"a" * 20_000 + b"\r\n\r\n", 431),
         (HANDSHAKE + b"A: b\r\n" * 300 + b"\r\n", 431),
         (HANDSHAKE.replace(b"1.1", b"1.0") + b"\r\n", 404),
-        (HANDSHAKE + b"Connection: close\r\nContent-Length: 3\r\n\r\nabc", 404),
+        (HANDSHAKE.replace(b": Up", b": close, Up") + b"Content-Length: 3\r\n\r\nabc", 404),
     ],
     ids=["no key", "old version", "long header", "many headers", "HTTP/1.0", "body"],
 )
@@ -282,7 +283,14 @@ def test_requests_in_a_row_are_answered_in_a_row(shared: Running) -> None:
     ]
 
 
-def test_who_ends_their_side_after_a_request_still_reads_the_answer(shared: Running) -> None:
+def test_who_ends_their_side_after_a_request_still_reads_the_answer(
+    shared: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.api.connections.AFTER_EOF_S", 60.0)
+    wav = voice(1)
+    work = POST + b"Content-Length: %d\r\n\r\n" % len(wav) + wav
+    ((status, answer),) = answers(ask(shared, work, end=True))
+    assert (status, answer["duration"]) == (200, 1.0)
     for number in (1, 3):
         received = ask(shared, (GET + b"\r\n") * number, end=True)
         assert answers(received) == [(200, {"status": "ok"})] * number

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -91,6 +92,15 @@ def test_every_address_is_shown_as_one_that_can_be_opened(server: StartServer) -
     one = server(host="0.0.0.0")
     assert one.url.startswith("http://127.0.0.1:")
     assert one.client.get("/healthz").status_code == 200
+
+
+def test_answers_leave_without_delay(server: StartServer) -> None:
+    one = server()
+    assert one.client.get("/healthz").status_code == 200  # and stays connected
+    (connection,) = one.server.server_state.connections
+    transport: Any = connection.transport
+    accepted = transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_name_with_several_addresses_has_one_port() -> None:
