@@ -66,7 +66,7 @@ class Wire(h11.Connection):
 
     def _begin(self, request: h11.Request) -> None:
         if not request.http_version.startswith(b"1."):
-            raise h11.RemoteProtocolError("not HTTP/1", error_status_hint=505)
+            raise h11.RemoteProtocolError("not HTTP/1")
         given = dict(request.headers)
         self.chunked = b"transfer-encoding" in given
         self.has_body = self.chunked or given.get(b"content-length", b"0") != b"0"
@@ -180,12 +180,14 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Says what is wrong with a request: at once, or for a body where it is being read."""
         fault = self.conn.fault
-        status = 400 if fault is None else fault.error_status_hint
         what = str(fault or msg).partition(": bytearray(")[0]  # h11 goes on with what it was sent
         message = f"The request cannot be read: {what}."
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
-            self._refuse(ROUTING.get(status, INVALID_REQUEST), message)
+            # An unknown transfer encoding or version is a client's mistake too: no 501, no 505,
+            # which operators would be woken for.
+            too_large = fault is not None and fault.error_status_hint == 431
+            self._refuse(ROUTING[431] if too_large else INVALID_REQUEST, message)
             return
         self._deaf = True
         self._slices.stop()

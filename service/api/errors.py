@@ -68,8 +68,6 @@ ROUTING = {
     405: Answer(405, "invalid_request_error", "method_not_allowed"),
     # What the connection says of a request that cannot be read.
     431: Answer(431, "invalid_request_error", "headers_too_large"),
-    501: Answer(501, "invalid_request_error", "not_implemented"),
-    505: Answer(505, "invalid_request_error", "http_version_not_supported"),
 }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.http11 import Request
 
 from service.api.connections import refusal
 from service.api.errors import INVALID_REQUEST
@@ -20,7 +22,8 @@ LINGER_S = 5.0  # how long what still comes is dropped unread, so that the close
 
 
 class LiveConnection(WebSocketsSansIOProtocol):
-    """One WebSocket. The arguments are uvicorn's, and how long nobody need read what we send."""
+    """One WebSocket. The arguments are uvicorn's, how long nobody need read what we send, and the
+    bytes of a message on paths with such ends, where they are not `ws_max_size`."""
 
     def __init__(
         self,
@@ -30,9 +33,11 @@ class LiveConnection(WebSocketsSansIOProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         stall_s: float,
+        max_bytes: Mapping[str, int],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._stall_s = stall_s
+        self._max_bytes = max_bytes
         self._failed = False
         self._slices = Slices(SLICE_BYTES, self._feed, self._is_held)
 
@@ -45,6 +50,13 @@ class LiveConnection(WebSocketsSansIOProtocol):
         self._stalls.stop()
         self._slices.stop()
         super().connection_lost(exc)
+
+    def handle_connect(self, event: Request) -> None:
+        path = event.path.partition("?")[0]
+        for end, size in self._max_bytes.items():
+            if path.endswith(end):  # a proxy may have left its prefix before it
+                self.conn.max_message_size = size
+        super().handle_connect(event)
 
     def data_received(self, data: bytes) -> None:
         if not self._failed:

@@ -22,6 +22,8 @@ from service.api.sockets import is_everywhere, listen, room_for_connections, url
 logger = logging.getLogger("winnow.server")
 
 MAX_MESSAGE_BYTES = 1024 * 1024  # of a WebSocket; half a minute of 16 kHz PCM
+# Clients of OpenAI's append whole recordings at once: a minute of 24 kHz PCM in base64.
+MAX_BYTES = {"/v1/realtime": 4 * 1024 * 1024}
 LAST_ANSWERS_S = 2  # for answers to leave after the drain has ended
 LAST_REFUSALS_S = 1.0  # who comes while the last work ends reads 503, not a reset connection
 
@@ -40,7 +42,10 @@ class DrainingServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=cast(type[asyncio.Protocol], partial(Connection, door=door)),
-                ws=cast(type[asyncio.Protocol], partial(LiveConnection, stall_s=door.stall_s)),
+                ws=cast(
+                    type[asyncio.Protocol],
+                    partial(LiveConnection, stall_s=door.stall_s, max_bytes=MAX_BYTES),
+                ),
                 timeout_keep_alive=cast(int, config.keep_alive_seconds),  # of a call_later
                 access_log=False,  # its lines hold query strings; `context` logs what is needed
                 log_config=None,

@@ -14,6 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from service.api.realtime import MAX_BAD_EVENTS, MAX_WAITING_ITEMS
+from service.api.server import MAX_BYTES, MAX_MESSAGE_BYTES
 from service.model.fake import FakeModel
 from service.model.protocol import SpeechModel
 
@@ -306,7 +307,9 @@ def test_a_client_that_says_nothing_is_let_go(server: StartServer) -> None:
 def test_a_message_that_is_too_long(one: Running) -> None:
     with raw(one) as client:
         hello(client)
-        client.socket.send(["{" * 1024 * 1024, "{}"])
+        client.send({"type": "nothing", "event_id": "e" * (MAX_MESSAGE_BYTES + 1)})
+        assert "nothing" in client.error()["message"]
+        client.socket.send(["{" * MAX_BYTES["/v1/realtime"], "{}"])
         assert client.close_code()[0] == 1009
 
 
