@@ -10,7 +10,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.frames import CloseCode
 from websockets.http11 import Request
+from websockets.protocol import State
 
 from service.api.connections import refusal
 from service.api.errors import INVALID_REQUEST
@@ -78,6 +80,17 @@ class LiveConnection(WebSocketsSansIOProtocol):
         self.close_sent = True
         self._hang_up()
 
+    def send_receive_event_to_app(self) -> None:
+        """What is no text ends the connection with 1007, unless the client has closed it in the
+        same bytes: that is answered already, and uvicorn fails at closing it again."""
+        if self.curr_msg_data_type == "bytes" or self.close_sent or _is_text(self.frames):
+            super().send_receive_event_to_app()
+            return
+        self.frames = []
+        if self.conn.state is State.OPEN:
+            self.conn.send_close(CloseCode.INVALID_DATA)
+            self.handle_parser_exception()
+
     def handle_parser_exception(self) -> None:
         """Says why with a close frame, and lets it arrive: who is sending still would get a
         connection reset instead if it were closed at once."""
@@ -126,3 +139,11 @@ class LiveConnection(WebSocketsSansIOProtocol):
         super().resume_writing()
         self._stalls.stop()
         self._slices.resume()
+
+
+def _is_text(frames: list[bytes]) -> bool:
+    try:
+        b"".join(frames).decode()
+    except UnicodeDecodeError:
+        return False
+    return True

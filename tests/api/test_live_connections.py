@@ -56,6 +56,14 @@ def test_so_do_those_of_other_faults(shared: Running, data: bytes, code: int) ->
     assert int.from_bytes(received[2:4], "big") == code
 
 
+def test_what_is_no_text_does_not_keep_a_close_from_being_answered(shared: Running) -> None:
+    with connected(shared) as one:
+        one.sendall(HANDSHAKE + b"\r\n")
+        assert one.recv(65_536).startswith(b"HTTP/1.1 101 ")
+        one.sendall(frame(1, b"\xff") + frame(8, (1000).to_bytes(2, "big")))
+        assert to_the_end(one) == b"\x88\x02" + (1000).to_bytes(2, "big")
+
+
 def test_who_floods_and_reads_nothing_is_let_go(server: StartServer) -> None:
     one = server(stall_seconds=0.5)
     pings = frame(9, bytes(125)) * 1000
