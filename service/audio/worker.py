@@ -33,7 +33,7 @@ BEGUN, ALIVE = b"+", b"."
 # in it, beside what a job grants. An ordinary file takes a tenth of either.
 _CPU_S_PER_S, _CPU_S_PER_MB = 0.1, 0.02
 MEMORY_MB = 256  # beside the samples; the index of a day of m4a has half of it
-_KEPT_MB = 64  # more than at its start, and it makes room for another
+_KEPT_MB = 24  # more than at its start, and it makes room for another
 _ALIVE_EVERY_S = 1.0
 _TICK_S = 0.001
 _LINE_BYTES = 4096
