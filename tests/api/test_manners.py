@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import Metric
+from prometheus_client.registry import Collector
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+
+from service.config import ApiKeys
 
 from .conftest import StartServer
 from .harness import Running, refused, running, silence, voice
@@ -82,6 +87,37 @@ def test_a_page_of_a_listed_origin_may_call(listed: Running, path: str) -> None:
         exposed = answer.headers["access-control-expose-headers"]
         assert {"x-request-id", "retry-after", "x-winnow-warnings"} <= set(exposed.split(", "))
         assert answer.headers["vary"] == "Origin"
+
+
+class Broken(Collector):
+    """What /metrics fails at."""
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        raise RuntimeError
+
+
+def test_it_may_read_of_what_went_wrong_here_too(server: StartServer) -> None:
+    one = server(cors_origins=(APP,), api_keys=ApiKeys.of(["k"]))
+    one.services.metrics.registry.register(Broken())
+    headers = {"origin": APP, "authorization": "Bearer k"}
+    answer = one.client.get("/metrics", headers=headers)
+    refused(answer, 500, "internal_error")
+    assert answer.headers["access-control-allow-origin"] == APP
+    answer = one.client.get("/metrics", headers={"origin": APP})
+    refused(answer, 401, "invalid_api_key")
+    assert answer.headers["access-control-allow-origin"] == APP
+
+
+@pytest.mark.parametrize("path", ["/realtime", "/transcribe", "/v1/realtime/"])
+def test_a_websocket_to_nowhere_is_told_so(shared: Running, path: str) -> None:
+    with pytest.raises(InvalidStatus) as nowhere, connect(shared.url.replace("http", "ws") + path):
+        pass
+    answer = nowhere.value.response
+    assert answer.status_code == 404
+    assert json.loads(answer.body or b"")["error"]["code"] == "not_found"
 
 
 def test_a_page_of_another_origin_may_not(listed: Running) -> None:
