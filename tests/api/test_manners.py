@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,6 +60,13 @@ def test_head_is_counted_as_its_route(server: StartServer) -> None:
     one.client.head("/profiles")
     labels = {"endpoint": "/profiles", "profile": "", "status": "200"}
     one.eventually(lambda: one.metric("winnow_requests_total", **labels) == 1)
+
+
+def test_head_is_what_the_log_says(server: StartServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "winnow.api")
+    one = server()
+    one.client.head("/profiles")
+    one.eventually(lambda: any("HEAD /profiles 200" in line for line in caplog.messages))
 
 
 def test_no_origin_is_let_in_unless_it_is_set(shared: Running) -> None:
