@@ -68,7 +68,7 @@ def _parts(value: str) -> list[str]:
         try:
             parts = json.loads(value)
         except (ValueError, RecursionError):
-            parts = [part.strip(" []'\"") for part in parts]
+            parts = [str(part).strip(" []'\"") for part in parts]
     return [part for one in parts if (part := str(one).strip())]
 
 
