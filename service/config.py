@@ -18,12 +18,17 @@ logger = logging.getLogger("winnow.config")
 
 PREFIX = "WINNOW_"
 # What Kubernetes puts into a container for a Service named winnow or winnow-..., and Docker for a
-# link of that name: addresses of others, not settings.
+# link of that name: addresses of others, and what they were given, not settings.
 INJECTED = re.compile(
-    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|ENV_\w+"
+    r"|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|ADDR|(PORT_)?(START|END)|PORT))?)"
 )
-ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")  # of a variable that ends in PORT
-ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s,?#]+")
+# By the end of a variable's name, what it holds where it is an orchestrator's.
+ADDRESSES = {
+    "PORT": re.compile(r"(tcp|udp|sctp)://.*"),
+    "NAME": re.compile(r"(/[\w.-]+){2}"),  # of a link: who asks, and by which name
+}
+ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s,?#*]+")
 KEY = re.compile(r"[!-+\--~]+")  # what a header can carry, without spaces and commas
 FLAGS = {"true": True, "1": True, "yes": True, "on": True} | {
     "false": False,
@@ -170,7 +175,8 @@ def _given(environ: Mapping[str, str]) -> dict[str, str]:
         name = variable.removeprefix(PREFIX)
         if name == variable or INJECTED.fullmatch(name):
             continue
-        if re.fullmatch(r"(\w+_)?PORT", name) and ADDRESS.fullmatch(value):
+        address = ADDRESSES.get(name.rpartition("_")[2])
+        if address is not None and address.fullmatch(value):
             if name == "PORT":
                 logger.warning(
                     "WINNOW_PORT=%s is a link of an orchestrator and no port: ignored", value

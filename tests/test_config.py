@@ -41,6 +41,10 @@ INJECTED = {
     "WINNOW_GPU_SERVICE_HOST": "10.96.1.3",  # of a Service named winnow-gpu
     "WINNOW_GPU_SERVICE_PORT": "8000",
     "WINNOW_GPU_PORT": "tcp://10.96.1.3:8000",
+    "WINNOW_NAME": "/web/winnow",  # of a link of Docker's
+    "WINNOW_ENV_PATH": "/usr/bin",
+    "WINNOW_PORT_8000_TCP_START": "tcp://172.17.0.5:8000",
+    "WINNOW_PORT_8000_TCP_PORT_END": "8009",
     "WINNOW_GPU_PORT_8000_TCP_PORT": "8000",
     "WINNOW_HOST_PORT": "udp://10.96.1.4:1",
 }
@@ -57,7 +61,7 @@ def test_what_an_orchestrator_puts_there_is_no_setting(caplog: pytest.LogCapture
     "name",
     [
         *("SERVICE_HOTS", "SERVICE", "SERVICE_PROT", "SERVICE_PORTS", "PORT_8000", "PORT_8000_TPC"),
-        *("PORT_8000_TCP_ADR", "HOST_SERVICE", "GPU_PORT", "PROT", "PORTS"),
+        *("PORT_8000_TCP_ADR", "HOST_SERVICE", "GPU_PORT", "PROT", "NAME"),
     ],
 )
 def test_what_looks_nearly_like_it_is_refused(name: str) -> None:
@@ -137,6 +141,7 @@ def test_an_unknown_setting_is_refused_and_the_valid_ones_listed() -> None:
         ("root_path", "/a b"),
         ("cors_origins", "app.example"),
         ("cors_origins", "https://app.example/"),
+        ("cors_origins", "https://*.example"),
         ("keep_alive_seconds", "0"),
         ("header_seconds", "nan"),
         ("stall_seconds", "soon"),

@@ -14,7 +14,7 @@ from service import __version__
 from service.api import detect, errors, live, models, openai, ops, realtime, transcribe
 from service.api.context import RequestContext
 from service.api.keys import RequireKey, keys_of, open_paths
-from service.api.manners import Manners
+from service.api.manners import Manners, ShareAnswers
 from service.api.pace import Uploads
 from service.api.server import DrainingServer
 from service.api.services import Services
@@ -66,6 +66,8 @@ def create_app(
         app.add_middleware(RequireKey, keys=keys, open_paths=open_paths(config))
     app.add_middleware(Manners, root_path=config.root_path, origins=config.cors_origins)
     app.add_middleware(RequestContext, metrics=metrics)
+    if config.cors_origins:
+        app.add_middleware(ShareAnswers, origins=config.cors_origins)
     errors.install(app)
     for room in (transcribe, detect, openai, models, live, realtime, ops):
         app.include_router(room.router)

@@ -1,6 +1,6 @@
 """What every exchange gets: a request id, a time, a line of log, its series, and an end.
 
-Plain ASGI, outside everything else, so that nothing can answer without it.
+Plain ASGI, outside everything that can answer.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from service.api.services import services_of
 from service.errors import (
@@ -109,6 +110,16 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(WinnowError, _on_winnow_error)
     app.add_exception_handler(HTTPException, _on_routing_error)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
+    no_route = app.router.default
+
+    async def no_route_told(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # which would get a 403 that says nothing
+            message = f"WebSocket {scope['path']}: Not Found"
+            await error_response(ROUTING[404], message)(scope, receive, send)
+        else:
+            await no_route(scope, receive, send)
+
+    app.router.default = no_route_told
 
 
 async def _on_winnow_error(request: Request, error: Exception) -> Response:

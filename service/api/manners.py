@@ -16,8 +16,48 @@ DEFAULT_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
 SCHEMES = ("http://", "https://")
 
 
+class Origins:
+    """Of web pages that may call; `*` is everybody's."""
+
+    def __init__(self, origins: tuple[str, ...]) -> None:
+        self._origins = frozenset(origin.lower() for origin in origins)
+        self.are_all = "*" in self._origins
+
+    def __bool__(self) -> bool:
+        return bool(self._origins)
+
+    def allow(self, origin: str) -> bool:
+        return self.are_all or origin.lower() in self._origins
+
+
+class ShareAnswers:
+    """ASGI middleware: lets the pages of these origins read every answer, whoever gives it."""
+
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
+        self._app = app
+        self._origins = Origins(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        origin = Headers(scope=scope).get("origin") if scope["type"] == "http" else None
+        readable_by = "*" if self._origins.are_all else None
+        if origin is not None and readable_by is None and self._origins.allow(origin):
+            readable_by = origin
+
+        async def send_shared(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if not self._origins.are_all:
+                    headers.add_vary_header("Origin")
+                if readable_by is not None:
+                    headers["access-control-allow-origin"] = readable_by
+                    headers["access-control-expose-headers"] = EXPOSED
+            await send(message)
+
+        await self._app(scope, receive, send_shared)
+
+
 class Manners:
-    """ASGI middleware. `origins` are those of web pages that may call; `*` is everybody's.
+    """ASGI middleware. `origins` are those of web pages that may call.
 
     A WebSocket is refused to pages of other origins, which no browser does for us; one without an
     Origin is no page's. A page of this host is at home.
@@ -26,7 +66,7 @@ class Manners:
     def __init__(self, app: ASGIApp, root_path: str = "", origins: tuple[str, ...] = ()) -> None:
         self._app = app
         self._root_path = root_path
-        self._origins = frozenset(origin.lower() for origin in origins)
+        self._origins = Origins(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -36,13 +76,11 @@ class Manners:
         headers = Headers(scope=scope)
         origin = headers.get("origin")
         if scope["type"] == "websocket":
-            if origin is None or self._allows(origin) or is_own(origin, headers):
+            if origin is None or self._origins.allow(origin) or is_own(origin, headers):
                 await self._app(scope, receive, send)
             else:
                 await _forbidden(origin)(scope, receive, send)
             return
-        if self._origins:
-            send = _Shared(send, self._answer_origin(origin), "*" in self._origins)
         refusal = self._refusal(scope, headers, origin)
         if refusal is not None:
             await refusal(scope, receive, send)
@@ -58,14 +96,6 @@ class Manners:
             scope["path"] = "/" + path.split("://", 1)[1].partition("/")[2]
         if self._root_path:
             scope["root_path"] = self._root_path
-
-    def _allows(self, origin: str) -> bool:
-        return "*" in self._origins or origin.lower() in self._origins
-
-    def _answer_origin(self, origin: str | None) -> str | None:
-        if "*" in self._origins:
-            return "*"
-        return origin if origin is not None and self._allows(origin) else None
 
     def _refusal(self, scope: Scope, headers: Headers, origin: str | None) -> Response | None:
         """An answer that no route has to be asked for."""
@@ -89,7 +119,7 @@ class Manners:
         return None
 
     def _preflight(self, headers: Headers, origin: str) -> Response:
-        if not self._allows(origin):
+        if not self._origins.allow(origin):
             return _forbidden(origin)
         asked = headers.get("access-control-request-headers")
         allowed = {
@@ -116,25 +146,6 @@ class Manners:
             await self._app(scope, receive, send_head)
         finally:
             scope["method"] = "HEAD"
-
-
-class _Shared:
-    """Lets a page of another origin read the answer."""
-
-    def __init__(self, send: Send, origin: str | None, with_all: bool) -> None:
-        self._send = send
-        self._origin = origin
-        self._with_all = with_all
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            if not self._with_all:
-                headers.add_vary_header("Origin")
-            if self._origin is not None:
-                headers["access-control-allow-origin"] = self._origin
-                headers["access-control-expose-headers"] = EXPOSED
-        await self._send(message)
 
 
 def is_own(origin: str, headers: Headers) -> bool:

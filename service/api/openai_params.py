@@ -9,10 +9,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from service.api.answers import STREAMED
 from service.errors import InvalidRequest
 from service.model.protocol import ModelInfo
-from service.params.values import GRANULARITIES, Given, choice, number, one, several, whole
+from service.params.values import GRANULARITIES, Given, choice, flag, number, one, several, whole
 from service.types import Notice
 
 CHUNKING = "chunking_strategy"
@@ -59,7 +58,7 @@ def ignored(
         yield _notice(GRANULARITIES, "times are in response_format verbose_json, srt and vtt")
     if "include" in given and not is_json and not streamed:
         yield _notice("include", f"response_format {response_format} has no place for logprobs")
-    if one(given, "stream") and not streamed and response_format not in STREAMED:
+    if flag("stream", one(given, "stream"), False) and not streamed:
         yield _notice("stream", f"response_format {response_format} comes as a whole")
     for name in SPEAKERS:
         if name in given:

@@ -55,7 +55,10 @@ def one(given: Given, name: str) -> str | None:
 
 
 def several(given: Given, name: str) -> tuple[str, ...]:
-    """The values of a list: each one that is given, a JSON list of them, or parted by commas."""
+    """The values of a list: each one that is given, a JSON list of them, or parted by commas.
+
+    A list as other languages print it, `[word]` or `['word']`, is understood as well.
+    """
     return tuple(part for value in given.get(name, ()) for part in _parts(value))
 
 
@@ -65,7 +68,7 @@ def _parts(value: str) -> list[str]:
         try:
             parts = json.loads(value)
         except (ValueError, RecursionError):
-            parts = [value]
+            parts = [str(part).strip(" []'\"") for part in parts]
     return [part for one in parts if (part := str(one).strip())]
 
 

@@ -83,6 +83,21 @@ def test_who_floods_and_reads_nothing_is_let_go(server: StartServer) -> None:
         one.eventually(lambda: not one.server.server_state.connections)
 
 
+def test_what_is_read_meanwhile_does_not_let_the_flood_in_again(server: StartServer) -> None:
+    one = server(stall_seconds=600)
+    pings = frame(9, bytes(125)) * 1000 + frame(2, bytes(2))
+    with connected(one) as flood:
+        flood.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        flood.sendall(HANDSHAKE + b"\r\n" + frame(1, b'{"type": "start"}'))
+        assert flood.recv(65_536).startswith(b"HTTP/1.1 101 ")
+        flood.settimeout(1)
+        with suppress(TimeoutError):
+            for _ in range(40 * MB // len(pings)):
+                flood.sendall(pings)
+        (connection,) = one.server.server_state.connections
+        assert connection.transport.get_write_buffer_size() < MB
+
+
 def test_a_flood_of_small_messages_arrives_in_order(shared: Running) -> None:
     with live(shared) as client:
         samples = 3 * SLICE_BYTES

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import logging
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import Metric
+from prometheus_client.registry import Collector
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+
+from service.config import ApiKeys
 
 from .conftest import StartServer
 from .harness import Running, refused, running, silence, voice
@@ -56,6 +62,13 @@ def test_head_is_counted_as_its_route(server: StartServer) -> None:
     one.eventually(lambda: one.metric("winnow_requests_total", **labels) == 1)
 
 
+def test_head_is_what_the_log_says(server: StartServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "winnow.api")
+    one = server()
+    one.client.head("/profiles")
+    one.eventually(lambda: any("HEAD /profiles 200" in line for line in caplog.messages))
+
+
 def test_no_origin_is_let_in_unless_it_is_set(shared: Running) -> None:
     answer = shared.client.options("/transcribe", headers={"origin": APP, **PREFLIGHT})
     assert answer.status_code == 405
@@ -82,6 +95,37 @@ def test_a_page_of_a_listed_origin_may_call(listed: Running, path: str) -> None:
         exposed = answer.headers["access-control-expose-headers"]
         assert {"x-request-id", "retry-after", "x-winnow-warnings"} <= set(exposed.split(", "))
         assert answer.headers["vary"] == "Origin"
+
+
+class Broken(Collector):
+    """What /metrics fails at."""
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        raise RuntimeError
+
+
+def test_it_may_read_of_what_went_wrong_here_too(server: StartServer) -> None:
+    one = server(cors_origins=(APP,), api_keys=ApiKeys.of(["k"]))
+    one.services.metrics.registry.register(Broken())
+    headers = {"origin": APP, "authorization": "Bearer k"}
+    answer = one.client.get("/metrics", headers=headers)
+    refused(answer, 500, "internal_error")
+    assert answer.headers["access-control-allow-origin"] == APP
+    answer = one.client.get("/metrics", headers={"origin": APP})
+    refused(answer, 401, "invalid_api_key")
+    assert answer.headers["access-control-allow-origin"] == APP
+
+
+@pytest.mark.parametrize("path", ["/realtime", "/transcribe", "/v1/realtime/"])
+def test_a_websocket_to_nowhere_is_told_so(shared: Running, path: str) -> None:
+    with pytest.raises(InvalidStatus) as nowhere, connect(shared.url.replace("http", "ws") + path):
+        pass
+    answer = nowhere.value.response
+    assert answer.status_code == 404
+    assert json.loads(answer.body or b"")["error"]["code"] == "not_found"
 
 
 def test_a_page_of_another_origin_may_not(listed: Running) -> None:

@@ -241,6 +241,8 @@ def _granularities(here: Here) -> None:
         {"timestamp_granularities": "word,segment"},
         {"timestamp_granularities[]": '["word", "segment"]'},
         {"timestamp_granularities": "Segment, Word"},
+        {"timestamp_granularities": "['word', 'segment']"},
+        {"timestamp_granularities[]": "[word, segment]"},
     )
     for fields in both:
         body = here.json(response_format="verbose_json", **fields)
@@ -293,6 +295,7 @@ def _stream(here: Here) -> None:
         assert here.ignored(**asked) == ["stream"]
         plain = here.post(response_format=response_format)
         assert here.post(**asked).headers["content-type"] == plain.headers["content-type"]
+        assert here.ignored(response_format=response_format, stream="false") == []
     assert here.json(stream="false")["text"]
 
 
