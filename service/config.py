@@ -243,6 +243,9 @@ def _keys(name: str, value: Any) -> ApiKeys:
     if not keys:
         # As an empty secret arrives: it would open the service that somebody meant to close.
         raise ConfigError(f"{PREFIX}{name.upper()} is empty: leave it out to need no key")
+    if keys[0].startswith("["):
+        # A list as JSON would be keys that nobody meant, and nobody would get in.
+        raise ConfigError(f"{PREFIX}{name.upper()}: part the keys by commas, without brackets")
     return ApiKeys.of(keys)
 
 

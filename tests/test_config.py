@@ -108,6 +108,12 @@ def test_keys_that_cannot_be_sent_are_refused_unseen(keys: str) -> None:
     assert "cret" not in str(refused.value)
 
 
+def test_keys_as_json_are_refused() -> None:
+    with pytest.raises(ConfigError, match="without brackets") as refused:
+        load_config({"WINNOW_API_KEYS": '["sk-secret"]'})
+    assert "secret" not in str(refused.value)
+
+
 def test_an_unknown_setting_is_refused_and_the_valid_ones_listed() -> None:
     with pytest.raises(ConfigError, match="unknown setting WINNOW_PROT") as refused:
         load_config({"WINNOW_PROT": "80"})
