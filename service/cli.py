@@ -102,7 +102,7 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument(
         "paths",
         nargs="+",
-        type=Path,
+        type=_path,
         metavar="FILE",
         help="a file, a folder, or - for a recording that is piped in",
     )
@@ -130,6 +130,13 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
     parser.set_defaults(run=_transcribe)
 
 
+def _path(typed: str) -> Path:
+    """Nothing, as of a shell's variable that was never set, is not the current folder."""
+    if not typed:
+        raise argparse.ArgumentTypeError("a name is empty")
+    return Path(typed)
+
+
 def _add_output_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--format", choices=FORMATS, default="text", help="(text)")
     group.add_argument(
@@ -142,7 +149,7 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
     _add_subtitle_options(group)
     group.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="write DIR/<file>.txt, .json, .srt and so on; what is piped in is DIR/stdin.txt",
     )

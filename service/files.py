@@ -70,6 +70,8 @@ def transcribe_files(
     the disk takes no more texts.
     """
     _check_layout(asked)
+    if asked.out is not None and asked.out.exists() and not asked.out.is_dir():
+        raise ConfigError(f"--out {asked.out} is a file: texts are written to a folder")
     found = find(asked.paths)
     _say_what_is_left_out(found)
     sources = list(found.sources)

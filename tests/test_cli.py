@@ -70,6 +70,8 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ["transcribe"],
         ["transcribe", "a.wav", "--format", "docx"],
         ["transcribe", "a.wav", "--resume"],
+        ["transcribe", ""],
+        ["transcribe", "a.wav", "--out", ""],
         ["serve", "--port", "many"],
     ],
 )
@@ -210,6 +212,15 @@ def test_what_is_there_is_skipped_and_said(
     assert "skipped 1 of 2" in capsys.readouterr().err
     assert (out / "a.wav.txt").read_text() == "from before"
     assert (out / "b.wav.txt").exists()
+
+
+def test_a_folder_for_texts_that_is_a_file_is_bad_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "texts"
+    out.write_text("")
+    assert transcribe(record(tmp_path / "a.wav"), "--out", out) == USAGE
+    assert f"--out {out} is a file" in capsys.readouterr().err
 
 
 def test_overwrite_does_it_again(tmp_path: Path) -> None:

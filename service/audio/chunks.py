@@ -103,13 +103,14 @@ def is_chunk(file: Seekable, at: int) -> bool:
     return False
 
 
-def boxes(file: Seekable, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each box of an mp4 on its upper level. The last may end too late.
+def boxes(file: Seekable, size: int, at: int = 0) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of each box of an mp4 on its upper level, from `at` on. The last may end
+    too late.
 
     Raises InvalidAudio for tens of thousands with nothing in them.
     """
-    at = number = 0
-    while number < _MAX_BOXES or at >= number * _MIN_BOX_BYTES:
+    number, begin = 0, at
+    while number < _MAX_BOXES or at - begin >= number * _MIN_BOX_BYTES:
         number += 1
         head = read_at(file, at, 16)
         if len(head) < 8 or not head[4:8].isalnum():

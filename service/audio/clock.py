@@ -41,6 +41,10 @@ class Clock:
         self._losses: list[tuple[float, float]] = []
         self._cuts: list[tuple[float, float | None]] = []
 
+    @property
+    def has_begun(self) -> bool:
+        return self._zero_s is not None
+
     def begin(
         self, origin_s: float, longest_s: float | None, promised_s: float | None, seamless: bool
     ) -> None:
@@ -141,7 +145,8 @@ class Clock:
         there_s = max(self.now_s, self._ended_s) - self._began_s
         promised_s = self._promised_s - self._began_s
         absurd = promised_s > _ABSURD_S and promised_s > 10 * there_s
-        return promised_s > there_s + _SLACK_S and not absurd
+        slack_s = _EXACT_S if self._seamless else _SLACK_S  # those count each sample
+        return promised_s > there_s + slack_s and not absurd
 
     def _lose(self, end_s: float) -> None:
         start_s, self._lost_s = self.now_s, None

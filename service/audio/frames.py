@@ -133,9 +133,18 @@ def _end_of_run(file: Seekable, start: int, later: int, size: int) -> tuple[int,
 
 
 def _damage(file: Seekable, start: int, end: int) -> int:
-    """How many bytes between two runs are damage: none where there is a tag, or only zeros."""
-    head = read_at(file, start, min(end - start, 4096)).lstrip(b"\0")
-    return 0 if not head or head.startswith(_TAGS) else end - start
+    """How many bytes between two runs are damage: none where there is a tag, or only zeros.
+
+    Zeros that end in the middle of a frame are no padding: they are in the place of sound.
+    """
+    at = start
+    while at < end:
+        data = read_at(file, at, min(end - at, _WINDOW_BYTES))
+        if rest := data.lstrip(b"\0"):
+            at += len(data) - len(rest)
+            return 0 if read_at(file, at, 16).startswith(_TAGS) else end - start
+        at += len(data)
+    return 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ _LONGEST_GAP_S = 10.0
 _SEARCH_LONGER = {"probesize": str(100 << 20), "analyzeduration": str(600_000_000)}
 _MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 _SEAMLESS = ("flac",)
+_LEFT_OUT_BYTES, _LEFT_OUT_S = 200, 0.05  # between two blocks: more than what frames them
 _CHECKED = {"flac": {"err_detect": "crccheck+explode"}}  # else damage is decoded, as noise
 
 av.logging.set_level(None)  # nothing of a user's file goes to stderr
@@ -105,6 +106,8 @@ def libav_blocks(
     stream.codec_context.options = _CHECKED.get(name, {})
     if not part.goes_on:
         _begin(container, stream, part, clock)
+    elif not clock.has_begun:  # what is lost is the beginning, and begins at 0
+        clock.begin(0.0, _LONGEST_GAP_S, None, seamless=False)
     reading = _Reading(container, stream, clock)
     yield from reading.blocks()
     clock.end(part.promised, part.cut or (reading.is_cut and part.promised is None))
@@ -158,6 +161,8 @@ class _Reading:
         self._stream = stream
         self._clock = clock
         self.is_cut = False  # whether the last packet was not all there
+        self._at = self._next_at = 0  # in bytes: the block read last, and where it ends
+        self._next_s: float | None = None  # when it ends
 
     def blocks(self) -> Iterator[tuple[Samples, int]]:
         """Frames of some 20 ms joined to blocks, with silence in the gaps.
@@ -195,14 +200,16 @@ class _Reading:
     def _packets(self) -> Iterator[Packet | None]:
         """Every packet that can be found, and None at the end, for what the decoder holds."""
         failures = 0
-        checked = self._container.format.name in _DISCONTINUOUS
+        name = self._container.format.name
+        checked = name in _DISCONTINUOUS
+        alone = name == _MATROSKA and len(self._container.streams) == 1
         while failures < _MAX_FAILURES:
             try:
                 for packet in self._container.demux(self._stream):
                     if not packet.size:  # would end the decoder
                         continue
                     failures = 0
-                    if checked and packet.is_corrupt:
+                    if (checked and packet.is_corrupt) or (alone and self._leaves_out(packet)):
                         self._clock.damaged()
                     self.is_cut = packet.is_corrupt
                     yield packet
@@ -211,6 +218,20 @@ class _Reading:
                 failures += 1
                 self._clock.damaged()
         yield None
+
+    def _leaves_out(self, packet: Packet) -> bool:
+        """Whether there are blocks before this one that libav could not read, of which it says
+        nothing: a pause has no bytes. Beside pictures it may have theirs."""
+        at, pts = packet.pos, packet.pts
+        if at is None or pts is None:
+            return False
+        unit_s = float(packet.time_base)
+        is_gap = self._next_s is not None and pts * unit_s - self._next_s > _LEFT_OUT_S
+        leaves_out = is_gap and at - self._next_at > _LEFT_OUT_BYTES
+        begins = self._next_at if at == self._at else at  # several packets may share a block
+        self._at, self._next_at = at, begins + packet.size
+        self._next_s = (pts + (packet.duration or 0)) * unit_s
+        return leaves_out
 
 
 def _taken(fifo: av.AudioFifo) -> Iterator[tuple[Samples, int]]:
@@ -233,7 +254,8 @@ def samples_of(frame: AudioFrame) -> Samples:
     values = frame.to_ndarray()  # (channels, n), or (1, n * channels) where they are interleaved
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
-    samples_NC: Samples = values.T.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # of 64 bits: `wild` deals with it
+        samples_NC: Samples = values.T.astype(np.float32, copy=False)
     if values.dtype.kind in "iu":
         full_scale = float(1 << 8 * values.dtype.itemsize - 1)
         samples_NC /= np.float32(full_scale)

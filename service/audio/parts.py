@@ -10,6 +10,7 @@ their own framing, which is looked at for nothing else.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from service.audio.chunks import Sound, boxes, is_chunk, is_wav, sound_of, whole_aiff
 from service.audio.container import Piece, Seekable, places_of, read_at, size_of
@@ -72,21 +73,54 @@ def _flac(file: Seekable) -> list[Part]:
 def _mp4(file: Seekable) -> list[Part]:
     """Split where a file type is named again after an index: files that were joined."""
     size, starts, has_index, last = size_of(file), [0], False, 0
+    fragments: list[int] = []
     for name, start, last in boxes(file, size):  # noqa: B007
         if name == b"ftyp" and has_index:
             starts.append(start)
-            has_index = False
+            has_index, fragments = False, []
         has_index = has_index or name == b"moov"
+        if name == b"moof":
+            fragments.append(start)
     if not has_index and len(starts) == 1:
         raise InvalidAudio(
             "The mp4 file is not all there: its index (moov), which its writer puts last, is "
             "missing, and without it nothing can be read."
         )
     ends = [*starts[1:], size]
-    return [
+    found = [
         Part((range(a, b),), counted=True, cut=b == size and last > size)
         for a, b in zip(starts, ends, strict=True)
     ]
+    if fragments and last != size:
+        found[-1:] = _fragments(file, found[-1], starts[-1], fragments)
+    return found
+
+
+def _fragments(file: Seekable, whole: Part, start: int, reached: list[int]) -> list[Part]:
+    """The last recording of a file, split at fragments that no box before them leads to: what is
+    between is damaged.
+
+    A free box in its place keeps all that follows where the fragments say that it is.
+    """
+    size, first, seen = size_of(file), reached[0], set(reached)
+    places = [start]
+    for mark in places_of(file, b"moof"):
+        if mark - 4 < first or mark - 4 in seen or read_at(file, mark + 8, 4) != b"mfhd":
+            continue
+        places.append(mark - 4)
+        for name, box, _ in boxes(file, size, mark - 4):
+            if box in seen:
+                break
+            if name == b"moof":
+                seen.add(box)
+    if len(places) == 1:
+        return [whole]
+    head = range(start, first)
+    found = [Part((range(start, places[1]),), counted=True)]
+    for a, b in pairwise([*places[1:], size]):
+        free = (a - first).to_bytes(4, "big") + b"free"
+        found.append(Part((head, free, range(first + len(free), b)), goes_on=True))
+    return found
 
 
 def _sound(file: Seekable) -> list[Part]:
@@ -101,23 +135,27 @@ def _sound(file: Seekable) -> list[Part]:
         if sound.end > size:
             share = sound.declared / max(1, size - sound.begin)
             return [*found, Part(whole_aiff(file, (range(at, size),)), promised=share)]
-        if not is_wav(read_at(file, at, 12)):
+        following = _next_sound(file, at, sound)
+        if is_wav(read_at(file, at, 12)):
+            # What comes after the samples is not for libav, which walks it chunk by chunk.
+            found.append(Part((range(at, sound.end),)))
+            if following is None:
+                return found
+        elif following is None:
             break
-        # What comes after the samples is not for libav, which walks it chunk by chunk.
-        found.append(Part((range(at, sound.end),)))
-        following = _next_wav(file, at, sound)
-        if following is None:
-            return found
+        else:
+            found.append(Part(whole_aiff(file, (range(at, following),))))
         at = following
     return [*found, Part(whole_aiff(file, (range(at, size),)))]
 
 
-def _next_wav(file: Seekable, start: int, sound: Sound) -> int | None:
-    """Where another wav follows the one at `start`: after its samples, or by its own size."""
+def _next_sound(file: Seekable, start: int, sound: Sound) -> int | None:
+    """Where another such file follows the one at `start`: after its samples, or by its own size."""
     head = read_at(file, start, 12)
-    size = int.from_bytes(head[4:8], "big" if head[:4] == b"RIFX" else "little")
-    for place in (sound.end, sound.end + 1, start + 8 + size, start + 9 + size):
-        if place > start and is_wav(read_at(file, place, 12)):
+    size = int.from_bytes(head[4:8], "little" if head[:4] == b"RIFF" else "big")
+    aligned = sound.end + -sound.end % 8
+    for place in (sound.end, sound.end + 1, aligned, start + 8 + size, start + 9 + size):
+        if place > start and sound_of(file, place) is not None:
             return place
     return None
 

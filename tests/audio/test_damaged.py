@@ -127,3 +127,83 @@ def test_sixty_damaged_bytes_in_the_middle(kind: str) -> None:
     assert loss.end - loss.start < (1.1 if kind in ("vorbis", "opus") else 0.6)  # pages of 1 s
     loud = np.abs(audio.samples).reshape(-1)[: 10 * RATE] > 0.3
     assert loud.argmax() / RATE == pytest.approx(8, abs=0.1)
+
+
+FRAGMENTS = {"frag_duration": "1000000"}
+
+
+def marked() -> Samples:
+    """Noise, and a tone that is heard from 8 s to 9 s, by which the clock is seen to be right."""
+    sound = 0.1 * noise(10)
+    sound[8 * RATE : 9 * RATE] += tone(1)
+    return sound
+
+
+def assert_is_marked(audio: Audio) -> None:
+    assert audio.duration_s == pytest.approx(10, abs=0.15)
+    assert (np.abs(audio.samples) > 0.3).argmax() / RATE == pytest.approx(8, abs=0.1)
+
+
+@pytest.mark.parametrize("seekable", [True, False])
+def test_what_a_matroska_leaves_out_is_named(seekable: bool) -> None:
+    """A damaged block takes the rest of its cluster with it, of which libav says nothing."""
+    sound = np.repeat(marked(), 3)
+    options = {"cluster_time_limit": "1000"}
+    data = bytearray(by_libav(sound, "webm", "libopus", 48_000, options, seekable))
+    at = data.index(b"\xa3", len(data) // 2)  # a block
+    data[at : at + 60] = random.Random(0).randbytes(60)
+    audio = read(bytes(data))
+    assert_is_marked(audio)
+    (loss,) = audio.losses
+    assert loss.start is not None
+    assert loss.end is not None
+    assert 4 < loss.start < loss.end < 6.5
+    assert loss.end - loss.start > 0.1
+
+
+@pytest.mark.parametrize("kind", ["live mp3", "adts"])
+def test_zeros_in_the_place_of_sound_are_no_padding(kind: str) -> None:
+    data = bytearray(KINDS[kind](marked()))
+    begin, end = len(data) // 4, len(data) // 2
+    assert end - begin > 5000  # more than is looked at for a tag
+    data[begin:end] = bytes(end - begin)
+    audio = read(bytes(data))
+    assert_is_marked(audio)
+    (loss,) = audio.losses
+    assert loss.start == pytest.approx(2.5, abs=0.3)
+    assert loss.end == pytest.approx(5, abs=0.3)
+
+
+def test_an_ogg_whose_first_page_of_sound_is_lost_begins_with_silence() -> None:
+    data = bytearray(by_soundfile(marked(), "OGG", "OPUS"))
+    at = -1
+    for _ in range(3):  # after two pages of headers
+        at = data.index(b"OggS", at + 1)
+    data[at + 100] ^= 1
+    audio = read(bytes(data))
+    assert_is_marked(audio)
+    (loss,) = audio.losses
+    assert loss.start == 0
+    assert loss.end == pytest.approx(1, abs=0.1)
+
+
+def test_a_flac_whose_last_frame_is_lost_says_so() -> None:
+    data = bytearray(by_soundfile(noise(2.1), "FLAC"))  # 33,600 samples: the last frame has 832
+    data[-60:] = bytes(60)
+    (loss,) = read(bytes(data)).losses
+    assert loss.start == pytest.approx(8 * 4096 / RATE, abs=0.001)
+    assert loss.end == pytest.approx(2.1, abs=0.001)
+
+
+@pytest.mark.parametrize("flags", ["", "+default_base_moof"])
+def test_fragments_after_a_damaged_one_are_read(flags: str) -> None:
+    options = FRAGMENTS | {"movflags": f"frag_keyframe+empty_moov{flags}"}
+    data = bytearray(by_libav(marked(), "mp4", "aac", options=options))
+    at = data.index(b"moof", len(data) // 2)
+    data[at - 100 : at + 60] = bytes(160)
+    audio = read(bytes(data))
+    assert_is_marked(audio)
+    (loss,) = audio.losses
+    assert loss.start is not None
+    assert loss.end is not None
+    assert 4 < loss.start < loss.end < 7.2
