@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.stream import Discard
 
 from service.audio.clock import Clock
-from service.audio.container import Seekable
+from service.audio.container import Seekable, read_at
 from service.audio.parts import Part
 from service.errors import InvalidAudio
 from service.types import Samples
@@ -49,6 +49,8 @@ _LONGEST_GAP_S = 10.0
 _SEARCH_LONGER = {"probesize": str(100 << 20), "analyzeduration": str(600_000_000)}
 _MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 _SEAMLESS = ("flac",)
+# RFC 9559: how a block begins, and the bytes of track, time and flags that libav does not count.
+_BLOCKS, _BLOCK_HEAD = (b"\xa3", b"\xa0"), 4
 _LEFT_OUT_BYTES, _LEFT_OUT_S = 200, 0.05  # between two blocks: more than what frames them
 _CHECKED = {"flac": {"err_detect": "crccheck+explode"}}  # else damage is decoded, as noise
 
@@ -87,12 +89,13 @@ def _opened(file: Seekable, options: dict[str, str]) -> InputContainer:
 
 
 def libav_blocks(
-    container: InputContainer, part: Part, clock: Clock
+    container: InputContainer, file: Seekable, part: Part, clock: Clock
 ) -> Iterator[tuple[Samples, int]]:
     """Blocks (n, channels) of about 1 s, each with its sample rate, of one audio stream.
 
-    It is the one that a player takes. Silence stands for what `clock` finds missing. Raises
-    InvalidAudio if there is no audio, or none of a kind that is read.
+    It is the one that a player takes. Silence stands for what `clock` finds missing. `file` is
+    what `container` reads. Raises InvalidAudio if there is no audio, or none of a kind that is
+    read.
     """
     stream = container.streams.best("audio")
     if stream is None:
@@ -110,7 +113,8 @@ def libav_blocks(
         clock.begin(0.0, _LONGEST_GAP_S, None, seamless=False)
     reading = _Reading(container, stream, clock)
     yield from reading.blocks()
-    clock.end(part.promised, part.cut or (reading.is_cut and part.promised is None))
+    is_cut = reading.is_cut or reading.has_more(file)
+    clock.end(part.promised, part.cut or (is_cut and part.promised is None))
 
 
 def _begin(container: InputContainer, stream: AudioStream, part: Part, clock: Clock) -> None:
@@ -161,7 +165,9 @@ class _Reading:
         self._stream = stream
         self._clock = clock
         self.is_cut = False  # whether the last packet was not all there
-        self._at = self._next_at = 0  # in bytes: the block read last, and where it ends
+        # Of a matroska with nothing else in it: the byte of the block read last, and where it ends.
+        self._alone = container.format.name == _MATROSKA and len(container.streams) == 1
+        self._at = self._next_at = 0
         self._next_s: float | None = None  # when it ends
 
     def blocks(self) -> Iterator[tuple[Samples, int]]:
@@ -200,16 +206,14 @@ class _Reading:
     def _packets(self) -> Iterator[Packet | None]:
         """Every packet that can be found, and None at the end, for what the decoder holds."""
         failures = 0
-        name = self._container.format.name
-        checked = name in _DISCONTINUOUS
-        alone = name == _MATROSKA and len(self._container.streams) == 1
+        checked = self._container.format.name in _DISCONTINUOUS
         while failures < _MAX_FAILURES:
             try:
                 for packet in self._container.demux(self._stream):
                     if not packet.size:  # would end the decoder
                         continue
                     failures = 0
-                    if (checked and packet.is_corrupt) or (alone and self._leaves_out(packet)):
+                    if (checked and packet.is_corrupt) or self._leaves_out(packet):
                         self._clock.damaged()
                     self.is_cut = packet.is_corrupt
                     yield packet
@@ -223,7 +227,7 @@ class _Reading:
         """Whether there are blocks before this one that libav could not read, of which it says
         nothing: a pause has no bytes. Beside pictures it may have theirs."""
         at, pts = packet.pos, packet.pts
-        if at is None or pts is None:
+        if not self._alone or at is None or pts is None:
             return False
         unit_s = float(packet.time_base)
         is_gap = self._next_s is not None and pts * unit_s - self._next_s > _LEFT_OUT_S
@@ -232,6 +236,10 @@ class _Reading:
         self._at, self._next_at = at, begins + packet.size
         self._next_s = (pts + (packet.duration or 0)) * unit_s
         return leaves_out
+
+    def has_more(self, file: Seekable) -> bool:
+        """Whether one more block of a matroska begins where libav found the last to end."""
+        return self._alone and read_at(file, self._next_at + _BLOCK_HEAD, 1) in _BLOCKS
 
 
 def _taken(fifo: av.AudioFifo) -> Iterator[tuple[Samples, int]]:

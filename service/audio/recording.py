@@ -64,5 +64,6 @@ def _parts(file: Seekable) -> list[Part]:
 
 
 def _part_blocks(file: Seekable, part: Part, clock: Clock) -> Iterator[tuple[Samples, int]]:
-    with open_libav(Pieces(file, part.pieces)) as container:
-        yield from libav_blocks(container, part, clock)
+    pieces = Pieces(file, part.pieces)
+    with open_libav(pieces) as container:
+        yield from libav_blocks(container, pieces, part, clock)

@@ -36,6 +36,9 @@ KINDS: dict[str, Callable[[Samples], bytes]] = {
         sound, "mp4", "aac", options={"movflags": "frag_keyframe+empty_moov"}
     ),
     "webm": lambda sound: by_libav(np.repeat(sound, 3), "webm", "libopus", 48_000),
+    "live webm": lambda sound: by_libav(
+        np.repeat(sound, 3), "webm", "libopus", 48_000, seekable=False
+    ),
     "matroska": lambda sound: by_libav(sound, "matroska", "aac"),
 }
 PROMISES = (
