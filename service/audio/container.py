@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Protocol
 
-_WINDOW_BYTES = 1 << 20
+WINDOW_BYTES = 1 << 20
 _MAX_PLACES = 10_000
 
 
@@ -93,11 +93,11 @@ def size_of(file: Seekable) -> int:
 def windows(file: Seekable, at: int, overlap: int) -> Iterator[tuple[int, bytes]]:
     """The file from `at` on in windows of 1 MB, each with its place, and with `overlap` bytes of
     the next, so that what lies across a border is found."""
-    while len(data := read_at(file, at, _WINDOW_BYTES + overlap)) > 0:
+    while len(data := read_at(file, at, WINDOW_BYTES + overlap)) > 0:
         yield at, data
-        if len(data) <= _WINDOW_BYTES:
+        if len(data) <= WINDOW_BYTES:
             return
-        at += _WINDOW_BYTES
+        at += WINDOW_BYTES
 
 
 def places_of(file: Seekable, *patterns: bytes) -> list[int]:

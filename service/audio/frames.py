@@ -11,13 +11,12 @@ import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from service.audio.container import Seekable, places_of, read_at, size_of
+from service.audio.container import WINDOW_BYTES, Seekable, places_of, read_at, size_of, windows
 
 _SYNC = re.compile(rb"\xff[\xe2-\xff][\x00-\xef]", re.DOTALL)
 _ALIKE = 3  # frames that make a run
 _MAX_FALSE = 100_000  # places that look like a frame and are none: more is no such file
 _MAX_RUNS = 5000
-_WINDOW_BYTES = 1 << 20
 _MAX_FRAME_BYTES = 8192
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"3DI")
 _COUNT_MARKS = (b"Xing", b"Info")
@@ -88,15 +87,13 @@ def _counting_frames(file: Seekable) -> list[int]:
 def _first_frame(file: Seekable, at: int, size: int) -> tuple[int | None, int]:
     """The first place from `at` on where a run begins; and how many did look like one."""
     tried = 0
-    while at < size and tried <= _MAX_FALSE:
-        data = read_at(file, at, _WINDOW_BYTES + _ALIKE * _MAX_FRAME_BYTES)
-        for match in _SYNC.finditer(data, 0, _WINDOW_BYTES + 2):
-            if _begins_run(data, match.start(), at + len(data) >= size):
-                return at + match.start(), tried
+    for start, data in windows(file, at, _ALIKE * _MAX_FRAME_BYTES):
+        for match in _SYNC.finditer(data, 0, WINDOW_BYTES + 2):
+            if _begins_run(data, match.start(), start + len(data) >= size):
+                return start + match.start(), tried
             tried += 1
             if tried > _MAX_FALSE:
-                break
-        at += _WINDOW_BYTES
+                return None, tried
     return None, tried
 
 
@@ -117,8 +114,8 @@ def _end_of_run(file: Seekable, start: int, later: int, size: int) -> tuple[int,
     at, num_frames, kind = start, 0, None
     seconds = 0.0
     while at < later:
-        data = read_at(file, at, _WINDOW_BYTES + 8)
-        offset, limit = 0, min(_WINDOW_BYTES, later - at)
+        data = read_at(file, at, WINDOW_BYTES + 8)
+        offset, limit = 0, min(WINDOW_BYTES, later - at)
         while offset < limit:
             frame = frame_at(data, offset)
             if frame is None or (kind is not None and frame.kind != kind):
@@ -139,7 +136,7 @@ def _damage(file: Seekable, start: int, end: int) -> int:
     """
     at = start
     while at < end:
-        data = read_at(file, at, min(end - at, _WINDOW_BYTES))
+        data = read_at(file, at, min(end - at, WINDOW_BYTES))
         if rest := data.lstrip(b"\0"):
             at += len(data) - len(rest)
             return 0 if read_at(file, at, 16).startswith(_TAGS) else end - start

@@ -19,7 +19,7 @@ from av.stream import Discard
 
 from service.audio.clock import Clock
 from service.audio.container import Seekable, read_at
-from service.audio.parts import Part
+from service.audio.parts import MATROSKA, MP4, Part
 from service.errors import InvalidAudio
 from service.types import Samples
 
@@ -47,7 +47,6 @@ _ERRORS = (av.FFmpegError, OSError, ValueError)
 _DISCONTINUOUS = ("mpeg", "mpegts")
 _LONGEST_GAP_S = 10.0
 _SEARCH_LONGER = {"probesize": str(100 << 20), "analyzeduration": str(600_000_000)}
-_MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 _SEAMLESS = ("flac",)
 # RFC 9559: how a block begins, and the bytes of track, time and flags that libav does not count.
 _BLOCKS, _BLOCK_HEAD = (b"\xa3", b"\xa0"), 4
@@ -135,16 +134,16 @@ def _origin_s(container: InputContainer, stream: AudioStream) -> float:
     matroska that lasts longer than it has sound begins at 0 too.
     """
     start, end = container.start_time or 0, container.duration or 0
-    if start > 0 and container.format.name == _MP4 and stream.frames:
+    if start > 0 and container.format.name == MP4 and stream.frames:
         return 0.0
-    if 0 < start < end and container.format.name == _MATROSKA:
+    if 0 < start < end and container.format.name == MATROSKA:
         return 0.0
     return float(start / av.time_base)
 
 
 def _promised_s(container: InputContainer, stream: AudioStream, origin_s: float) -> float | None:
     """When the stream ends by its header, from the start; None if that does not say."""
-    if container.format.name != _MATROSKA:
+    if container.format.name != MATROSKA:
         if stream.duration is None:
             return None
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin_s
@@ -166,7 +165,7 @@ class _Reading:
         self._clock = clock
         self.is_cut = False  # whether the last packet was not all there
         # Of a matroska with nothing else in it: the byte of the block read last, and where it ends.
-        self._alone = container.format.name == _MATROSKA and len(container.streams) == 1
+        self._alone = container.format.name == MATROSKA and len(container.streams) == 1
         self._at = self._next_at = 0
         self._next_s: float | None = None  # when it ends
 

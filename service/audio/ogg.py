@@ -9,13 +9,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from service.audio.container import Piece, Seekable, read_at
+from service.audio.container import WINDOW_BYTES, Piece, Seekable, read_at
 from service.errors import InvalidAudio
 
 _MARK = b"OggS\0"
 _HEADER_BYTES = 27
 _MAX_PAGE_BYTES = 65_307
-_WINDOW_BYTES = 1 << 20
 _MAX_USELESS = 10_000  # pages with nothing in them, and marks that begin none: no such file is one
 _FIRST, _LAST = 2, 4  # flags: of a recording's first page, and of its last
 _BITS_TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -88,13 +87,13 @@ def _pieces(file: Seekable, run: list[_Page], number: int) -> tuple[Piece, ...]:
 
 def _pages(file: Seekable) -> Iterator[_Page]:
     """Every page that is whole and not damaged."""
-    at, base, data, useless = 0, 0, read_at(file, 0, _WINDOW_BYTES), 0
+    at, base, data, useless = 0, 0, read_at(file, 0, WINDOW_BYTES), 0
     while useless < _MAX_USELESS:
-        if at - base > len(data) - _MAX_PAGE_BYTES and len(data) == _WINDOW_BYTES:
-            base, data = at, read_at(file, at, _WINDOW_BYTES)
+        if at - base > len(data) - _MAX_PAGE_BYTES and len(data) == WINDOW_BYTES:
+            base, data = at, read_at(file, at, WINDOW_BYTES)
         place = data.find(_MARK, at - base)
         if place < 0:
-            if len(data) < _WINDOW_BYTES:
+            if len(data) < WINDOW_BYTES:
                 return
             at = base + len(data) - len(_MARK)
             continue
@@ -104,7 +103,7 @@ def _pages(file: Seekable) -> Iterator[_Page]:
             useless += page.end - page.start == _HEADER_BYTES
             yield page
             at = page.end
-        elif at - base > len(data) - _MAX_PAGE_BYTES and len(data) == _WINDOW_BYTES:
+        elif at - base > len(data) - _MAX_PAGE_BYTES and len(data) == WINDOW_BYTES:
             continue  # not all of it is in the window
         else:
             useless += 1

@@ -19,9 +19,9 @@ from service.audio.ogg import Link, links
 from service.errors import InvalidAudio
 
 _MAX_PARTS = 5000  # each of them takes libav half a millisecond
-_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+MP4, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # as libav calls them
 # Whose duration is a count of samples, or else the time of the last of them, by the header.
-_COUNTED = ("ape", "flac", _MP4, "matroska,webm", "nistsphere", "tta", "wv")
+_COUNTED = ("ape", "flac", MP4, MATROSKA, "nistsphere", "tta", "wv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def kind_of(file: Seekable) -> str | None:
     """Libav's name for the kind of a file, where its first bytes alone tell; else None."""
     head = read_at(file, 0, 12)
     if head[4:8] == b"ftyp":
-        return _MP4
+        return MP4
     if sound_of(file, 0) is not None:
         return "wav"
     return {b"OggS": "ogg", b"fLaC": "flac"}.get(head[:4])
@@ -198,5 +198,5 @@ _SPLITTERS = {
     **dict.fromkeys(("mp3", "aac"), _frames),
     "flac": _flac,
     "ogg": _ogg,
-    _MP4: _mp4,
+    MP4: _mp4,
 }

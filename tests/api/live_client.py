@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,6 +48,17 @@ def opus_packets(samples: bytes, rate: int = SAMPLE_RATE) -> list[bytes]:
     return packets + [bytes(packet) for packet in encoder.encode(None)]
 
 
+def close_of(read: Callable[[], object]) -> tuple[int, str]:
+    """Reads to the end of a WebSocket; how the server closed."""
+    try:
+        while True:
+            read()
+    except ConnectionClosed as closed:
+        end = closed.rcvd
+    assert end is not None, "the connection broke off without a close"
+    return end.code, end.reason
+
+
 class LiveClient:
     """One connection. `messages` holds what came, `start` the first message's fields."""
 
@@ -76,13 +87,7 @@ class LiveClient:
 
     def close_code(self) -> tuple[int, str]:
         """Reads to the end; how the server closed."""
-        try:
-            while True:
-                self.next()
-        except ConnectionClosed as closed:
-            end = closed.rcvd
-        assert end is not None, "the connection broke off without a close"
-        return end.code, end.reason
+        return close_of(self.next)
 
     def of(self, kind: str) -> list[Message]:
         return [message for message in self.messages if message["type"] == kind]

@@ -12,13 +12,13 @@ import numpy as np
 import soxr
 from openai import OpenAI
 from openai.resources.realtime.realtime import RealtimeConnection
-from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from service.types import SAMPLE_RATE
 
 from .harness import PATIENCE_S, Running
+from .live_client import close_of
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 RATE = 24_000
@@ -120,13 +120,7 @@ class Raw:
 
     def close_code(self) -> tuple[int, str]:
         """Reads to the end; how the server closed."""
-        try:
-            while True:
-                self.next()
-        except ConnectionClosed as closed:
-            end = closed.rcvd
-        assert end is not None, "the connection broke off without a close"
-        return end.code, end.reason
+        return close_of(self.next)
 
 
 @contextmanager

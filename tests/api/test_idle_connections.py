@@ -32,6 +32,20 @@ def test_silent_connections_are_closed(hasty: Running) -> None:
         assert [to_the_end(each) for each in silent] == [b""] * 20
 
 
+def trickle(slow: socket.socket) -> bytes:
+    """What is answered to who goes on sending 50 bytes a second at most, of 500."""
+    slow.settimeout(0.02)
+    received = b""
+    while not received:
+        slow.sendall(b"a")
+        try:
+            received = slow.recv(1)
+        except TimeoutError:
+            continue
+    slow.settimeout(60)
+    return received + to_the_end(slow)
+
+
 def test_half_a_head_is_answered_that_it_is_late(hasty: Running) -> None:
     assert code(ask(hasty, GET)) == (408, "request_timeout")
 
@@ -39,21 +53,7 @@ def test_half_a_head_is_answered_that_it_is_late(hasty: Running) -> None:
 def test_a_head_that_trickles_has_no_longer(hasty: Running) -> None:
     with connected(hasty) as slow:
         slow.sendall(GET + b"A: ")
-        try:
-            while not slow.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
-                pass
-        except BlockingIOError:
-            pass
-        slow.settimeout(0.02)
-        received = b""
-        while not received:
-            slow.sendall(b"a")
-            try:
-                received = slow.recv(1)
-            except TimeoutError:
-                continue
-        slow.settimeout(60)
-        assert code(received + to_the_end(slow)) == (408, "request_timeout")
+        assert code(trickle(slow)) == (408, "request_timeout")
 
 
 def test_the_head_after_a_request_has_no_longer_either(server: StartServer) -> None:
@@ -92,16 +92,7 @@ def test_a_stalled_upload_is_answered_that_it_is_slow(hasty: Running, body: byte
 def test_a_trickling_upload_is_too(hasty: Running) -> None:
     with connected(hasty) as slow:
         slow.sendall(POST + b"Content-Length: 100000\r\n\r\n")
-        slow.settimeout(0.02)
-        received = b""
-        while not received:
-            slow.sendall(b"a")  # 50 bytes a second at most, of 500
-            try:
-                received = slow.recv(1)
-            except TimeoutError:
-                continue
-        slow.settimeout(60)
-        assert code(received + to_the_end(slow)) == (408, "request_timeout")
+        assert code(trickle(slow)) == (408, "request_timeout")
 
 
 def test_where_all_places_are_taken_the_slowest_gives_way(server: StartServer) -> None:
