@@ -232,7 +232,7 @@ def to_openai_whisper(folder: Path) -> Whisper:
     )
     state = load_file(folder / "model.safetensors")
     model.load_state_dict(
-        {_openai_name(key): value.float() for key, value in state.items() if "proj_out" not in key}
+        {openai_name(key): value.float() for key, value in state.items() if "proj_out" not in key}
     )
     return model.eval()
 
@@ -259,7 +259,7 @@ _OPENAI_NAMES = (
 )
 
 
-def _openai_name(key: str) -> str:
+def openai_name(key: str) -> str:
     for ours, theirs in _OPENAI_NAMES:
         key = key.replace(ours, theirs)
     return key
