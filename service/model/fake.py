@@ -68,6 +68,7 @@ class FakeModel:
             num_parameters=0,
             device="cpu",
             dtype="float32",
+            weight_dtype="float32",
             languages=dict(LANGUAGES),
             multilingual=True,
             vocab_size=FIRST_TIME + NUM_FRAMES + 1,

@@ -16,7 +16,8 @@ from service.types import DecodeOptions, Encoded, Hypothesis, Piece
 class ModelInfo:
     """What a loaded model is: for answers, `/v1/models`, metrics and start-up lines.
 
-    `name` is what answers carry; `languages` maps codes to English names, in the checkpoint's
+    `name` is what answers carry; `dtype` is of what is computed, `weight_dtype` of the products'
+    weights, as int8; `languages` maps codes to English names, in the checkpoint's
     order, `{"en": "english"}` for an English-only one. `vocab_size` counts its tokens,
     `max_prompt_tokens` those of a prompt that it takes: 0 for none. `origin` (an address),
     `license` and `owner` are "" where they are not known.
@@ -29,6 +30,7 @@ class ModelInfo:
     num_parameters: int
     device: str
     dtype: str
+    weight_dtype: str
     languages: dict[str, str]
     multilingual: bool
     vocab_size: int

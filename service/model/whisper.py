@@ -33,6 +33,7 @@ class Whisper:
             num_parameters=checkpoint.num_parameters,
             device=str(checkpoint.device),
             dtype=str(checkpoint.dtype).removeprefix("torch."),
+            weight_dtype=str(checkpoint.dtype).removeprefix("torch."),
             languages=vocabulary.language_names,
             multilingual=vocabulary.multilingual,
             vocab_size=dims.vocab_size,
