@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from service.model.checkpoint import Checkpoint, load_checkpoint
+from service.model.checkpoint import Checkpoint, load_checkpoint, operators_for
 from service.model.weights import Dims, from_state_dict, num_parameters
 from tests.checkpoints import SHAPES, write_checkpoint
 
@@ -37,15 +37,15 @@ def checkpoint_of(shape: str, device: str, dtype: str) -> Checkpoint:
         decoder_layers=decoder_layers,
     )
     state = random_state(dims, mini.device, mini.dtype)
-    vocabulary = mini.vocabulary
+    vocabulary, parameters = mini.vocabulary, num_parameters(state)
     return replace(
         mini,
         name=shape,
-        weights=from_state_dict(state, dims),
+        weights=from_state_dict(state, dims, operators_for(dtype, mini.device)),
         vocabulary=replace(
             vocabulary, suppress_tokens=(*vocabulary.suppress_tokens, vocabulary.eot)
         ),
-        num_parameters=num_parameters(state),
+        num_parameters=parameters,
     )
 
 

@@ -138,8 +138,8 @@ class ServerConfig:
                 raise ConfigError(f"{name}: must not be empty")
         if self.port > 65535:
             raise ConfigError(f"port {self.port}: use 0 to 65535")
-        if self.dtype not in ("auto", "float32", "float16", "bfloat16"):
-            raise ConfigError(f"dtype {self.dtype!r}: use auto, float32, float16 or bfloat16")
+        if self.dtype not in ("auto", "int8", "bfloat16", "float16", "float32"):
+            raise ConfigError(f"dtype {self.dtype!r}: use auto, int8, bfloat16, float16 or float32")
         for alias in self.model_aliases:
             if not re.fullmatch(r"[^\s@]+", alias):
                 raise ConfigError(f"model_aliases {alias!r}: use names without spaces or @")

@@ -17,25 +17,27 @@ from torch import Tensor
 
 from service.model.weights import DecoderWeights
 
+TOKENS_AT_ONCE = 64  # by which rows grow: few windows say as much as a context holds
+
 
 @dataclass(slots=True)
 class CrossPool:
     """Cross-attention keys and values of the windows that kept the same number of frames.
 
-    `keys`, `values`: (L, capacity, H, k, K). Entry i belongs to the decode row `rows[i]`.
+    `keys`, `values`: (L, capacity, H, K, k), frames last: one query's products with them then
+    read memory in order. Entry i belongs to the decode row `rows[i]`.
     """
 
     keys: Tensor
     values: Tensor
     rows: list[int] = field(default_factory=list)
 
-    def append(self, keys_LHTK: Tensor, values_LHTK: Tensor, row: int) -> None:
-        if len(self.rows) == self.keys.shape[1]:
-            self.keys = torch.cat([self.keys, torch.empty_like(self.keys)], dim=1)
-            self.values = torch.cat([self.values, torch.empty_like(self.values)], dim=1)
-        self.keys[:, len(self.rows)] = keys_LHTK
-        self.values[:, len(self.rows)] = values_LHTK
-        self.rows.append(row)
+    def grow(self, num: int) -> None:
+        """Makes room for so many more entries, and for as many again as there are."""
+        missing = len(self.rows) + num - self.keys.shape[1]
+        if missing > 0:
+            self.keys = _longer(self.keys, 1, max(missing, len(self.rows)))
+            self.values = _longer(self.values, 1, max(missing, len(self.rows)))
 
     def remove(self, row: int) -> None:
         entry, last = self.rows.index(row), len(self.rows) - 1
@@ -50,8 +52,8 @@ class CrossPool:
 class DecodeCache:
     """All state of a decode batch that lives on the device.
 
-    `keys`, `values`: (L, capacity, H, max_tokens, K), self-attention; `lengths[row]`: tokens
-    already in the row; `pools`: cross-attention by kept length.
+    `keys`, `values`: (L, capacity, H, tokens, K), self-attention; both capacities grow.
+    `lengths[row]`: tokens already in the row; `pools`: cross-attention by kept length.
     """
 
     keys: Tensor
@@ -63,19 +65,37 @@ class DecodeCache:
     def num_rows(self) -> int:
         return len(self.lengths)
 
-    def append(self, keys_LHTK: Tensor, values_LHTK: Tensor) -> None:
-        """Adds a row for a window with these cross-attention keys and values."""
-        row, kept = self.num_rows, keys_LHTK.shape[2]
-        if row == self.keys.shape[1]:
-            self.keys = torch.cat([self.keys, torch.zeros_like(self.keys)], dim=1)
-            self.values = torch.cat([self.values, torch.zeros_like(self.values)], dim=1)
+    def append(self, kept: int, num: int = 1) -> tuple[CrossPool, int]:
+        """Adds rows for windows that kept so many frames.
+
+        Returns their pool and the first of their entries in it: what is there is the caller's
+        to write.
+        """
+        first = self.num_rows
+        missing = first + num - self.keys.shape[1]
+        if missing > 0:
+            self.keys = _longer(self.keys, 1, max(missing, first))
+            self.values = _longer(self.values, 1, max(missing, first))
         if kept not in self.pools:
-            empty = keys_LHTK.new_empty((keys_LHTK.shape[0], 1, *keys_LHTK.shape[1:]))
+            layers, _, heads, _, width = self.keys.shape
+            empty = self.keys.new_empty((layers, num, heads, width, kept))
             self.pools[kept] = CrossPool(empty, torch.empty_like(empty))
-        self.pools[kept].append(keys_LHTK, values_LHTK, row)
-        self.keys[:, row] = 0
-        self.values[:, row] = 0
-        self.lengths.append(0)
+        pool = self.pools[kept]
+        pool.grow(num)
+        self.keys[:, first : first + num] = 0
+        self.values[:, first : first + num] = 0
+        entry = len(pool.rows)
+        pool.rows += range(first, first + num)
+        self.lengths += [0] * num
+        return pool, entry
+
+    def reserve(self, num_tokens: int) -> None:
+        """Makes room for so many tokens in every row."""
+        missing = num_tokens - self.keys.shape[3]
+        if missing > 0:
+            more = -(-missing // TOKENS_AT_ONCE) * TOKENS_AT_ONCE
+            self.keys = _longer(self.keys, 3, more)
+            self.values = _longer(self.values, 3, more)
 
     def fork(self, source: int) -> int:
         """Adds a row that holds what `source` holds, and returns its number.
@@ -83,9 +103,12 @@ class DecodeCache:
         Its cross-attention keys and values are copied too, so that every row of a pool is read
         in one piece, and a window of one row pays nothing for those of more.
         """
-        pool = next(pool for pool in self.pools.values() if source in pool.rows)
-        entry, used = pool.rows.index(source), self.lengths[source]
-        self.append(pool.keys[:, entry], pool.values[:, entry])
+        kept = next(kept for kept, pool in self.pools.items() if source in pool.rows)
+        used = self.lengths[source]
+        pool, entry = self.append(kept)
+        held = pool.rows.index(source)
+        pool.keys[:, entry] = pool.keys[:, held]
+        pool.values[:, entry] = pool.values[:, held]
         row = self.num_rows - 1
         self.keys[:, row, :, :used] = self.keys[:, source, :, :used]
         self.values[:, row, :, :used] = self.values[:, source, :, :used]
@@ -126,9 +149,18 @@ class DecodeCache:
         self.lengths.pop()
 
 
-def empty_cache(weights: DecoderWeights, max_tokens: int, capacity: int = 4) -> DecodeCache:
-    """A cache with no rows, on the weights' device and in their type. It grows as rows join."""
-    d_model = weights.embedding_VD.shape[1]
-    shape = (len(weights.layers), capacity, weights.heads, max_tokens, d_model // weights.heads)
+def empty_cache(weights: DecoderWeights, capacity: int = 4) -> DecodeCache:
+    """A cache with no rows, on the weights' device and in their type. It grows as rows join and
+    speak."""
+    heads, width = weights.heads, weights.positions_TD.shape[1]
+    shape = (len(weights.layers), capacity, heads, TOKENS_AT_ONCE, width // heads)
     # Zeros, not garbage: masked positions still multiply, and NaN times zero is NaN.
-    return DecodeCache(weights.embedding_VD.new_zeros(shape), weights.embedding_VD.new_zeros(shape))
+    keys, values = weights.positions_TD.new_zeros(shape), weights.positions_TD.new_zeros(shape)
+    return DecodeCache(keys, values)
+
+
+def _longer(cached: Tensor, dim: int, more: int) -> Tensor:
+    """With `more` places along a dimension, zeros."""
+    shape = list(cached.shape)
+    shape[dim] = more
+    return torch.cat([cached, cached.new_zeros(shape)], dim)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,16 +14,21 @@ from service.errors import CheckpointError, ConfigError
 from service.model.alignment import Alignment, read_alignment
 from service.model.formats.find import find_model
 from service.model.formats.source import Source
+from service.model.operators.choose import Operators, cpu_operators, plain_operators
 from service.model.tokens import Vocabulary, make_vocabulary
 from service.model.weights import Dims, Weights, from_state_dict, num_parameters
 
+log = logging.getLogger(__name__)
+
+DTYPES = ("auto", "int8", "bfloat16", "float16", "float32")
 # Twice what any Whisper has, and more: what a dimension may be that is believed.
 MOST, _MOST = 1_000_000, {"encoder_layers": 128, "decoder_layers": 128}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A loaded model. `name` is what answers carry.
+    """A loaded model. `name` is what answers carry. `dtype` is of what is computed,
+    `weight_dtype` of the products' weights.
 
     `tokenizer` is None where the files do not say how text is split. `origin`, `license` and
     `owner` are "" where they are not known.
@@ -33,6 +39,7 @@ class Checkpoint:
     vocabulary: Vocabulary
     device: torch.device
     dtype: torch.dtype
+    weight_dtype: str
     num_parameters: int
     alignment: Alignment
     tokenizer: Tokenizer | None = None
@@ -42,16 +49,23 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    name: str, device: str = "auto", dtype: str = "auto", cache_dir: Path | None = None
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    cache_dir: Path | None = None,
+    operators: Operators | None = None,
 ) -> Checkpoint:
     """Loads what `formats.find_model` finds: a folder, a file, a name or a hub id.
 
-    `device` auto is CUDA where there is one; `dtype` auto is float16 on CUDA and float32 on CPU,
-    whatever the files hold. Raises CheckpointError for a model that is not there, not Whisper,
-    incomplete or corrupt, and ConfigError for a device that is not there.
+    `device` auto is CUDA where there is one; `dtype` auto is float16 on CUDA, and on a CPU what
+    `operators.choose` finds to be right and fast, whatever the files hold; `operators` go before
+    both. Raises CheckpointError
+    for a model that is not there, not Whisper, incomplete or corrupt, and ConfigError for a device
+    that is not there, or a type that it does not do.
     """
     place = _device(device)
-    kind = _dtype(dtype, place)
+    operators = operators or operators_for(dtype, place)
+    kind = operators.dtype
     if place.type == "cuda" and kind == torch.float32:
         # Else cuDNN rounds the convolutions' inputs to 10 bits: whoever asks for float32 means it.
         torch.backends.cudnn.allow_tf32 = False
@@ -64,21 +78,24 @@ def load_checkpoint(
     _check_dims(source)
     state = {key: _place(key, tensor, place, kind) for key, tensor in source.tensors()}
     _check_shapes(state, source)
+    parameters = num_parameters(state)
     try:
-        weights = from_state_dict(state, dims)
+        weights = from_state_dict(state, dims, operators)
         vocabulary = make_vocabulary(source.ids, source.settings, dims.vocab_size, dims.num_frames)
         alignment = read_alignment(source.settings, dims)
     except KeyError as error:
         raise CheckpointError(f"{source.place}: the parameter {error} is missing") from error
     except CheckpointError as error:
         raise CheckpointError(f"{source.place}: {error}") from error
+    log.info("%s: %s", found.name, operators.names)
     return Checkpoint(
         name=found.name,
         weights=weights,
         vocabulary=vocabulary,
         device=place,
         dtype=kind,
-        num_parameters=num_parameters(state),
+        weight_dtype=operators.weight_dtype,
+        num_parameters=parameters,
         alignment=alignment,
         tokenizer=source.tokenizer,
         origin=found.origin,
@@ -99,22 +116,31 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    dtypes = {d: getattr(torch, d) for d in ("float32", "float16", "bfloat16")}
-    if name not in dtypes:
-        raise ConfigError(f"dtype {name!r}: use auto, {', '.join(dtypes)}")
-    dtype: torch.dtype = dtypes[name]
-    return dtype
+def operators_for(dtype: str, device: torch.device) -> Operators:
+    """What a device is served by. Raises ConfigError for a type that it does not do."""
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r}: use {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+    if device.type == "cpu":
+        found = cpu_operators(dtype)
+        if found is None:
+            raise ConfigError("dtype int8: nothing multiplies 8 bits rightly on this processor")
+        return found
+    if dtype == "int8":
+        raise ConfigError(f"dtype int8 is for a CPU: on {device} use auto or float16")
+    return plain_operators(torch.float16 if dtype == "auto" else getattr(torch, dtype))
 
 
 def _place(key: str, tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A copy always: the file's own pages are unaligned, and change under us if it is rewritten."""
+    """A copy always: the file's own pages are unaligned, and change under us if it is rewritten.
+
+    On a CPU what is stored in less than `dtype` stays as it is until it is packed.
+    """
     if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
         raise CheckpointError(f"{key} is {tensor.dtype}: quantised checkpoints are not supported")
     if tensor.nbytes > tensor.untyped_storage().nbytes():
         raise CheckpointError(f"{key} says it is larger than what is stored of it")
+    if device.type == "cpu" and tensor.element_size() < dtype.itemsize:
+        dtype = tensor.dtype
     return tensor.to(device, dtype, copy=True)
 
 

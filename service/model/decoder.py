@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from service.model.cache import DecodeCache
-from service.model.layers import linear, merge_heads, mlp, norm, split_heads
-from service.model.weights import Attention, DecoderWeights
+from service.model.layers import merge_heads, mlp, norm, project, split_heads
+from service.model.weights import CrossAttention, DecoderWeights
 
 
 def forward(weights: DecoderWeights, tokens_BN: Tensor, states_BTD: Tensor) -> Tensor:
@@ -27,42 +27,42 @@ def forward_watched(
     watched: Sequence[tuple[int, int]],
 ) -> tuple[Tensor, list[Tensor]]:
     """`forward`, and the cross-attention (B, N, T) of the watched heads, as (layer, head)."""
-    x = weights.embedding_VD[tokens_BN] + weights.positions_TD[: tokens_BN.shape[1]]
+    x = _embed(weights, tokens_BN, torch.arange(tokens_BN.shape[1], device=tokens_BN.device))
     attention_BNT = []
     for number, layer in enumerate(weights.layers):
-        normed = norm(x, layer.attention.norm)
-        query, key, value = (
-            split_heads(linear(normed, w), weights.heads)
-            for w in (layer.attention.query, layer.attention.key, layer.attention.value)
-        )
+        query, key, value = project(x, layer.attention, weights.heads)
         context = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + linear(merge_heads(context), layer.attention.out)
-        query = split_heads(linear(norm(x, layer.cross.norm), layer.cross.query), weights.heads)
+        x = x + layer.attention.out(merge_heads(context))
+        query = split_heads(layer.cross.query(norm(x, layer.cross.norm)), weights.heads)
         key, value = cross_keys_values(layer.cross, states_BTD, weights.heads)
         context = F.scaled_dot_product_attention(query, key, value)
         for head in (head for at, head in watched if at == number):
             scores = query[:, head] @ key[:, head].transpose(1, 2) / math.sqrt(key.shape[-1])
             attention_BNT.append(scores.float().softmax(-1))
-        x = x + linear(merge_heads(context), layer.cross.out)
+        x = x + layer.cross.out(merge_heads(context))
         x = mlp(x, layer.mlp)
     return _logits(weights, x), attention_BNT
 
 
-def cross_keys_values(cross: Attention, states_BTD: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+def cross_keys_values(
+    cross: CrossAttention, states_BTD: Tensor, heads: int
+) -> tuple[Tensor, Tensor]:
     """What a layer's cross-attention reads of the encoder: two of (B, H, T, K)."""
     return (
-        split_heads(linear(states_BTD, cross.key), heads),
-        split_heads(linear(states_BTD, cross.value), heads),
+        split_heads(cross.key(states_BTD), heads),
+        split_heads(cross.value(states_BTD), heads),
     )
 
 
 def join(weights: DecoderWeights, cache: DecodeCache, states_BTD: Tensor) -> None:
     """Appends a cache row for each window; all of them kept the same number of frames."""
-    pairs = [cross_keys_values(layer.cross, states_BTD, weights.heads) for layer in weights.layers]
-    keys_LBHTK = torch.stack([key for key, _ in pairs])
-    values_LBHTK = torch.stack([value for _, value in pairs])
-    for window in range(states_BTD.shape[0]):
-        cache.append(keys_LBHTK[:, window], values_LBHTK[:, window])
+    num_windows, kept, _ = states_BTD.shape
+    pool, first = cache.append(kept, num_windows)
+    for entry, states_TD in enumerate(states_BTD, start=first):
+        for number, layer in enumerate(weights.layers):
+            # A transposed copy is fast where both sides are whole matrices.
+            pool.keys[number, entry].flatten(0, 1).copy_(layer.cross.key(states_TD).T)
+            pool.values[number, entry].flatten(0, 1).copy_(layer.cross.value(states_TD).T)
 
 
 def step(
@@ -80,40 +80,47 @@ def step(
     num_rows, num_new = tokens_BN.shape
     device = tokens_BN.device
     lengths = cache.lengths[first_row:]
+    longest = max(lengths) + num_new
+    cache.reserve(longest)
     starts_B1 = torch.tensor(lengths, device=device)[:, None]
     positions_BN = starts_B1 + torch.arange(num_new, device=device)
     rows_B1 = torch.arange(first_row, first_row + num_rows, device=device)[:, None]
-    longest = max(lengths) + num_new
-    visible = (torch.arange(longest, device=device) <= positions_BN[..., None])[:, None]
+    level = num_new == 1 and min(lengths) == max(lengths)
+    mask = None if level else _mask(weights, positions_BN, longest)
     members = _pool_members(cache, first_row, device)
 
-    x = weights.embedding_VD[tokens_BN] + weights.positions_TD[positions_BN]
+    x = _embed(weights, tokens_BN, positions_BN)
     for number, layer in enumerate(weights.layers):
-        normed = norm(x, layer.attention.norm)
-        query = split_heads(linear(normed, layer.attention.query), weights.heads)
+        query, key, value = project(x, layer.attention, weights.heads)
         keys, values = cache.keys[number], cache.values[number]
-        keys[rows_B1, :, positions_BN] = _heads(linear(normed, layer.attention.key), weights.heads)
-        values[rows_B1, :, positions_BN] = _heads(
-            linear(normed, layer.attention.value), weights.heads
-        )
+        keys[rows_B1, :, positions_BN] = key.transpose(1, 2)
+        values[rows_B1, :, positions_BN] = value.transpose(1, 2)
         rows = slice(first_row, first_row + num_rows)
         context = F.scaled_dot_product_attention(
-            query, keys[rows, :, :longest], values[rows, :, :longest], attn_mask=visible
+            query, keys[rows, :, :longest], values[rows, :, :longest], attn_mask=mask
         )
-        x = x + linear(merge_heads(context), layer.attention.out)
-        query = split_heads(linear(norm(x, layer.cross.norm), layer.cross.query), weights.heads)
+        x = x + layer.attention.out(merge_heads(context))
+        query = split_heads(layer.cross.query(norm(x, layer.cross.norm)), weights.heads)
         context = _cross_attend(query, members, number)
-        x = x + linear(merge_heads(context), layer.cross.out)
+        x = x + layer.cross.out(merge_heads(context))
         x = mlp(x, layer.mlp)
     cache.lengths[first_row:] = [length + num_new for length in lengths]
     return _logits(weights, x if wanted is None else x[:, list(wanted)])
 
 
-_Member = tuple[Tensor, Tensor, Tensor]
+def _mask(weights: DecoderWeights, positions_BN: Tensor, longest: int) -> Tensor:
+    """What a new token may not attend to, as -inf: (B, 1, N, longest)."""
+    ahead = torch.arange(longest, device=positions_BN.device) > positions_BN[..., None]
+    zeros = torch.zeros(ahead.shape, dtype=weights.dtype, device=positions_BN.device)
+    return zeros.masked_fill_(ahead, -torch.inf)[:, None]
+
+
+_Member = tuple[Tensor | None, Tensor, Tensor]
 
 
 def _pool_members(cache: DecodeCache, first_row: int, device: torch.device) -> list[_Member]:
     """For each pool with rows from `first_row` on: those rows (from 0), their keys and values.
+    No rows are all of them, in order.
 
     Rows join at the end of both the cache and their pool, so a pool's share is a slice.
     """
@@ -122,24 +129,32 @@ def _pool_members(cache: DecodeCache, first_row: int, device: torch.device) -> l
         old = sum(row < first_row for row in pool.rows)
         if rows := pool.rows[old:]:
             entries = slice(old, old + len(rows))
-            index = torch.tensor(rows, device=device) - first_row
+            index = None
+            if rows != list(range(first_row, cache.num_rows)):
+                index = torch.tensor(rows, device=device) - first_row
             members.append((index, pool.keys[:, entries], pool.values[:, entries]))
     return members
 
 
 def _cross_attend(query_BHNK: Tensor, members: list[_Member], layer: int) -> Tensor:
-    context = torch.empty_like(query_BHNK)
-    for index, keys, values in members:
-        context[index] = F.scaled_dot_product_attention(
-            query_BHNK[index], keys[layer], values[layer]
-        )
-    return context
+    """Plain products: with one query there is no matrix that a fused kernel would save, and these
+    read the keys and values at the speed of memory."""
+    scaled_BHNK = query_BHNK / math.sqrt(query_BHNK.shape[-1])
+    context_BHNK = torch.empty_like(scaled_BHNK)
+    for index, keys_LBHKT, values_LBHKT in members:
+        some_BHNK = scaled_BHNK if index is None else scaled_BHNK[index]
+        weights_BHNT = (some_BHNK @ keys_LBHKT[layer]).softmax(-1)
+        found_BHNK = weights_BHNT @ values_LBHKT[layer].transpose(-1, -2)
+        if index is None:
+            return found_BHNK
+        context_BHNK[index] = found_BHNK
+    return context_BHNK
 
 
-def _heads(x_BND: Tensor, heads: int) -> Tensor:
-    """(B, N, D) -> (B, N, H, K), the order in which the cache is indexed."""
-    return x_BND.view(*x_BND.shape[:2], heads, -1)
+def _embed(weights: DecoderWeights, tokens_BN: Tensor, positions: Tensor) -> Tensor:
+    """Positioned states (B, N, D); `positions`: (N,) or (B, N)."""
+    return weights.embedding_VD[tokens_BN].to(weights.dtype) + weights.positions_TD[positions]
 
 
 def _logits(weights: DecoderWeights, x_BND: Tensor) -> Tensor:
-    return F.linear(norm(x_BND, weights.norm), weights.embedding_VD).float()
+    return weights.logits(norm(x_BND, weights.norm)).float()

@@ -42,7 +42,7 @@ class WindowDecoder:
         self.alignment = alignment
         self.device = weights.embedding_VD.device
         self.max_tokens = max_tokens
-        self.cache = empty_cache(weights, max_tokens)
+        self.cache = empty_cache(weights)
         # Half the context, as openai-whisper has it: the other half is for a previous text.
         self.token_limit = max_tokens // 2
         self.guarded = True  # a window in a loop ends before its limit
@@ -177,10 +177,10 @@ class WindowDecoder:
             logits_BV,
             [row.tokens for row in rows],
             [row.window.options.timestamps for row in rows],
-            {n: r.window.banned_KV for n, r in enumerate(rows) if r.window.banned_KV is not None},
+            {n: r.window.bias_KV for n, r in enumerate(rows) if r.window.bias_KV is not None},
         )
         logprobs_BV = allowed_BV.log_softmax(-1)
-        chosen_B = allowed_BV.argmax(-1)
+        chosen_B = rules.likeliest(allowed_BV)
         for number, row in enumerate(rows):
             if row.window.draws is not None:
                 weights_V = (allowed_BV[number] / row.window.options.temperature).softmax(-1)

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from service.model import sparsify
-from service.model.layers import linear, merge_heads, mlp, norm, split_heads
+from service.model.layers import merge_heads, mlp, norm, project
+from service.model.operators.attention import attend_and_score
 from service.model.weights import EncoderLayer, EncoderWeights
 from service.profiles import Profile
 
@@ -26,9 +27,9 @@ def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[
         thins = profile.sparsity > 0 and number == profile.layer
         scores: Tensor | None = None
         if thins and profile.pool == "drop" and profile.selection == "attention":
-            states, scores = attend_scored(states, layer, weights.heads, profile.aggregation)
+            states, scores = attend_scored(states, layer, weights, profile.aggregation)
         else:
-            states = attend(states, layer, weights.heads)
+            states = attend(states, layer, weights)
         states = mlp(states, layer.mlp)
         if thins and profile.pool == "drop":
             if scores is None:
@@ -65,25 +66,17 @@ def embed(weights: EncoderWeights, mel_BFT: Tensor) -> Tensor:
     return states + weights.positions_TD[: states.shape[1]]
 
 
-def attend(states_BTD: Tensor, layer: EncoderLayer, heads: int) -> Tensor:
-    """The residual self-attention half of a layer, fused."""
-    context = F.scaled_dot_product_attention(*_project(states_BTD, layer, heads))
-    return states_BTD + linear(merge_heads(context), layer.attention.out)
+def attend(states_BTD: Tensor, layer: EncoderLayer, weights: EncoderWeights) -> Tensor:
+    """The residual self-attention half of a layer."""
+    context = weights.attend(*project(states_BTD, layer.attention, weights.heads))
+    return states_BTD + layer.attention.out(merge_heads(context))
 
 
 def attend_scored(
-    states_BTD: Tensor, layer: EncoderLayer, heads: int, aggregation: str
+    states_BTD: Tensor, layer: EncoderLayer, weights: EncoderWeights, aggregation: str
 ) -> tuple[Tensor, Tensor]:
-    """The same half, explicit, with the importance (B, T) of each frame."""
-    context, scores = sparsify.attend_and_score(*_project(states_BTD, layer, heads), aggregation)
-    return states_BTD + linear(merge_heads(context), layer.attention.out), scores
-
-
-def _project(states_BTD: Tensor, layer: EncoderLayer, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    attention = layer.attention
-    normed = norm(states_BTD, attention.norm)
-    return (
-        split_heads(linear(normed, attention.query), heads),
-        split_heads(linear(normed, attention.key), heads),
-        split_heads(linear(normed, attention.value), heads),
-    )
+    """The same half, with the importance (B, T) of each frame: `I[t]` = aggregate over heads of
+    the attention that it receives."""
+    context, received_BHT = attend_and_score(*project(states_BTD, layer.attention, weights.heads))
+    scores_BT = sparsify.aggregate_heads(received_BHT, aggregation)
+    return states_BTD + layer.attention.out(merge_heads(context)), scores_BT

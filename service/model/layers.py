@@ -5,11 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from service.model.weights import Linear, Mlp, Norm
-
-
-def linear(x: Tensor, weights: Linear) -> Tensor:
-    return F.linear(x, weights.weight, weights.bias)
+from service.model.weights import Mlp, Norm, SelfAttention
 
 
 def norm(x: Tensor, weights: Norm) -> Tensor:
@@ -18,8 +14,16 @@ def norm(x: Tensor, weights: Norm) -> Tensor:
 
 def mlp(states_BTD: Tensor, weights: Mlp) -> Tensor:
     """The residual feed-forward half of a layer."""
-    hidden = F.gelu(linear(norm(states_BTD, weights.norm), weights.up))
-    return states_BTD + linear(hidden, weights.down)
+    return states_BTD + weights.down(F.gelu(weights.up(norm(states_BTD, weights.norm))))
+
+
+def project(
+    states_BTD: Tensor, attention: SelfAttention, heads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value of a layer's self-attention, each (B, H, T, K)."""
+    whole_BTE = attention.query_key_value(norm(states_BTD, attention.norm))
+    query, key, value = whole_BTE.chunk(3, dim=-1)
+    return split_heads(query, heads), split_heads(key, heads), split_heads(value, heads)
 
 
 def split_heads(x_BTD: Tensor, heads: int) -> Tensor:

@@ -21,7 +21,7 @@ class WindowState:
 
     Where there are timestamps, the opening is part of what the timestamp rules look back on, and
     so of each row's tokens: their first `num_given`. `token_limit` counts those too. `draws`
-    samples the tokens, if they are; `banned_KV` replaces the rules' own table, if it is not None.
+    samples the tokens, if they are; `bias_KV` replaces the rules' own table, if it is not None.
     `encoded` is kept where the times of the words will be asked for.
     """
 
@@ -33,7 +33,7 @@ class WindowState:
     total_frames: int
     encoded: Encoded | None = None
     draws: torch.Generator | None = None
-    banned_KV: Tensor | None = None
+    bias_KV: Tensor | None = None
     language_probs: tuple[tuple[str, float], ...] = ()
     no_speech_prob: float = 0.0
     finished: list[Scored] = field(default_factory=list)
@@ -108,7 +108,7 @@ def new_state(
     if options.temperature:
         state.draws = torch.Generator(device).manual_seed(options.seed)
     if options.suppress is not None:
-        state.banned_KV = rules.suppressing(vocabulary, options.suppress, device)
+        state.bias_KV = rules.suppressing(vocabulary, options.suppress, device)
     return state
 
 

@@ -13,22 +13,23 @@ from torch import Tensor
 
 from service.model.tokens import Vocabulary
 
-# Rows of `Rules.banned_KV`: what is banned whatever was said before.
+# Rows of `Rules.bias_KV`: what is banned whatever was said before.
 _TIMED, _TIMED_FIRST, _TIMED_CLOSING, _PLAIN, _PLAIN_FIRST = range(5)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rules:
-    """A vocabulary's rules as masks on a device. `banned_KV`: (5, V) bool, a row per situation."""
+    """A vocabulary's rules on a device. `bias_KV`: (5, V) float32, a row per situation: -inf where
+    a token is banned, else 0. Adding takes a tenth of the time that filling by a mask takes."""
 
-    banned_KV: Tensor
+    bias_KV: Tensor
     timestamp_begin: int
     timestamp_end: int
     last_initial_timestamp: int
 
 
 def make_rules(vocabulary: Vocabulary, device: torch.device) -> Rules:
-    """The masks of a vocabulary, made once per checkpoint."""
+    """The rules of a vocabulary, made once per checkpoint."""
     begin = vocabulary.timestamp_begin
     end = begin + vocabulary.num_timestamps
     banned = torch.zeros(5, vocabulary.size, dtype=torch.bool)
@@ -43,11 +44,12 @@ def make_rules(vocabulary: Vocabulary, device: torch.device) -> Rules:
     banned[_PLAIN_FIRST, vocabulary.eot] &= not banned[_PLAIN_FIRST].all()
     limit = vocabulary.max_initial_timestamp_index
     last_initial = end - 1 if limit is None else min(begin + limit, end - 1)
-    return Rules(banned.to(device), begin, end, last_initial)
+    bias = torch.zeros(banned.shape).masked_fill_(banned, -torch.inf)
+    return Rules(bias.to(device), begin, end, last_initial)
 
 
 def suppressing(vocabulary: Vocabulary, suppress: Sequence[int], device: torch.device) -> Tensor:
-    """`Rules.banned_KV` where a request says itself which text tokens are never to be said.
+    """`Rules.bias_KV` where a request says itself which text tokens are never to be said.
 
     -1 among `suppress` stands for the checkpoint's own. Control tokens are suppressed anyway, and
     timestamps and end-of-text never: without them a window could not go on.
@@ -56,7 +58,7 @@ def suppressing(vocabulary: Vocabulary, suppress: Sequence[int], device: torch.d
     own = vocabulary.suppress_tokens if -1 in suppress else ()
     control = range(vocabulary.eot + 1, vocabulary.timestamp_begin)
     tokens = tuple({*text, *own, *control})
-    return make_rules(replace(vocabulary, suppress_tokens=tokens), device).banned_KV
+    return make_rules(replace(vocabulary, suppress_tokens=tokens), device).bias_KV
 
 
 def apply(
@@ -66,30 +68,38 @@ def apply(
     timestamps: Sequence[bool],
     own: Mapping[int, Tensor] | None = None,
 ) -> Tensor:
-    """Logits (B, V) with -inf where a token may not come next; `logits_BV` is left as it was.
+    """Float32 logits (B, V), in place: -inf where a token may not come next.
 
     `histories`: each row's own tokens so far, without the prompt. With `timestamps` a row obeys
     the timestamp rules: they come first and in pairs, never decrease, no segment is empty, and
     one is due once all of them together are likelier than any other token. Without, there are none.
     `own`: what `suppressing` gave, by row, for those that do not go by the checkpoint's.
     """
+    own = own or {}
     rows = [_situation(rules, *row) for row in zip(histories, timestamps, strict=True)]
-    state_3B = torch.tensor(rows, device=logits_BV.device).T
-    situations_B, first_B1, last_B1 = state_3B[0], state_3B[1, :, None], state_3B[2, :, None]
-    banned_BV = rules.banned_KV[situations_B]
-    for row, banned_KV in (own or {}).items():
-        banned_BV[row] = banned_KV[rows[row][0]]
-    logits_BV = logits_BV.masked_fill(banned_BV, -torch.inf)
+    for number, (situation, _, _) in enumerate(rows):
+        logits_BV[number] += own.get(number, rules.bias_KV)[situation]
+    first_B1, last_B1 = torch.tensor(rows, device=logits_BV.device).T[1:, :, None]
     text, times = logits_BV[:, : rules.timestamp_begin], logits_BV[:, rules.timestamp_begin :]
     ids = torch.arange(rules.timestamp_begin, logits_BV.shape[1], device=logits_BV.device)
     times.masked_fill_((ids < first_B1) | (ids > last_B1), -torch.inf)
-    due_B = times.float().logsumexp(dim=1) > text.amax(dim=1)
-    text.masked_fill_(due_B[:, None], -torch.inf)
+    due_B = times.logsumexp(dim=1) > text.amax(dim=1)
+    text += torch.zeros_like(due_B, dtype=text.dtype).masked_fill_(due_B, -torch.inf)[:, None]
     return logits_BV
 
 
+def likeliest(logits_BV: Tensor) -> Tensor:
+    """The likeliest token of each row: (B,) int64, the first of equals, and of NaN if there is one.
+
+    On a CPU numpy finds it in a tenth of torch's time.
+    """
+    if logits_BV.is_cpu:
+        return torch.from_numpy(logits_BV.numpy().argmax(-1))
+    return logits_BV.argmax(-1)
+
+
 def _situation(rules: Rules, history: Sequence[int], timed: bool) -> tuple[int, int, int]:
-    """The row of `banned_KV`, and the first and last timestamp allowed (first > last: none)."""
+    """The row of `bias_KV`, and the first and last timestamp allowed (first > last: none)."""
     begin, last = rules.timestamp_begin, rules.timestamp_end - 1
     if not timed:
         return (_PLAIN if history else _PLAIN_FIRST), begin, last

@@ -14,37 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def attend_and_score(
-    query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, aggregation: str
-) -> tuple[Tensor, Tensor]:
-    """Explicit attention, and the importance of each frame by it.
-
-    `I[t]` = aggregate over heads of the mean over queries of `softmax(QK^T / sqrt(d))[h, q, t]`.
-    Returns the context (B, H, T, K) and float32 scores (B, T). One window at a time, because the
-    attention matrix of all of them is what would not fit.
-    """
-    scale = 1 / math.sqrt(query_BHTK.shape[-1])
-    contexts, scores = [], []
-    for query_HTK, key_HTK, value_HTK in zip(query_BHTK, key_BHTK, value_BHTK, strict=True):
-        weights_HTT = torch.softmax(
-            (query_HTK * scale) @ key_HTK.transpose(-1, -2), dim=-1, dtype=torch.float32
-        )
-        contexts.append(weights_HTT.to(value_HTK.dtype) @ value_HTK)
-        scores.append(aggregate_heads(weights_HTT.mean(dim=1), aggregation))
-    return torch.stack(contexts), torch.stack(scores)
-
-
-def aggregate_heads(received_HT: Tensor, aggregation: str) -> Tensor:
-    """(H, T) attention received per head -> (T,). `mean`, `max`, `min` or `median`."""
+def aggregate_heads(received_BHT: Tensor, aggregation: str) -> Tensor:
+    """(B, H, T) attention received per head -> (B, T). `mean`, `max`, `min` or `median`."""
     match aggregation:
         case "mean":
-            return received_HT.mean(dim=0)
+            return received_BHT.mean(dim=1)
         case "max":
-            return received_HT.amax(dim=0)
+            return received_BHT.amax(dim=1)
         case "min":
-            return received_HT.amin(dim=0)
+            return received_BHT.amin(dim=1)
         case "median":
-            return received_HT.median(dim=0).values
+            return received_BHT.median(dim=1).values
     raise ValueError(f"unknown aggregation {aggregation!r}")
 
 

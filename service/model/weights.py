@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-State = Mapping[str, Tensor]
+from service.model.operators.attention import Attend
+from service.model.operators.choose import Operators
+from service.model.operators.products import Pack, Product
+
+State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +30,8 @@ class Dims:
 
 
 @dataclass(frozen=True, slots=True)
-class Linear:
-    """weight: (out, in), or (out, in, 3) for a convolution; bias: (out,) or None."""
+class Conv:
+    """weight: (out, in, 3); bias: (out,) or None."""
 
     weight: Tensor
     bias: Tensor | None
@@ -40,51 +44,72 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True)
-class Attention:
+class SelfAttention:
+    """`query_key_value`: D -> 3D, in this order."""
+
     norm: Norm
-    query: Linear
-    key: Linear
-    value: Linear
-    out: Linear
+    query_key_value: Product
+    out: Product
+
+
+@dataclass(frozen=True, slots=True)
+class CrossAttention:
+    norm: Norm
+    query: Product
+    key: Product
+    value: Product
+    out: Product
 
 
 @dataclass(frozen=True, slots=True)
 class Mlp:
     norm: Norm
-    up: Linear
-    down: Linear
+    up: Product
+    down: Product
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderLayer:
-    attention: Attention
+    attention: SelfAttention
     mlp: Mlp
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderLayer:
-    attention: Attention
-    cross: Attention
+    attention: SelfAttention
+    cross: CrossAttention
     mlp: Mlp
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderWeights:
+    """`attend`: how frames attend to one another on this device."""
+
     heads: int
-    conv1: Linear
-    conv2: Linear
+    conv1: Conv
+    conv2: Conv
     positions_TD: Tensor
     layers: tuple[EncoderLayer, ...]
     norm: Norm
+    attend: Attend
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderWeights:
+    """`embedding_VD` is what tokens are read by, in the type in which it is stored; `logits` is
+    the product with it."""
+
     heads: int
     embedding_VD: Tensor
     positions_TD: Tensor
     layers: tuple[DecoderLayer, ...]
     norm: Norm
+    logits: Product
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what is computed."""
+        return self.positions_TD.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,72 +119,110 @@ class Weights:
     decoder: DecoderWeights
 
 
-def from_state_dict(state: State, dims: Dims) -> Weights:
-    """Views of a `WhisperForConditionalGeneration` state dict (keys begin `model.`).
+def from_state_dict(state: State, dims: Dims, operators: Operators) -> Weights:
+    """The weights of a `WhisperForConditionalGeneration` state dict (keys begin `model.`).
 
-    Raises KeyError for a parameter that is missing.
+    Takes them out of `state` one by one, so that what is packed is not held twice. Raises
+    KeyError for a parameter that is missing.
     """
-    encoder, decoder = "model.encoder.", "model.decoder."
-    return Weights(
-        dims,
-        EncoderWeights(
-            heads=dims.encoder_heads,
-            conv1=_linear(state, encoder + "conv1"),
-            conv2=_linear(state, encoder + "conv2"),
-            positions_TD=state[encoder + "embed_positions.weight"],
-            layers=tuple(
-                _encoder_layer(state, f"{encoder}layers.{i}.") for i in range(dims.encoder_layers)
-            ),
-            norm=_norm(state, encoder + "layer_norm"),
+    encoder = _Taker(state, operators.dtype, operators.many)
+    decoder = _Taker(state, operators.dtype, operators.few)
+    prefix = "model.encoder."
+    encoder_weights = EncoderWeights(
+        heads=dims.encoder_heads,
+        conv1=encoder.conv(prefix + "conv1"),
+        conv2=encoder.conv(prefix + "conv2"),
+        positions_TD=encoder.tensor(prefix + "embed_positions.weight"),
+        layers=tuple(
+            _encoder_layer(encoder, f"{prefix}layers.{i}.") for i in range(dims.encoder_layers)
         ),
-        DecoderWeights(
-            heads=dims.decoder_heads,
-            embedding_VD=state[decoder + "embed_tokens.weight"],
-            positions_TD=state[decoder + "embed_positions.weight"],
-            layers=tuple(
-                _decoder_layer(state, f"{decoder}layers.{i}.") for i in range(dims.decoder_layers)
-            ),
-            norm=_norm(state, decoder + "layer_norm"),
-        ),
+        norm=encoder.norm(prefix + "layer_norm"),
+        attend=operators.attend,
+    )
+    prefix = "model.decoder."
+    layers = tuple(
+        # What is multiplied with a window's frames has many rows, in the decoder too.
+        _decoder_layer(decoder, encoder, f"{prefix}layers.{i}.")
+        for i in range(dims.decoder_layers)
+    )
+    embedding_VD = state.pop(prefix + "embed_tokens.weight")
+    decoder_weights = DecoderWeights(
+        heads=dims.decoder_heads,
+        embedding_VD=embedding_VD,
+        positions_TD=decoder.tensor(prefix + "embed_positions.weight"),
+        layers=layers,
+        norm=decoder.norm(prefix + "layer_norm"),
+        logits=operators.few(embedding_VD.to(operators.dtype), None),
+    )
+    return Weights(dims, encoder_weights, decoder_weights)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taker:
+    """Takes parameters out of a state dict, and packs the products among them."""
+
+    state: State
+    dtype: torch.dtype
+    pack: Pack
+
+    def tensor(self, name: str) -> Tensor:
+        return self.state.pop(name).to(self.dtype)
+
+    def conv(self, name: str) -> Conv:
+        return Conv(self.tensor(name + ".weight"), self._bias(name))
+
+    def norm(self, name: str) -> Norm:
+        return Norm(self.tensor(name + ".weight"), self.tensor(name + ".bias"))
+
+    def product(self, *names: str) -> Product:
+        """Several with the same input are one. Whisper's keys have no bias: theirs is zeros."""
+        weights = [self.tensor(name + ".weight") for name in names]
+        biases = [self._bias(name) for name in names]
+        if len(names) == 1:
+            return self.pack(weights[0], biases[0])
+        if all(bias is None for bias in biases):
+            return self.pack(torch.cat(weights), None)
+        filled = [
+            weight.new_zeros(len(weight)) if bias is None else bias
+            for weight, bias in zip(weights, biases, strict=True)
+        ]
+        return self.pack(torch.cat(weights), torch.cat(filled))
+
+    def _bias(self, name: str) -> Tensor | None:
+        bias = self.state.pop(name + ".bias", None)
+        return None if bias is None else bias.to(self.dtype)
+
+
+def _encoder_layer(take: _Taker, prefix: str) -> EncoderLayer:
+    return EncoderLayer(_self_attention(take, prefix), _mlp(take, prefix))
+
+
+def _decoder_layer(take: _Taker, take_many: _Taker, prefix: str) -> DecoderLayer:
+    cross = CrossAttention(
+        norm=take.norm(f"{prefix}encoder_attn_layer_norm"),
+        query=take.product(f"{prefix}encoder_attn.q_proj"),
+        key=take_many.product(f"{prefix}encoder_attn.k_proj"),
+        value=take_many.product(f"{prefix}encoder_attn.v_proj"),
+        out=take.product(f"{prefix}encoder_attn.out_proj"),
+    )
+    return DecoderLayer(_self_attention(take, prefix), cross, _mlp(take, prefix))
+
+
+def _self_attention(take: _Taker, prefix: str) -> SelfAttention:
+    name = f"{prefix}self_attn"
+    return SelfAttention(
+        norm=take.norm(f"{name}_layer_norm"),
+        query_key_value=take.product(f"{name}.q_proj", f"{name}.k_proj", f"{name}.v_proj"),
+        out=take.product(f"{name}.out_proj"),
     )
 
 
-def _encoder_layer(state: State, prefix: str) -> EncoderLayer:
-    return EncoderLayer(_attention(state, prefix, "self_attn"), _mlp(state, prefix))
-
-
-def _decoder_layer(state: State, prefix: str) -> DecoderLayer:
-    return DecoderLayer(
-        _attention(state, prefix, "self_attn"),
-        _attention(state, prefix, "encoder_attn"),
-        _mlp(state, prefix),
-    )
-
-
-def _attention(state: State, prefix: str, kind: str) -> Attention:
-    return Attention(
-        norm=_norm(state, f"{prefix}{kind}_layer_norm"),
-        query=_linear(state, f"{prefix}{kind}.q_proj"),
-        key=_linear(state, f"{prefix}{kind}.k_proj"),
-        value=_linear(state, f"{prefix}{kind}.v_proj"),
-        out=_linear(state, f"{prefix}{kind}.out_proj"),
-    )
-
-
-def _mlp(state: State, prefix: str) -> Mlp:
+def _mlp(take: _Taker, prefix: str) -> Mlp:
     return Mlp(
-        _norm(state, prefix + "final_layer_norm"),
-        _linear(state, prefix + "fc1"),
-        _linear(state, prefix + "fc2"),
+        take.norm(prefix + "final_layer_norm"),
+        take.product(prefix + "fc1"),
+        take.product(prefix + "fc2"),
     )
-
-
-def _linear(state: State, name: str) -> Linear:
-    return Linear(state[name + ".weight"], state.get(name + ".bias"))
-
-
-def _norm(state: State, name: str) -> Norm:
-    return Norm(state[name + ".weight"], state[name + ".bias"])
 
 
 def num_parameters(state: State) -> int:

@@ -33,7 +33,7 @@ class Whisper:
             num_parameters=checkpoint.num_parameters,
             device=str(checkpoint.device),
             dtype=str(checkpoint.dtype).removeprefix("torch."),
-            weight_dtype=str(checkpoint.dtype).removeprefix("torch."),
+            weight_dtype=checkpoint.weight_dtype,
             languages=vocabulary.language_names,
             multilingual=vocabulary.multilingual,
             vocab_size=dims.vocab_size,
@@ -49,14 +49,16 @@ class Whisper:
 
     @torch.inference_mode()
     def encode(self, mel_BFT: Tensor, profiles: Sequence[Profile]) -> list[Encoded]:
-        """Encodes padded windows (B, mels, 3000), those of one profile together."""
+        """Encodes padded windows (B, mels, 3000): on a GPU those of one profile together, on a CPU
+        one after the other, because one window's states fit its cache."""
         mel_BFT = mel_BFT.to(self.checkpoint.device, self.checkpoint.dtype)
         # Profiles that differ in name only, and all dense ones, are one piece of work.
-        groups: dict[Profile, list[int]] = defaultdict(list)
+        groups: dict[tuple[Profile, int], list[int]] = defaultdict(list)
         for window, profile in enumerate(profiles):
-            groups[_what_it_does(profile)].append(window)
+            apart = window if mel_BFT.is_cpu else 0
+            groups[_what_it_does(profile), apart].append(window)
         encoded: dict[int, Encoded] = {}
-        for profile, windows in groups.items():
+        for (profile, _), windows in groups.items():
             states_BTD, positions_BT = encoder.encode(
                 self.checkpoint.weights.encoder, mel_BFT[windows], profile
             )

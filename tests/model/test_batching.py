@@ -46,7 +46,7 @@ SIX = range(6)
 
 @pytest.fixture(scope="module")
 def model(mini_folder: Path) -> Whisper:
-    return Whisper(load_checkpoint(str(mini_folder), device="cpu"))
+    return Whisper(load_checkpoint(str(mini_folder), device="cpu", dtype="float32"))
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_cached_steps_give_the_logits_of_the_whole_sequence(
 ) -> None:
     weights = model.checkpoint.weights.decoder
     tokens_BN = torch.randint(0, 50_000, (6, 12), generator=torch.Generator().manual_seed(1))
-    cache = empty_cache(weights, max_tokens=12)
+    cache = empty_cache(weights)
     for window in encoded:
         decoder.join(weights, cache, window.states_TD[None])
     steps = [decoder.step(weights, tokens_BN[:, :4], cache)]
@@ -173,7 +173,7 @@ def test_cached_steps_give_the_logits_of_the_whole_sequence(
 def test_a_row_keeps_nothing_of_the_windows_before(model: Whisper, encoded: list[Encoded]) -> None:
     weights = model.checkpoint.weights.decoder
     tokens_BN = torch.randint(0, 50_000, (3, 9), generator=torch.Generator().manual_seed(1))
-    cache = empty_cache(weights, max_tokens=12)
+    cache = empty_cache(weights)
 
     def join(window: int, num_tokens: int) -> None:
         decoder.join(weights, cache, encoded[window].states_TD[None])
@@ -223,16 +223,16 @@ def test_the_language_is_detected_with_the_keys_that_decode(
     start_BN, states_BTD = torch.tensor([[vocabulary.sot]]), encoded[0].states_TD[None]
     logits_V = decoder.forward(weights, start_BN, states_BTD)[0, -1]
     computed: list[object] = []
-    keys_values = decoder.cross_keys_values
+    join = decoder.join
 
-    def counted(*arguments: Any) -> tuple[Tensor, Tensor]:
+    def counted(*arguments: Any) -> None:
         computed.append(arguments)
-        return keys_values(*arguments)
+        join(*arguments)
 
-    monkeypatch.setattr(decoder, "cross_keys_values", counted)
+    monkeypatch.setattr(decoder, "join", counted)
     batch = new_batch(model)
     batch.join([0], encoded[:1], [DecodeOptions(None)])
-    assert len(computed) == len(weights.layers)
+    assert len(computed) == 1
     (hypothesis,) = finish(batch, 1)
     assert hypothesis.language == max(
         vocabulary.languages, key=lambda code: float(logits_V[vocabulary.languages[code]])
@@ -258,7 +258,7 @@ def test_ten_profiles_take_the_memory_of_one(model: Whisper) -> None:
         storages = {
             thing.untyped_storage().data_ptr(): thing.untyped_storage().nbytes()
             for thing in gc.get_objects()
-            if type(thing) in (Tensor, torch.nn.Parameter)
+            if type(thing) in (Tensor, torch.nn.Parameter) and thing.layout == torch.strided
         }
         return sum(storages.values())
 

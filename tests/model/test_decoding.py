@@ -17,6 +17,7 @@ from whisper.model import Whisper as OpenAIWhisper
 
 from service.model import rules
 from service.model.checkpoint import load_checkpoint
+from service.model.operators.products import Dense
 from service.model.tokens import Vocabulary
 from service.model.whisper import Whisper
 from service.profiles import BUILT_IN
@@ -45,7 +46,7 @@ class Both:
 
 @pytest.fixture(scope="module")
 def both(mini_folder: Path) -> Both:
-    ours = Whisper(load_checkpoint(str(mini_folder), device="cpu"))
+    ours = Whisper(load_checkpoint(str(mini_folder), device="cpu", dtype="float32"))
     return Both(
         mini_folder, ours, to_openai_whisper(mini_folder), ours.encode(noise(2), [DENSE] * 2)
     )
@@ -277,7 +278,7 @@ def test_a_window_in_a_loop_ends_long_before_its_limit(both: Both) -> None:
     decoder = checkpoint.weights.decoder
     embedding_VD = torch.zeros_like(decoder.embedding_VD)
     embedding_VD[1000, 0] = 1.0
-    looping = replace(decoder, embedding_VD=embedding_VD)
+    looping = replace(decoder, embedding_VD=embedding_VD, logits=Dense(embedding_VD, None))
     looping = replace(
         looping, norm=replace(decoder.norm, weight=torch.zeros(128), bias=torch.eye(128)[0] * 9)
     )

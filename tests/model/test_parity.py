@@ -17,6 +17,7 @@ from whisper.model import Whisper as OpenAIWhisper
 from service.model import decoder, encoder
 from service.model.checkpoint import Checkpoint, load_checkpoint
 from service.model.decoding import WindowDecoder
+from service.model.operators.choose import plain_operators
 from service.model.rules import make_rules
 from service.model.tokens import Vocabulary
 from service.model.whisper import Whisper
@@ -41,7 +42,8 @@ class Models:
 
 def load_all(folder: Path) -> Models:
     return Models(
-        load_checkpoint(str(folder), device="cpu"),
+        # What is packed sums in another order, which weights drawn at random make much of.
+        load_checkpoint(str(folder), device="cpu", operators=plain_operators(torch.float32)),
         WhisperForConditionalGeneration.from_pretrained(folder).eval(),
         to_openai_whisper(folder),
     )

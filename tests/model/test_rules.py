@@ -16,7 +16,7 @@ from transformers.generation.logits_process import (
 )
 from whisper.decoding import ApplyTimestampRules
 
-from service.model.rules import apply, make_rules
+from service.model.rules import apply, likeliest, make_rules
 from service.model.tokens import Vocabulary
 
 VOCABULARY = Vocabulary(
@@ -72,10 +72,10 @@ def test_mixed_rows_obey_the_same_rules_as_transformers(
     rows: list[tuple[list[int], bool]], seed: int, lift: float
 ) -> None:
     logits_BV = logits_for(len(rows), seed, lift)
-    ruled = apply(RULES, logits_BV, [h for h, _ in rows], [t for _, t in rows])
     expected = [
         by_transformers(logits_V, *row) for logits_V, row in zip(logits_BV, rows, strict=True)
     ]
+    ruled = apply(RULES, logits_BV, [h for h, _ in rows], [t for _, t in rows])
     assert torch.equal(ruled, torch.stack(expected))
 
 
@@ -116,11 +116,11 @@ def test_the_blank_and_the_end_are_banned_only_at_first() -> None:
     assert ruled[:, [7, 20]].isfinite().tolist() == [[False, False], [True, True]]
 
 
-def test_the_logits_given_are_left_as_they_were() -> None:
-    logits_BV = logits_for(1, 0)
-    before = logits_BV.clone()
-    apply(RULES, logits_BV, [[]], [True])
-    assert torch.equal(logits_BV, before)
+def test_the_likeliest_is_the_first_of_equals_and_nan_where_there_is_one() -> None:
+    logits_BV = torch.zeros(3, 60)
+    logits_BV[1, [7, 9]] = 1.0
+    logits_BV[2, 5], logits_BV[2, 8] = torch.inf, torch.nan
+    assert likeliest(logits_BV).tolist() == [0, 7, 8] == logits_BV.argmax(-1).tolist()
 
 
 def test_ids_that_pad_the_vocabulary_are_never_allowed() -> None:

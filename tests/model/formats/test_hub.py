@@ -50,7 +50,7 @@ def test_an_id_is_loaded_from_the_cache_in_either_format(
         write_ct2(place, mini_folder)
     else:
         shutil.copytree(mini_folder, place)
-    loaded = load_checkpoint(name, device="cpu")
+    loaded = load_checkpoint(name, device="cpu", dtype="float32")
     expected = dict(read_folder(mini_folder).tensors())
     assert torch.equal(
         loaded.weights.decoder.embedding_VD, expected["model.decoder.embed_tokens.weight"]
@@ -95,6 +95,6 @@ def test_what_cannot_be_had_says_in_one_sentence_what_was_tried(
     hub_cache: Path, name: str, message: str
 ) -> None:
     with pytest.raises(CheckpointError) as refused:
-        load_checkpoint(name, device="cpu")
+        load_checkpoint(name, device="cpu", dtype="float32")
     assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)

@@ -1,0 +1,52 @@
+"""Attention of a window's frames on one another, in the ways that a processor may like best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Query, key and value, each (B, H, T, K) -> context (B, H, T, K).
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def fused(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor) -> Tensor:
+    """torch's own, which never holds the whole matrix."""
+    return F.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK)
+
+
+def by_head(dtype: torch.dtype) -> Attend:
+    """Head by head, the products in `dtype`: the matrix of one head fits the cache."""
+
+    def attend(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor) -> Tensor:
+        scale = 1 / math.sqrt(query_BHTK.shape[-1])
+        context_BHTK = torch.empty(query_BHTK.shape, dtype=dtype, device=query_BHTK.device)
+        whole = ((query_BHTK * scale).to(dtype), key_BHTK.to(dtype), value_BHTK.to(dtype))
+        heads = (each.flatten(0, 1) for each in (*whole, context_BHTK))
+        for query_TK, key_TK, value_TK, context_TK in zip(*heads, strict=True):
+            torch.mm((query_TK @ key_TK.T).softmax(-1), value_TK, out=context_TK)
+        return context_BHTK.to(query_BHTK.dtype)
+
+    return attend
+
+
+def attend_and_score(
+    query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The context, and what each frame receives of each head: (B, H, T), float32.
+
+    `received[h, t]` = mean over queries q of `softmax(QK^T / sqrt(d))[h, q, t]`. One head at a
+    time, because the matrices of all of them are what would not fit the cache.
+    """
+    scale = 1 / math.sqrt(query_BHTK.shape[-1])
+    heads = ((query_BHTK * scale).flatten(0, 1), key_BHTK.flatten(0, 1), value_BHTK.flatten(0, 1))
+    contexts, received = [], []
+    for query_TK, key_TK, value_TK in zip(*heads, strict=True):
+        weights_TT = torch.softmax(query_TK @ key_TK.T, dim=-1, dtype=torch.float32)
+        contexts.append(weights_TT.to(value_TK.dtype) @ value_TK)
+        received.append(weights_TT.mean(dim=0))
+    shape = query_BHTK.shape
+    return torch.stack(contexts).view(shape), torch.stack(received).view(shape[:3])

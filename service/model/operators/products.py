@@ -1,0 +1,196 @@
+"""Matrix products with fixed weights: plain, packed for the processor, or in 8 bits.
+
+All that a layer knows of its weights is that they can be called. What packs them is chosen at
+start (`choose`), and is private to torch: `mkldnn` and `onednn` are oneDNN, `quantized` is FBGEMM.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MOST_WEIGHT = 127  # of a row quantised symmetrically
+TINY = 1e-30  # a row of zeros is divided by this
+
+
+class Product(Protocol):
+    """`x @ weight.T + bias`: (..., in) -> (..., out), in the type of x."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of the weights as they are held."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+# (out, in) weights and their bias, floating point -> the product. What was given is let go.
+Pack = Callable[[Tensor, Tensor | None], Product]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense:
+    """weight: (out, in); bias: (out,) or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.weight.shape[0], self.weight.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight.nbytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """The same product, its weights in the blocks that oneDNN's kernels read."""
+
+    weight: Tensor
+    bias: Tensor | None
+    shape: tuple[int, int]
+    nbytes: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self.weight, self.bias, "none", [], ""
+        )
+        return product
+
+
+def packed_for(num_rows: int) -> Pack:
+    """Packs for products of about so many rows."""
+
+    def pack(weight: Tensor, bias: Tensor | None) -> Packed:
+        blocks = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), num_rows)
+        return Packed(blocks, bias, (weight.shape[0], weight.shape[1]), weight.nbytes)
+
+    return pack
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EightBit:
+    """Weights in 8 bits, a scale for each row of them; activations too, when they come.
+
+    `multiply` takes rows in steps of their own scale, from -`most` to `most`, rounds them, and
+    gives float32 products with the weights as they are meant: the rows' scales are multiplied in
+    here. `twice`: what rounding left over is multiplied as well, which is activations in twice
+    the bits, and costs little where reading the weights is what takes the time. A row's result
+    does not depend on the rows beside it.
+    """
+
+    multiply: Callable[[Tensor], Tensor]
+    most: int
+    twice: bool
+    bias: Tensor | None
+    shape: tuple[int, int]
+    nbytes: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1]).float()
+        scale = _largest(rows).clamp_min_(TINY).mul_(1 / self.most)
+        steps = rows / scale
+        if self.twice:
+            finer = 2 * self.most
+            left = (steps - steps.round()).mul_(finer)
+            whole, rest = self.multiply(torch.cat([steps, left])).chunk(2)
+            product = torch.add(whole, rest, alpha=1 / finer)
+        else:
+            product = self.multiply(steps)
+        if self.bias is None:
+            product.mul_(scale)
+        else:
+            product = torch.addcmul(self.bias, product, scale)
+        return product.to(x.dtype).view(*x.shape[:-1], -1)
+
+
+def _largest(rows: Tensor) -> Tensor:
+    """The largest magnitude of each row, (rows, 1); NaN where a row has one."""
+    if len(rows) < 64:  # fewer calls; below this they are what takes the time
+        return rows.abs().amax(-1, keepdim=True)
+    return torch.maximum(rows.amax(-1, keepdim=True), rows.amin(-1, keepdim=True).neg_())
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(out, in) -> int8, symmetric, and float32 scales (out,), row by row."""
+    weight = weight.float()
+    scale = weight.abs().amax(1).clamp_min(TINY) / MOST_WEIGHT
+    return (weight / scale[:, None]).round_().to(torch.int8), scale
+
+
+def fbgemm(most: int, twice: bool) -> Pack:
+    """8 bits by FBGEMM, activations from -`most` to `most`.
+
+    Without VNNI its kernels add two products of 8 bits in 16, which hold them for 63.
+    """
+
+    def pack(weight: Tensor, bias: Tensor | None) -> EightBit:
+        values, scale = quantise(weight)
+        held = _fbgemm_packed(values, scale)
+        product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
+
+        def multiply(rows: Tensor) -> Tensor:
+            result: Tensor = product(rows, 1.0, most + 1, held)
+            return result
+
+        return EightBit(multiply, most, twice, _float(bias), _shape(weight), values.nbytes)
+
+    return pack
+
+
+def _fbgemm_packed(values: Tensor, scale: Tensor) -> Any:
+    zeros = torch.zeros(len(scale), dtype=torch.long)
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = "fbgemm"
+    try:
+        with warnings.catch_warnings():
+            # Quantised tensors are said to be replaced; the operator beneath them is not.
+            warnings.simplefilter("ignore")
+            whole = torch._make_per_channel_quantized_tensor(values, scale.double(), zeros, 0)
+        return torch.ops.quantized.linear_prepack(whole, None)
+    finally:
+        torch.backends.quantized.engine = before
+
+
+def onednn(most: int, twice: bool) -> Pack:
+    """8 bits by oneDNN, activations from -`most` to `most`."""
+
+    def pack(weight: Tensor, bias: Tensor | None) -> EightBit:
+        values, scale = quantise(weight)
+        held = torch.ops.onednn.qlinear_prepack(values, None)
+        zeros = torch.zeros(len(scale), dtype=torch.long)
+        product = torch.ops.onednn.qlinear_pointwise.default
+
+        def multiply(rows: Tensor) -> Tensor:
+            unsigned = rows.round().add_(most + 1).to(torch.uint8)
+            result: Tensor = product(
+                unsigned, 1.0, most + 1, held, scale, zeros, None,
+                1.0, 0, torch.float32, "none", [], "",
+            )  # fmt: skip
+            return result
+
+        return EightBit(multiply, most, twice, _float(bias), _shape(weight), values.nbytes)
+
+    return pack
+
+
+def _float(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.float()
+
+
+def _shape(weight: Tensor) -> tuple[int, int]:
+    return (weight.shape[0], weight.shape[1])

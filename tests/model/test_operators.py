@@ -1,0 +1,172 @@
+"""The products and the attention that processors are served by, against plain arithmetic."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.testing import assert_close
+
+from service.errors import ConfigError
+from service.model.checkpoint import load_checkpoint
+from service.model.operators import choose
+from service.model.operators.attention import by_head
+from service.model.operators.choose import cpu_operators
+from service.model.operators.products import Dense, Pack, fbgemm, onednn, packed_for
+
+# 63 is right on every processor: what 127 does without VNNI is a test of its own.
+EIGHT = {
+    f"{make.__name__}, {'twice' if twice else 'once'}": make(63, twice)
+    for make in (fbgemm, onednn)
+    for twice in (False, True)
+}
+PACKS = {"dense": Dense, "packed": packed_for(8), **EIGHT}
+SHAPES = [(3,), (1, 1), (5, 7), (1, 100)]  # of what comes before a row
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(autouse=True)
+def anew() -> Iterator[None]:
+    """What is right here is found once in a process."""
+    cpu_operators.cache_clear()
+    yield
+    cpu_operators.cache_clear()
+
+
+def off(found: Tensor, right: Tensor) -> float:
+    return float((found - right).norm() / right.norm())
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", PACKS)
+@torch.inference_mode()
+def test_every_product_is_the_plain_one(name: str, shape: tuple[int, ...]) -> None:
+    weight, bias = drawn(96, 64), drawn(96, seed=1)
+    x = drawn(*shape, 64, seed=2)
+    for given in (bias, None):
+        product = PACKS[name](weight, given)
+        found, right = product(x), F.linear(x, weight, given)
+        assert found.shape == right.shape
+        assert product.shape == (96, 64)
+        # Of weights in 8 bits alone: 0.006.
+        most = {"dense": 1e-6, "packed": 1e-5}.get(name, 0.008 if "twice" in name else 0.02)
+        assert off(found, right) < most
+
+
+@pytest.mark.parametrize("name", EIGHT)
+@torch.inference_mode()
+def test_a_row_does_not_depend_on_the_rows_beside_it(name: str) -> None:
+    product = EIGHT[name](drawn(40, 64), drawn(40, seed=1))
+    rows = drawn(130, 64, seed=2)
+    rows[7] *= 1000
+    together = product(rows)
+    for number in (0, 7, 129):
+        assert torch.equal(product(rows[number : number + 1])[0], together[number])
+
+
+@pytest.mark.parametrize("name", EIGHT)
+@torch.inference_mode()
+def test_zeros_give_the_bias_and_what_is_no_number_stays_in_its_row(name: str) -> None:
+    bias = drawn(40)
+    product = EIGHT[name](drawn(40, 64), bias)
+    rows = torch.zeros(3, 64)
+    rows[1, 5] = torch.nan
+    found = product(rows)
+    assert torch.equal(found[[0, 2]], bias.expand(2, -1))
+    assert found[1].isnan().all()
+
+
+@torch.inference_mode()
+def test_what_rounding_left_is_multiplied_too() -> None:
+    """A large value in a row leaves few steps to the others."""
+    weight, rows = drawn(200, 512), drawn(8, 512, seed=1)
+    rows[:, 0] = 60.0
+    right = rows @ weight.T
+    exact = weight.clone()
+    once, twice = (fbgemm(63, each)(exact, None)(rows) for each in (False, True))
+    assert off(once, right) > 3 * off(twice, right)
+
+
+@torch.inference_mode()
+def test_eight_bits_take_a_quarter_of_the_memory() -> None:
+    weight = drawn(40, 64)
+    assert fbgemm(63, True)(weight, None).nbytes * 4 == weight.nbytes == Dense(weight, None).nbytes
+
+
+@torch.inference_mode()
+def test_an_operator_that_overflows_is_found_out() -> None:
+    def overflows(weight: Tensor, bias: Tensor | None) -> Dense:
+        """Right for what is drawn, and short of the largest sums."""
+
+        class Short(Dense):
+            def __call__(self, x: Tensor) -> Tensor:
+                return super().__call__(x).clamp(-300, 300)
+
+        return Short(weight, bias)
+
+    assert choose._holds(Dense)
+    assert not choose._holds(overflows)
+
+
+@pytest.mark.skipif(torch.cpu._is_vnni_supported(), reason="VNNI adds products of 8 bits in 32")
+@torch.inference_mode()
+def test_without_vnni_activations_have_seven_bits() -> None:
+    assert not choose._holds(fbgemm(127, False))
+    assert choose._holds(fbgemm(63, False))
+
+
+def missing(most: int, twice: bool) -> Pack:
+    def pack(weight: Tensor, bias: Tensor | None) -> Dense:
+        raise AttributeError("no such operator")
+
+    return pack
+
+
+@torch.inference_mode()
+def test_without_operators_in_8_bits_floats_are_served_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(choose, "fbgemm", missing)
+    monkeypatch.setattr(choose, "onednn", missing)
+    with caplog.at_level(logging.WARNING, logger="service.model.operators.choose"):
+        found = cpu_operators("auto")
+    assert found is not None
+    assert found.weight_dtype in ("float32", "bfloat16")
+    assert len(caplog.records) == 1
+    assert cpu_operators("int8") is None
+    with pytest.raises(ConfigError, match="int8"):
+        load_checkpoint("whisper-tiny", device="cpu", dtype="int8")
+
+
+@torch.inference_mode()
+def test_eight_bits_that_are_slower_are_served_to_whom_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slow(run: object) -> float:
+        return next(took)
+
+    took = iter([9.0, 9.0, 9.0, 9.0, 1.0, 1.0, 1.0, 1.0, *[1.0] * 50])
+    monkeypatch.setattr(choose, "_seconds", slow)
+    floats = cpu_operators("auto")
+    took = iter([9.0] * 50)
+    eight = cpu_operators("int8")
+    assert floats is not None
+    assert floats.weight_dtype != "int8"
+    assert eight is not None
+    assert eight.weight_dtype == "int8"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@torch.inference_mode()
+def test_attention_head_by_head_is_the_fused_one(dtype: torch.dtype) -> None:
+    query, key, value = drawn(3, 2, 4, 50, 16)
+    right = F.scaled_dot_product_attention(query, key, value)
+    close = 1e-5 if dtype == torch.float32 else 0.02
+    assert_close(by_head(dtype)(query, key, value), right, atol=close, rtol=0)
