@@ -24,6 +24,9 @@ from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import Tokenizer as WhisperTokenizer
 from whisper.tokenizer import get_tokenizer
 
+from service.model.checkpoint import Checkpoint, load_checkpoint
+from service.model.operators.choose import plain_operators
+
 # d_model, heads, layers of encoder and decoder, after the model cards.
 SHAPES = {
     "mini": (128, 2, 2, 2),
@@ -84,6 +87,12 @@ def write_checkpoint(
     for name, text in _tokenizer_files(multilingual, num_languages).items():
         (folder / name).write_text(text)
     return folder
+
+
+def load_plain(name: str) -> Checkpoint:
+    """In float32 on the CPU by torch's own operators. What is packed sums in another order, and
+    weights drawn at random make much of that."""
+    return load_checkpoint(name, device="cpu", operators=plain_operators(torch.float32))
 
 
 def _spread(model: WhisperForConditionalGeneration) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.model.checkpoint import load_checkpoint
 from service.model.formats.find import find_model
 from service.model.formats.packages import DATA_PACKAGES, find_files
 from service.model.whisper import Whisper
-from tests.checkpoints import write_checkpoint
+from tests.checkpoints import load_plain, write_checkpoint
 from tests.harness import Service, running
 
 # Small tensors: on a busy machine a second thread waits longer than it computes.
@@ -72,7 +71,7 @@ def base_folder(base: Whisper) -> Path:
 def _real(name: str) -> Whisper:
     if find_files(DATA_PACKAGES[name]) is None:
         pytest.skip(f"the data package of {name} is not installed; scripts/test installs it")
-    return Whisper(load_checkpoint(name, device="cpu", dtype="float32"))
+    return Whisper(load_plain(name))
 
 
 def _folder(model: Whisper) -> Path:

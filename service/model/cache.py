@@ -53,11 +53,13 @@ class DecodeCache:
     """All state of a decode batch that lives on the device.
 
     `keys`, `values`: (L, capacity, H, tokens, K), self-attention; both capacities grow.
-    `lengths[row]`: tokens already in the row; `pools`: cross-attention by kept length.
+    `lengths[row]`: tokens already in the row; `pools`: cross-attention by kept length, in
+    `cross_dtype`.
     """
 
     keys: Tensor
     values: Tensor
+    cross_dtype: torch.dtype
     lengths: list[int] = field(default_factory=list)
     pools: dict[int, CrossPool] = field(default_factory=dict)
 
@@ -78,7 +80,7 @@ class DecodeCache:
             self.values = _longer(self.values, 1, max(missing, first))
         if kept not in self.pools:
             layers, _, heads, _, width = self.keys.shape
-            empty = self.keys.new_empty((layers, num, heads, width, kept))
+            empty = self.keys.new_empty((layers, num, heads, width, kept), dtype=self.cross_dtype)
             self.pools[kept] = CrossPool(empty, torch.empty_like(empty))
         pool = self.pools[kept]
         pool.grow(num)
@@ -156,7 +158,7 @@ def empty_cache(weights: DecoderWeights, capacity: int = 4) -> DecodeCache:
     shape = (len(weights.layers), capacity, heads, TOKENS_AT_ONCE, width // heads)
     # Zeros, not garbage: masked positions still multiply, and NaN times zero is NaN.
     keys, values = weights.positions_TD.new_zeros(shape), weights.positions_TD.new_zeros(shape)
-    return DecodeCache(keys, values)
+    return DecodeCache(keys, values, weights.cross_dtype)
 
 
 def _longer(cached: Tensor, dim: int, more: int) -> Tensor:

@@ -143,8 +143,8 @@ def _cross_attend(query_BHNK: Tensor, members: list[_Member], layer: int) -> Ten
     context_BHNK = torch.empty_like(scaled_BHNK)
     for index, keys_LBHKT, values_LBHKT in members:
         some_BHNK = scaled_BHNK if index is None else scaled_BHNK[index]
-        weights_BHNT = (some_BHNK @ keys_LBHKT[layer]).softmax(-1)
-        found_BHNK = weights_BHNT @ values_LBHKT[layer].transpose(-1, -2)
+        weights_BHNT = (some_BHNK.to(keys_LBHKT.dtype) @ keys_LBHKT[layer]).softmax(-1)
+        found_BHNK = (weights_BHNT @ values_LBHKT[layer].transpose(-1, -2)).to(context_BHNK.dtype)
         if index is None:
             return found_BHNK
         context_BHNK[index] = found_BHNK

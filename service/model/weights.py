@@ -97,7 +97,7 @@ class EncoderWeights:
 @dataclass(frozen=True, slots=True)
 class DecoderWeights:
     """`embedding_VD` is what tokens are read by, in the type in which it is stored; `logits` is
-    the product with it."""
+    the product with it. `cross_dtype`: of cross-attention's keys and values."""
 
     heads: int
     embedding_VD: Tensor
@@ -105,6 +105,7 @@ class DecoderWeights:
     layers: tuple[DecoderLayer, ...]
     norm: Norm
     logits: Product
+    cross_dtype: torch.dtype
 
     @property
     def dtype(self) -> torch.dtype:
@@ -153,6 +154,7 @@ def from_state_dict(state: State, dims: Dims, operators: Operators) -> Weights:
         layers=layers,
         norm=decoder.norm(prefix + "layer_norm"),
         logits=operators.few(embedding_VD.to(operators.dtype), None),
+        cross_dtype=operators.cross_dtype,
     )
     return Weights(dims, encoder_weights, decoder_weights)
 

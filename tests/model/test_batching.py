@@ -22,6 +22,7 @@ from service.model.decoding import WindowDecoder
 from service.model.whisper import Whisper
 from service.profiles import BUILT_IN, Profile
 from service.types import DecodeOptions, Encoded, Hypothesis
+from tests.checkpoints import load_plain
 from tests.model.windows import finish, noise
 
 LOCAL = Profile("local", layer=1, sparsity=0.6, aggregation="max", within=5)
@@ -46,7 +47,7 @@ SIX = range(6)
 
 @pytest.fixture(scope="module")
 def model(mini_folder: Path) -> Whisper:
-    return Whisper(load_checkpoint(str(mini_folder), device="cpu", dtype="float32"))
+    return Whisper(load_plain(str(mini_folder)))
 
 
 @pytest.fixture(scope="module")

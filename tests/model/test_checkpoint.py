@@ -22,7 +22,7 @@ from service.model.fake import FakeModel
 from service.model.formats import hub, hub_folder
 from service.model.load import load_model
 from service.model.whisper import Whisper
-from tests.checkpoints import write_checkpoint
+from tests.checkpoints import load_plain, write_checkpoint
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_the_family_loads(tmp_path: Path, variant: str) -> None:
     choices = VARIANTS[variant]
     folder = write_checkpoint(tmp_path / variant, shape="mini", **choices)
-    loaded = load_checkpoint(str(folder), device="cpu", dtype="float32")
+    loaded = load_plain(str(folder))
     dims = loaded.weights.dims
     assert loaded.name == variant
     assert loaded.dtype == loaded.weights.decoder.dtype == torch.float32
@@ -83,8 +83,8 @@ def test_a_folder_with_only_a_pickle_loads(copy: Path, mini_folder: Path) -> Non
     torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
     assert torch.equal(
-        logits(load_checkpoint(str(copy), device="cpu", dtype="float32")),
-        logits(load_checkpoint(str(mini_folder), device="cpu", dtype="float32")),
+        logits(load_plain(str(copy))),
+        logits(load_plain(str(mini_folder))),
     )
 
 
@@ -94,8 +94,8 @@ def test_names_without_the_model_prefix_load(copy: Path, mini_folder: Path) -> N
     bare = {key.removeprefix("model."): value for key, value in state.items()}
     save_file(bare, copy / "model.safetensors")
     assert torch.equal(
-        logits(load_checkpoint(str(copy), device="cpu", dtype="float32")),
-        logits(load_checkpoint(str(mini_folder), device="cpu", dtype="float32")),
+        logits(load_plain(str(copy))),
+        logits(load_plain(str(mini_folder))),
     )
 
 
@@ -107,7 +107,7 @@ def test_the_type_asked_for_is_the_type_loaded(mini_folder: Path) -> None:
 
 def test_weights_outlive_the_file(copy: Path) -> None:
     """A training run may rewrite a checkpoint that is being served."""
-    loaded = load_checkpoint(str(copy), device="cpu", dtype="float32")
+    loaded = load_plain(str(copy))
     before = loaded.weights.encoder.conv1.weight.clone()
     path = copy / "model.safetensors"
     with path.open("r+b") as file:
@@ -202,7 +202,7 @@ FC1 = "model.encoder.layers.1.fc1.weight"
 def test_a_bad_folder_is_refused(copy: Path, breaks: Any, message: str) -> None:
     breaks(copy)
     with pytest.raises(CheckpointError, match=message):
-        load_checkpoint(str(copy), device="cpu", dtype="float32")
+        load_plain(str(copy))
 
 
 def test_a_config_class_need_not_have_every_setting(
@@ -212,7 +212,7 @@ def test_a_config_class_need_not_have_every_setting(
     settings.pop("tie_word_embeddings", None)
     bare = SimpleNamespace(from_dict=lambda _: SimpleNamespace(**settings))
     monkeypatch.setattr(hub_folder, "WhisperConfig", bare)
-    load_checkpoint(str(mini_folder), device="cpu", dtype="float32")
+    load_plain(str(mini_folder))
 
 
 @pytest.mark.parametrize(("dtype", "rounds"), [("float32", False), ("float16", True)])
@@ -229,7 +229,7 @@ def test_float32_on_cuda_rounds_nothing(
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "nowhere"])
 def test_a_folder_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
-        load_checkpoint(name, device="cpu", dtype="float32")
+        load_plain(name)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_a_hub_that_does_not_answer_is_an_error_of_ours(
 
     monkeypatch.setattr(hub, "snapshot_download", refuse)
     with pytest.raises(CheckpointError, match=f"nobody/nothing.*{error}"):
-        load_checkpoint("nobody/nothing", device="cpu", dtype="float32")
+        load_plain("nobody/nothing")
 
 
 def test_a_hub_id_fetches_what_is_needed_and_no_more(
@@ -256,10 +256,7 @@ def test_a_hub_id_fetches_what_is_needed_and_no_more(
         return str(mini_folder)
 
     monkeypatch.setattr(hub, "snapshot_download", fetch)
-    assert (
-        load_checkpoint("openai/whisper-mini", device="cpu", dtype="float32").name
-        == "openai/whisper-mini"
-    )
+    assert load_plain("openai/whisper-mini").name == "openai/whisper-mini"
     assert asked[0] == "openai/whisper-mini"
     assert {"config.json", "tokenizer.json", "model.safetensors"} < set(asked)
     assert "pytorch_model.bin" not in asked

@@ -16,13 +16,12 @@ from whisper.decoding import DecodingOptions, DecodingTask
 from whisper.model import Whisper as OpenAIWhisper
 
 from service.model import rules
-from service.model.checkpoint import load_checkpoint
 from service.model.operators.products import Dense
 from service.model.tokens import Vocabulary
 from service.model.whisper import Whisper
 from service.profiles import BUILT_IN
 from service.types import DecodeOptions, Encoded, Hypothesis
-from tests.checkpoints import openai_tokenizer, to_openai_whisper
+from tests.checkpoints import load_plain, openai_tokenizer, to_openai_whisper
 from tests.model.windows import finish, noise
 
 # openai-whisper's beam sorts a tensor by numpy.
@@ -46,7 +45,7 @@ class Both:
 
 @pytest.fixture(scope="module")
 def both(mini_folder: Path) -> Both:
-    ours = Whisper(load_checkpoint(str(mini_folder), device="cpu", dtype="float32"))
+    ours = Whisper(load_plain(str(mini_folder)))
     return Both(
         mini_folder, ours, to_openai_whisper(mini_folder), ours.encode(noise(2), [DENSE] * 2)
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +14,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from service.errors import ConfigError
+from service.model import decoder
+from service.model.cache import empty_cache
 from service.model.checkpoint import load_checkpoint
 from service.model.operators import choose
 from service.model.operators.attention import by_head
-from service.model.operators.choose import cpu_operators
+from service.model.operators.choose import cpu_operators, plain_operators
 from service.model.operators.products import Dense, Pack, fbgemm, onednn, packed_for
 
 # 63 is right on every processor: what 127 does without VNNI is a test of its own.
@@ -170,3 +174,21 @@ def test_attention_head_by_head_is_the_fused_one(dtype: torch.dtype) -> None:
     right = F.scaled_dot_product_attention(query, key, value)
     close = 1e-5 if dtype == torch.float32 else 0.02
     assert_close(by_head(dtype)(query, key, value), right, atol=close, rtol=0)
+
+
+@torch.inference_mode()
+def test_cross_attention_may_read_bfloat16(mini_folder: Path) -> None:
+    """A processor that multiplies in it is not needed for the right answer."""
+    plain = plain_operators(torch.float32)
+    half = replace(plain, cross_dtype=torch.bfloat16)
+    states = drawn(1, 30, 128)
+    tokens = torch.tensor([[50258, 50259, 50359]])
+    logits = []
+    for operators in (plain, half):
+        loaded = load_checkpoint(str(mini_folder), device="cpu", operators=operators)
+        weights = loaded.weights.decoder
+        cache = empty_cache(weights)
+        decoder.join(weights, cache, states)
+        assert next(iter(cache.pools.values())).keys.dtype == operators.cross_dtype
+        logits.append(decoder.step(weights, tokens, cache))
+    assert 0 < off(logits[1], logits[0]) < 0.1

@@ -15,15 +15,14 @@ from transformers.modeling_outputs import BaseModelOutput
 from whisper.model import Whisper as OpenAIWhisper
 
 from service.model import decoder, encoder
-from service.model.checkpoint import Checkpoint, load_checkpoint
+from service.model.checkpoint import Checkpoint
 from service.model.decoding import WindowDecoder
-from service.model.operators.choose import plain_operators
 from service.model.rules import make_rules
 from service.model.tokens import Vocabulary
 from service.model.whisper import Whisper
 from service.profiles import BUILT_IN
 from service.types import DecodeOptions, Encoded, Hypothesis
-from tests.checkpoints import to_openai_whisper
+from tests.checkpoints import load_plain, to_openai_whisper
 from tests.model.windows import finish, noise
 
 DENSE = BUILT_IN["dense"]
@@ -43,7 +42,7 @@ class Models:
 def load_all(folder: Path) -> Models:
     return Models(
         # What is packed sums in another order, which weights drawn at random make much of.
-        load_checkpoint(str(folder), device="cpu", operators=plain_operators(torch.float32)),
+        load_plain(str(folder)),
         WhisperForConditionalGeneration.from_pretrained(folder).eval(),
         to_openai_whisper(folder),
     )

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from whisper.model import Whisper as OpenAIWhisper
 
 from service.model import encoder
-from service.model.checkpoint import Checkpoint, load_checkpoint
+from service.model.checkpoint import Checkpoint
 from service.model.operators.attention import attend_and_score
 from service.model.sparsify import (
     baseline_scores,
@@ -26,7 +26,7 @@ from service.model.sparsify import (
     num_kept,
 )
 from service.profiles import SELECTIONS, Profile
-from tests.checkpoints import to_openai_whisper
+from tests.checkpoints import load_plain, to_openai_whisper
 from tests.model.windows import noise
 
 AGGREGATE = {
@@ -42,7 +42,7 @@ sparsities = st.floats(0, 1, exclude_max=True)
 
 @pytest.fixture(scope="module")
 def checkpoint(mini_folder: Path) -> Checkpoint:
-    return load_checkpoint(str(mini_folder), device="cpu", dtype="float32")
+    return load_plain(str(mini_folder))
 
 
 @pytest.fixture(scope="module")

@@ -22,14 +22,14 @@ from service.audio.mel import log_mel
 from service.errors import CheckpointError
 from service.model import decoder
 from service.model.alignment import Alignment, read_alignment
-from service.model.checkpoint import Checkpoint, load_checkpoint
+from service.model.checkpoint import Checkpoint
 from service.model.splitting import split_words
 from service.model.timing import token_times
 from service.model.whisper import Whisper
 from service.model.words import find_words
 from service.profiles import BUILT_IN, Profile
 from service.types import DecodeOptions, Encoded, Word
-from tests.checkpoints import openai_tokenizer, to_openai_whisper
+from tests.checkpoints import load_plain, openai_tokenizer, to_openai_whisper
 from tests.model.windows import finish, noise
 from tests.speech import SAMPLE, samples_of
 
@@ -58,7 +58,7 @@ class Pair:
 
 
 def load_pair(folder: Path, mel: torch.Tensor) -> Pair:
-    ours = load_checkpoint(str(folder), device="cpu", dtype="float32")
+    ours = load_plain(str(folder))
     openai = to_openai_whisper(folder)
     mask = torch.zeros(openai.dims.n_text_layer, openai.dims.n_text_head, dtype=torch.bool)
     for layer, head in ours.alignment.heads:

@@ -33,8 +33,8 @@ class Operators:
     """What a processor is served by.
 
     `many`, `few`: pack products of many rows (frames, in the encoder) and of few (tokens, in the
-    decoder). `dtype`: of what is computed; `weight_dtype`: of the products' weights. `names`:
-    what was chosen, for people.
+    decoder). `dtype`: of what is computed; `weight_dtype`: of the products' weights;
+    `cross_dtype`: of cross-attention's keys and values. `names`: what was chosen, for people.
     """
 
     many: Pack
@@ -42,6 +42,7 @@ class Operators:
     attend: Attend
     dtype: torch.dtype
     weight_dtype: str
+    cross_dtype: torch.dtype
     names: str = "torch's own"
 
 
@@ -54,7 +55,7 @@ class _Choice:
 
 def plain_operators(dtype: torch.dtype) -> Operators:
     """torch's public ones: for a GPU, and the way back for any processor."""
-    return Operators(Dense, Dense, fused, dtype, _name(dtype))
+    return Operators(Dense, Dense, fused, dtype, _name(dtype), dtype)
 
 
 @cache
@@ -104,8 +105,12 @@ def _in_floats(dtype: torch.dtype) -> Operators:
 
 def _operators(many: _Choice, few: _Choice, dtype: torch.dtype, weights: str) -> Operators:
     name, attend = _attention(dtype)
-    names = f"frames by {many.name}, tokens by {few.name}, attention {name}"
-    return Operators(many.pack, few.pack, attend, dtype, weights, names)
+    cross_dtype = _cross_dtype(dtype)
+    names = (
+        f"frames by {many.name}, tokens by {few.name}, attention {name}, "
+        f"cross-attention reads {_name(cross_dtype)}"
+    )
+    return Operators(many.pack, few.pack, attend, dtype, weights, cross_dtype, names)
 
 
 def _floats(rows: int) -> list[tuple[str, Pack]]:
@@ -195,6 +200,22 @@ def _attention(dtype: torch.dtype) -> tuple[str, Attend]:
         return "fused", fused
     _, name, attend = min(found, key=lambda way: way[0])
     return name, attend
+
+
+def _cross_dtype(dtype: torch.dtype) -> torch.dtype:
+    """In bfloat16 keys and values are half as much to read, where the processor has products for
+    them; elsewhere torch's take several times as long."""
+    if not _has_bfloat16():
+        return dtype
+    draws = torch.Generator().manual_seed(0)
+    query = torch.randn(FEW, HEADS, 1, HEAD, generator=draws)
+    keys = torch.randn(FEW, HEADS, HEAD, FRAMES, generator=draws)
+
+    def seconds(tried: torch.dtype) -> float:
+        one, many = query.to(tried), keys.to(tried)
+        return _seconds(lambda: (one @ many).softmax(-1) @ many.transpose(-1, -2))
+
+    return min(dict.fromkeys((dtype, torch.bfloat16)), key=seconds)
 
 
 def _has_bfloat16() -> bool:

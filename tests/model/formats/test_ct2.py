@@ -28,7 +28,7 @@ from service.model.tokens import Vocabulary
 from service.model.whisper import Whisper
 from service.profiles import BUILT_IN
 from service.types import DecodeOptions, Hypothesis
-from tests.checkpoints import openai_tokenizer
+from tests.checkpoints import load_plain, openai_tokenizer
 from tests.model.formats.ct2_writer import (
     Variables,
     binary,
@@ -48,7 +48,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def said(name: Path) -> list[Hypothesis]:
-    model = Whisper(load_checkpoint(str(name), device="cpu", dtype="float32"))
+    model = Whisper(load_plain(str(name)))
     encoded = model.encode(noise(2), [BUILT_IN["dense"]] * 2)
     batch = model.new_decode_batch()
     batch.token_limit = 24
@@ -73,9 +73,7 @@ def test_the_same_weights_are_the_same_to_the_bit(
 def test_the_same_words_and_the_same_facts(mini_folder: Path, tmp_path: Path) -> None:
     ct2 = write_ct2(tmp_path / "ct2", mini_folder)
     assert said(ct2) == said(mini_folder)
-    one, other = (
-        load_checkpoint(str(f), device="cpu", dtype="float32") for f in (ct2, mini_folder)
-    )
+    one, other = (load_plain(str(f)) for f in (ct2, mini_folder))
     assert one.weights.dims == other.weights.dims
     assert one.num_parameters == other.num_parameters
     for field in fields(Vocabulary):
@@ -117,7 +115,7 @@ def test_a_list_of_tokens_stands_for_a_tokenizer(mini_folder: Path, tmp_path: Pa
     assert list_tokens(folder) == tokens
     (folder / "vocabulary.json").write_text(json.dumps(tokens))
     (folder / "vocabulary.txt").unlink()
-    loaded = load_checkpoint(str(folder), device="cpu", dtype="float32")
+    loaded = load_plain(str(folder))
     theirs = openai_tokenizer(True)
     assert loaded.tokenizer
     for text in (" It's 1,234 - naïve!", " 今日はいい天気ですね。 👋🏽", "  \n two"):
@@ -175,7 +173,7 @@ def test_a_model_that_contradicts_itself_is_refused(
     breaks(variables)
     folder = write_ct2(tmp_path / "ct2", mini_folder, variables)
     with pytest.raises(CheckpointError, match=message) as refused:
-        load_checkpoint(str(folder), device="cpu", dtype="float32")
+        load_plain(str(folder))
     assert str(folder) in str(refused.value)
 
 
@@ -246,17 +244,17 @@ def test_damage_is_an_error_of_ours_or_none(data: st.DataObject) -> None:
 def test_a_folder_without_a_vocabulary_is_refused(mini_folder: Path, tmp_path: Path) -> None:
     folder = write_ct2(tmp_path / "ct2", mini_folder, tokenizer=False)
     with pytest.raises(CheckpointError, match=r"has no tokenizer\.json, vocabulary\.json or"):
-        load_checkpoint(str(folder), device="cpu", dtype="float32")
+        load_plain(str(folder))
     (folder / "vocabulary.json").write_text('{"a": 0}')
     with pytest.raises(CheckpointError, match="list of tokens"):
-        load_checkpoint(str(folder), device="cpu", dtype="float32")
+        load_plain(str(folder))
     (folder / "vocabulary.json").write_text('["a", "b"]')
     with pytest.raises(CheckpointError, match="byte-level BPE"):
-        load_checkpoint(str(folder), device="cpu", dtype="float32")
+        load_plain(str(folder))
 
 
 def test_an_empty_file_is_refused(mini_folder: Path, tmp_path: Path) -> None:
     folder = write_ct2(tmp_path / "ct2", mini_folder)
     (folder / "model.bin").write_bytes(b"")
     with pytest.raises(CheckpointError, match="cannot read"):
-        load_checkpoint(str(folder), device="cpu", dtype="float32")
+        load_plain(str(folder))

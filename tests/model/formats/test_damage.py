@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from service.errors import CheckpointError
-from service.model.checkpoint import load_checkpoint
 from service.model.formats.bpe import tokenizer_from_ids
 from service.model.tokens import make_vocabulary
+from tests.checkpoints import load_plain
 from tests.model.formats.ct2_writer import variables_of, write_ct2
 from tests.model.formats.test_openai_file import write_pt
 
@@ -74,7 +74,7 @@ def test_a_damaged_folder_is_an_error_of_ours_or_a_model(
         files = sorted(path for path in folder.iterdir() if path.suffix == ".json")
         damage(source.choice(files), source)
         try:
-            load_checkpoint(str(folder), device="cpu", dtype="float32")
+            load_plain(str(folder))
         except CheckpointError as error:
             refusals.append(str(error))
     assert refusals
@@ -155,7 +155,7 @@ def test_a_file_that_says_nonsense_is_refused(
     folder = linked(small[kind], tmp_path / "copy")
     breaks(folder)
     with pytest.raises(CheckpointError, match=message) as refused:
-        load_checkpoint(str(folder), device="cpu", dtype="float32")
+        load_plain(str(folder))
     assert "\n" not in str(refused.value)
 
 
@@ -165,7 +165,7 @@ def test_a_folder_of_no_frames_is_refused(mini_folder: Path, tmp_path: Path) -> 
     variables[name] = variables[name][:0]
     folder = write_ct2(tmp_path / "ct2", mini_folder, variables)
     with pytest.raises(CheckpointError, match="says 0 for num_frames"):
-        load_checkpoint(str(folder), device="cpu", dtype="float32")
+        load_plain(str(folder))
 
 
 def test_a_list_of_other_tokens_is_no_vocabulary() -> None:
@@ -194,9 +194,9 @@ def test_a_checkpoint_of_openais_is_cut_or_lies(mini_folder: Path, tmp_path: Pat
             damaged[at % len(damaged)] = source.randrange(256)
         path.write_bytes(damaged)
         with pytest.raises(CheckpointError, match=r"^[^\n]*$"):
-            load_checkpoint(str(path), device="cpu", dtype="float32")
+            load_plain(str(path))
     for key in ("n_vocab", "n_audio_ctx", "n_text_layer", "n_audio_head"):
         lies = content["dims"] | {key: content["dims"][key] + 1}
         torch.save(content | {"dims": lies}, path)
         with pytest.raises(CheckpointError, match=r"^[^\n]*$"):
-            load_checkpoint(str(path), device="cpu", dtype="float32")
+            load_plain(str(path))

@@ -10,8 +10,8 @@ import torch
 from huggingface_hub import constants
 
 from service.errors import CheckpointError
-from service.model.checkpoint import load_checkpoint
 from service.model.formats.find import find_model, read_folder
+from tests.checkpoints import load_plain
 from tests.model.formats.ct2_writer import write_ct2
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -50,7 +50,7 @@ def test_an_id_is_loaded_from_the_cache_in_either_format(
         write_ct2(place, mini_folder)
     else:
         shutil.copytree(mini_folder, place)
-    loaded = load_checkpoint(name, device="cpu", dtype="float32")
+    loaded = load_plain(name)
     expected = dict(read_folder(mini_folder).tensors())
     assert torch.equal(
         loaded.weights.decoder.embedding_VD, expected["model.decoder.embed_tokens.weight"]
@@ -95,6 +95,6 @@ def test_what_cannot_be_had_says_in_one_sentence_what_was_tried(
     hub_cache: Path, name: str, message: str
 ) -> None:
     with pytest.raises(CheckpointError) as refused:
-        load_checkpoint(name, device="cpu", dtype="float32")
+        load_plain(name)
     assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)

@@ -13,12 +13,11 @@ import pytest
 import torch
 
 from service.errors import CheckpointError
-from service.model.checkpoint import load_checkpoint
 from service.model.formats import find
 from service.model.formats.find import find_model, read_folder
 from service.model.formats.openai_facts import alignment_heads, with_cantonese
 from service.model.weights import Dims
-from tests.checkpoints import openai_tokenizer, to_openai_whisper, write_checkpoint
+from tests.checkpoints import load_plain, openai_tokenizer, to_openai_whisper, write_checkpoint
 from tests.model.formats.test_ct2 import said
 
 
@@ -49,7 +48,7 @@ def test_the_same_weights_and_the_same_words(
     assert list(theirs.settings["begin_suppress_tokens"]) == ours.settings["begin_suppress_tokens"]
     if theirs.dims.num_mels == 80:
         assert said(path) == said(hub)
-    assert load_checkpoint(str(path), device="cpu", dtype="float32").name == "mine"
+    assert load_plain(str(path)).name == "mine"
 
 
 def test_large_v3s_vocabulary_is_the_multilingual_one_and_a_language(mini_folder: Path) -> None:
@@ -119,11 +118,11 @@ def test_a_bad_file_is_refused(
     shutil.copy(mini_folder / "tokenizer.json", path.parent)
     breaks(path)
     with pytest.raises(CheckpointError, match=message) as refused:
-        load_checkpoint(str(path), device="cpu", dtype="float32")
+        load_plain(str(path))
     assert str(path) in str(refused.value)
 
 
 def test_another_file_is_not_taken_for_one(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_text(json.dumps({}))
     with pytest.raises(CheckpointError, match=r"no \.pt"):
-        load_checkpoint(str(tmp_path / "model.onnx"), device="cpu", dtype="float32")
+        load_plain(str(tmp_path / "model.onnx"))
