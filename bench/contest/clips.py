@@ -21,15 +21,20 @@ from bench.record import Record
 class Results:
     """Rows as they come, by block, and who is out."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, asked: Sequence[Entry]) -> None:
         self.failed: list[str] = []
         self._record, self._rows = record, dict[tuple[str, int, str], Row]()
+        self._sides = [entry.name for entry in asked]
 
     @property
     def rows(self) -> list[Row]:
         """By kind, batch and side."""
         kinds = list(dict.fromkeys(row.kind for row in self._rows.values()))
-        return sorted(self._rows.values(), key=lambda row: (kinds.index(row.kind), row.batch))
+
+        def place(row: Row) -> tuple[int, int, int]:
+            return kinds.index(row.kind), row.batch, self._sides.index(row.side)
+
+        return sorted(self._rows.values(), key=place)
 
     def take(self, rows: Sequence[Row], failed: Sequence[str]) -> None:
         """A row of a block takes the place of what it was before."""
@@ -48,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """1 where a side could not take part, or failed on the way."""
     asked = entries(args.sides.split(","))
     record = Record(stem(args, "clips"), args.arguments, args.threads)
-    results = Results(record)
+    results = Results(record, asked)
     with ExitStack() as open_:
         work = Path(open_.enter_context(tempfile.TemporaryDirectory()))
         say("reading the recordings")

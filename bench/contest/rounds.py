@@ -82,7 +82,7 @@ def take_turns(
                     failed.append(f"{error}, in {block.name}")
                     going.remove(side)
                     progress.skip(name)
-                if number:
+                if number or failed:
                     more(rows_of(block.clips, block.batch, _taken(sides, turns)), failed)
 
 

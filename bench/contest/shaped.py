@@ -20,7 +20,8 @@ from bench.shapes import write_shape
 def run(args: argparse.Namespace) -> int:
     """1 where a side could not take part, or failed on the way."""
     asked = entries(args.sides.split(","))
-    results = Results(Record(stem(args, "shapes"), args.arguments, args.threads))
+    record = Record(stem(args, "shapes"), args.arguments, args.threads)
+    results = Results(record, asked)
     with tempfile.TemporaryDirectory() as work:
         blocks = {
             shape: [

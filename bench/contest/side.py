@@ -34,6 +34,7 @@ Transcribe = Callable[[list[Samples], int, str], list[str]]
 Make = Callable[[Path, int, str, int | None], Transcribe]
 
 SAMPLE_RATE = 16_000
+PROMPT_TOKENS = 4  # start, language, task, no timestamps
 GAP_S = 1.0  # between clips that a peer takes as one recording
 
 
@@ -49,7 +50,9 @@ def faster_whisper(weights: Path, threads: int, compute: str, tokens: int | None
     options: dict[str, Any] = {"beam_size": 1}
     alone: dict[str, Any] = {}
     if tokens:
-        options |= {"max_new_tokens": tokens, "temperature": 0.0, "no_speech_threshold": None}
+        # CTranslate2 takes half of prompt and new tokens together for the most that are new.
+        most = 2 * tokens - PROMPT_TOKENS
+        options |= {"max_new_tokens": most, "temperature": 0.0, "no_speech_threshold": None}
         options |= {"compression_ratio_threshold": None, "log_prob_threshold": None}
         alone = {"without_timestamps": True}
 
