@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,43 +127,47 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     panels = list(dict.fromkeys((row.kind, row.batch) for row in rows))
     if not panels:
         return
-    across = min(3, len(panels))
+    across = min(4, len({batch for _, batch in panels}))  # a line for each kind
     down = -(-len(panels) // across)
     figure, axes = pyplot.subplots(
-        down, across, figsize=(6 * across, 4 * down), squeeze=False, layout="constrained"
+        down, across, figsize=(6 * across, 4 * down + 0.5), squeeze=False, layout="constrained"
     )
+    sides = list(dict.fromkeys(row.side for row in rows))
+    colours = {name: f"C{number % 10}" for number, name in enumerate(sides)}
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     for axis, panel in zip(axes.flat, panels, strict=False):
         some = [row for row in rows if (row.kind, row.batch) == panel]
-        _panel(axis, some)
+        _panel(axis, some, colours)
         axis.set(title=f"{panel[0]}, batch {panel[1]}", xlabel="times real time", xlim=(0, None))
         axis.grid(alpha=0.3)
+    if any(row.wer is not None for row in rows):
+        # One legend for all: names beside points would lie on each other.
+        points = [_point(name, colours[name]) for name in sides]
+        figure.legend(handles=points, loc="outside lower center", ncols=min(5, len(sides)))
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
 
-def _panel(axis: Any, rows: Sequence[Row]) -> None:
-    """Points where words are known, with names beside them; else bars."""
-    speeds = [statistics.median(row.speeds) for row in rows]
-    colours = ["#b5651d" if row.side.startswith("winnow") else "#445566" for row in rows]
+def _panel(axis: Any, rows: Sequence[Row], colours: Mapping[str, str]) -> None:
+    """Points where words are known, with the slowest and fastest turn; else bars."""
+    medians = [statistics.median(row.speeds) for row in rows]
     if any(row.wer is None for row in rows):
         names = [row.side for row in rows]
-        axis.barh(names, speeds, color=colours)
+        axis.barh(names, medians, color=[colours[name] for name in names])
         axis.invert_yaxis()
         return
-    for row, speed, colour in zip(rows, speeds, colours, strict=True):
-        axis.plot(speed, row.wer, "o", color=colour)
-        # Names stay inside the panel: those of the faster half stand to the left.
-        left = speed > 0.6 * max(speeds)
-        axis.annotate(
-            row.side,
-            (speed, row.wer),
-            (-6 if left else 6, 4),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            size=8,
-            color=colour,
-        )
+    for row, median in zip(rows, medians, strict=True):
+        axis.plot([row.speeds[0], row.speeds[-1]], [row.wer] * 2, "-", color=colours[row.side])
+        axis.add_line(_point(row.side, colours[row.side], median, row.wer or 0.0))
     axis.set_ylabel("WER, %")
     axis.margins(y=0.15)
+
+
+def _point(side: str, colour: str, x: float | None = None, y: float = 0.0) -> Any:
+    """Round for ours, square for others."""
+    from matplotlib.lines import Line2D
+
+    marker = "o" if side.startswith("winnow") else "s"
+    where = ([], []) if x is None else ([x], [y])
+    return Line2D(*where, marker=marker, color=colour, linestyle="", alpha=0.8, label=side)
