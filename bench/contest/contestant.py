@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -85,6 +86,7 @@ class Contestant:
             cwd=ROOT if entry.side == "winnow" else None,
             env=os.environ | quiet | {"HF_HUB_OFFLINE": "1"},
             start_new_session=True,  # Ctrl-C is for us: what was measured is still written
+            preexec_fn=partial(_hold, threads),
         )
         try:
             said = self._read()
@@ -132,6 +134,11 @@ class Contestant:
             raise ChildProcessError(f"{self.entry.name}: {last}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def _hold(threads: int) -> None:
+    """To as many cores as there are threads: a side that has more of them would use the rest."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def entries(names: Sequence[str]) -> list[Entry]:

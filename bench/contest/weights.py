@@ -90,7 +90,8 @@ class Weights:
         """With everything that transformers' own classes ask for."""
         from transformers import WhisperFeatureExtractor, WhisperTokenizerFast
 
-        shutil.copytree(self._hub, part)
+        shutil.copytree(self._hub, part, ignore=shutil.ignore_patterns(SAFETENSORS))
+        _link(self._hub / SAFETENSORS, part / SAFETENSORS)
         num_mels = self._source.dims.num_mels
         WhisperFeatureExtractor(feature_size=num_mels).save_pretrained(part)
         tokenizer = WhisperTokenizerFast(tokenizer_file=str(part / "tokenizer.json"))
@@ -118,6 +119,14 @@ def _mark(path: Path) -> str:
     there = path.stat()
     known = f"{path.resolve()} {there.st_size} {there.st_mtime_ns}"
     return hashlib.sha256(known.encode()).hexdigest()[:8]
+
+
+def _link(source: Path, target: Path) -> None:
+    """Gigabytes that nobody writes to are there once, where that can be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _remove(path: Path) -> None:
