@@ -81,8 +81,8 @@ def _add_clips(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="; ".join(f"{name}: {what}" for name, what in KINDS.items()) + " (all)",
     )
     parser.add_argument("--model", default=ServerConfig().model, help="(%(default)s)")
-    parser.add_argument("--limit", type=_positive, default=32, help="of a kind (%(default)s)")
-    _add_sides(parser, f"{OURS},{PEERS},{SLOW}")
+    parser.add_argument("--limit", type=_positive, default=16, help="of a kind (%(default)s)")
+    _add_sides(parser, f"{OURS},{PEERS}")
     _add_turns(parser, "1,8,32")
 
 
