@@ -74,7 +74,7 @@ def _ours(model: Whisper, mel_BFT: torch.Tensor, profile: Profile, tokens: int) 
         _await(mel_BFT.device)
         between = time.perf_counter()
         batch = model.new_decode_batch()
-        batch.token_limit = tokens
+        batch.token_limit, batch.guarded = tokens, False
         options = DecodeOptions(language="en", timestamps=False)
         batch.join(range(len(encoded)), encoded, [options] * len(encoded))
         while len(batch):

@@ -1,59 +1,69 @@
-"""A checkpoint in the true shape of any of Whisper's models, random weights, made on its device.
+"""A checkpoint in the true shape of any of Whisper's models, random weights.
 
-Speed and memory depend on shapes, not on values, and large-v3 takes a minute to make and to write
-where this takes a second.
+Speed and memory depend on shapes, not on values. The row of end-of-text in the embedding is 0, so
+that its logit is 0 in any program, which some of the other tokens always surpass: a window goes
+on until its limit.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from service.model.checkpoint import Checkpoint, load_checkpoint, operators_for
-from service.model.weights import Dims, from_state_dict, num_parameters
+from service.errors import ConfigError
+from service.model.checkpoint import Checkpoint, load_checkpoint
+from service.model.formats.cache import write_safetensors
+from service.model.formats.hub_folder import SAFETENSORS, read_hub_folder
+from service.model.weights import Dims
 from tests.checkpoints import SHAPES, write_checkpoint
 
 MELS_OF_128 = ("large", "turbo", "distil")
+EMBEDDING = "model.decoder.embed_tokens.weight"
 
 
 def checkpoint_of(shape: str, device: str, dtype: str) -> Checkpoint:
-    """`shape` is one of `tests.checkpoints.SHAPES`. Its end-of-text is suppressed, so that every
-    window decodes to its limit."""
-    mels = 128 if shape in MELS_OF_128 else 80
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_checkpoint(Path(folder) / "mini", shape="mini", num_mels=mels)
-        mini = load_checkpoint(str(path), device=device, dtype=dtype)
+    """Loaded from a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as work:
+        folder = write_shape(Path(work) / shape, shape)
+        return load_checkpoint(str(folder), device=device, dtype=dtype)
+
+
+def write_shape(folder: Path, shape: str) -> Path:
+    """Writes and returns a folder of the hub's format, in float16; whole, or not at all.
+
+    `shape` is one of `tests.checkpoints.SHAPES`. Raises ConfigError for another.
+    """
+    if shape not in SHAPES:
+        raise ConfigError(f"shape {shape!r}: use one of {', '.join(SHAPES)}")
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    # Vocabulary and settings of a small one, which does not take a minute to make.
+    write_checkpoint(part, shape="mini", num_mels=128 if shape in MELS_OF_128 else 80)
     d_model, heads, encoder_layers, decoder_layers = SHAPES[shape]
-    dims = replace(
-        mini.weights.dims,
-        d_model=d_model,
-        encoder_heads=heads,
-        decoder_heads=heads,
-        encoder_layers=encoder_layers,
-        decoder_layers=decoder_layers,
-    )
-    state = random_state(dims, mini.device, mini.dtype)
-    vocabulary, parameters = mini.vocabulary, num_parameters(state)
-    return replace(
-        mini,
-        name=shape,
-        weights=from_state_dict(state, dims, operators_for(dtype, mini.device)),
-        vocabulary=replace(
-            vocabulary, suppress_tokens=(*vocabulary.suppress_tokens, vocabulary.eot)
-        ),
-        num_parameters=parameters,
-    )
+    settings = json.loads((part / "config.json").read_text())
+    settings |= {"d_model": d_model, "num_hidden_layers": encoder_layers}
+    for side, layers in (("encoder", encoder_layers), ("decoder", decoder_layers)):
+        settings |= {f"{side}_layers": layers, f"{side}_attention_heads": heads}
+        settings[f"{side}_ffn_dim"] = 4 * d_model
+    (part / "config.json").write_text(json.dumps(settings))
+    state = random_state(read_hub_folder(part).dims)
+    state[EMBEDDING][settings["eos_token_id"]] = 0
+    write_safetensors(part / SAFETENSORS, state)
+    part.rename(folder)
+    return folder
 
 
-def random_state(dims: Dims, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+def random_state(dims: Dims) -> dict[str, Tensor]:
     """Every parameter by transformers' names, with the spread of an untrained model."""
-    source = torch.Generator(device).manual_seed(0)
+    source = torch.Generator().manual_seed(0)
     return {
-        f"model.{name}": torch.randn(shape, generator=source, device=device, dtype=dtype)
+        f"model.{name}": torch.randn(shape, generator=source, dtype=torch.float16)
         .mul_(0.02)
         .add_(1.0 if "norm.weight" in name else 0.0)
         for name, shape in _shapes(dims).items()

@@ -1,4 +1,4 @@
-"""The two commands that set everything up, where programs only say how they are called."""
+"""The commands that set everything up, where programs only say how they are called."""
 
 from __future__ import annotations
 
@@ -50,3 +50,15 @@ def test_test_installs_its_extra_and_runs_all_checks(checkout: Path) -> None:
     checks = [line.split()[0] for line in first if not line.startswith("python")]
     assert checks == ["ruff", "ruff", "mypy", "pytest"]
     assert first[-1].endswith("-k nothing")
+
+
+def test_peers_installs_what_is_pinned_into_a_folder_of_its_own(checkout: Path) -> None:
+    shutil.copytree(checkout / ".venv", checkout / "others")
+    first = calls(checkout, "peers", str(checkout / "others"))
+    assert [line.split()[-1] for line in first] == [
+        "torch==2.13.0",
+        str(checkout / "scripts" / "peers.txt"),
+        "check",
+    ]
+    wanted = (checkout / "scripts" / "peers.txt").read_text().splitlines()
+    assert all("==" in line for line in wanted if not line.startswith("#"))

@@ -6,14 +6,22 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from bench.contest.weights import Weights
+from service.errors import ConfigError
 
+ROOT = Path(__file__).resolve().parents[2]
 SIDE = Path(__file__).with_name("side.py")
+# Threads of whoever had the turn before spin for up to 0.2 s after their last product.
+SETTLE_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,48 +53,70 @@ class Contestant:
     """A running side. To be closed."""
 
     def __init__(
-        self, entry: Entry, model: str, weights: Weights, threads: int, peers_python: Path
+        self,
+        entry: Entry,
+        weights: Weights,
+        threads: int,
+        peers_python: Path,
+        tokens: int | None = None,
     ) -> None:
-        """Raises ChildProcessError where it cannot be started, with the last line it wrote."""
+        """`tokens`: of every window, where the weights are random.
+
+        Raises ChildProcessError where it cannot be started, with the last line it wrote.
+        """
         self.entry = entry
+        options = ["--threads", str(threads), *(["--tokens", str(tokens)] if tokens else [])]
         if entry.side == "winnow":
-            options = ["--dtype", entry.compute, "--threads", str(threads)]
-            command = [sys.executable, "-m", "bench.contest.ours", model, *options]
+            command = [sys.executable, "-m", "bench.contest.ours", weights.model]
+            options += ["--dtype", entry.compute]
         else:
             python = sys.executable if entry.side == "transformers" else str(peers_python)
-            options = ["--compute", entry.compute, "--threads", str(threads)]
-            place = str(weights.path(entry.form))
-            command = [python, str(SIDE), entry.side, place, *options]
-        # Threads that spin between two products would take the cores from who has the turn.
+            # -P: this folder's modules are none of a peer's.
+            command = [python, "-P", str(SIDE), entry.side, str(weights.path(entry.form))]
+            options += ["--compute", entry.compute]
         quiet = {"OMP_NUM_THREADS": str(threads), "TRANSFORMERS_VERBOSITY": "error"}
+        # A pipe that nobody reads would fill up, and stop whoever writes much.
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - till close
         self._process = subprocess.Popen(
-            command,
+            [*command, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
-            env=os.environ | quiet,
+            cwd=ROOT if entry.side == "winnow" else None,
+            env=os.environ | quiet | {"HF_HUB_OFFLINE": "1"},
+            start_new_session=True,  # Ctrl-C is for us: what was measured is still written
+            preexec_fn=partial(_hold, threads),
         )
-        said = self._read()
+        try:
+            said = self._read()
+        except BaseException:
+            self.close()
+            raise
         self.version: str = said["version"]
         self.compute: str = said.get("compute", entry.compute)
 
     def turn(self, clips: Path, batch: int, language: str) -> Turn:
-        """All the clips of an `.npz`, timed on the other side."""
+        """All the clips of an `.npz`, timed on the other side. Raises ChildProcessError."""
         assert self._process.stdin is not None
-        asked = {
-            **{"clips": str(clips), "batch": batch, "language": language},
-            "profile": self.entry.profile,
-        }
-        self._process.stdin.write(json.dumps(asked) + "\n")
-        self._process.stdin.flush()
+        time.sleep(SETTLE_S)
+        asked = {"clips": str(clips), "batch": batch, "language": language}
+        asked["profile"] = self.entry.profile
+        with suppress(BrokenPipeError):  # it ended between two turns: what it wrote last is read
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
         said = self._read()
         return Turn(tuple(said["texts"]), said["seconds"], said["rss_mb"])
 
     def close(self) -> None:
         """Ends the process."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with suppress(BrokenPipeError):
+                pipe.close()
+        self._errors.close()
 
     def __enter__(self) -> Self:
         return self
@@ -98,22 +128,30 @@ class Contestant:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            _, errors = self._process.communicate()
-            last = (errors.strip().splitlines() or ["it said nothing"])[-1]
+            self._process.wait()
+            self._errors.seek(0)
+            last = (self._errors.read().strip().splitlines() or ["it said nothing"])[-1]
             raise ChildProcessError(f"{self.entry.name}: {last}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
 
+def _hold(threads: int) -> None:
+    """To as many cores as there are threads: a side that has more of them would use the rest."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
 def entries(names: Sequence[str]) -> list[Entry]:
-    """Entries by name: `winnow:PROFILE[:DTYPE]`, or one of `PEERS`. Raises KeyError."""
+    """Entries by name: `winnow:PROFILE[:DTYPE]`, or one of `PEERS`. Raises ConfigError."""
     found = []
     for name in names:
         if name.startswith("winnow:"):
             _, profile, *dtype = name.split(":")
             found.append(Entry(name, "winnow", dtype[0] if dtype else "auto", "hub", profile))
-        else:
+        elif name in PEERS:
             found.append(PEERS[name])
+        else:
+            raise ConfigError(f"side {name!r}: use winnow:PROFILE[:DTYPE] or {', '.join(PEERS)}")
     return found
 
 
@@ -123,6 +161,7 @@ PEERS = {
         Entry("faster-whisper-int8", "faster-whisper", "int8", "ct2"),
         Entry("faster-whisper-float32", "faster-whisper", "float32", "ct2"),
         Entry("whisper.cpp", "whisper.cpp", "float16", "ggml", batches=False),
+        Entry("openvino-int8", "openvino", "int8", "openvino", batches=False),
         Entry("transformers", "transformers", "float32", "hub"),
         Entry("openai-whisper", "openai-whisper", "float32", "pt", batches=False),
     )

@@ -8,16 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.command import KINDS
 from service.errors import ConfigError
 from service.lab.material import Material, of_corpus, parse_domain
 from service.lab.packing import Item, evenly, to_float
+from service.types import WINDOW_SAMPLES
 
 SHORT_S = 6.0
-KINDS = {
-    "full": "windows of 18 to 30 s, utterances of one speaker joined",
-    "clips": "utterances as they are",
-    "short": f"utterances of less than {SHORT_S:g} s",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +35,27 @@ def clips_of(
 ) -> list[Clips]:
     """At most `limit` of each kind, spread over the speakers. Raises ConfigError."""
     found = []
+    material = Material(of_corpus(corpus), "test")
     for kind in kinds:
         if kind not in KINDS:
             raise ConfigError(f"kind {kind!r}: use some of {', '.join(KINDS)}")
-        material = Material(of_corpus(corpus), "test")
         packed = "-packed" if kind == "full" else ""
         items = material.items(parse_domain(domain + packed))
         if kind == "short":
             items = [item for item in items if item.seconds < SHORT_S]
-        items = evenly(items, limit)
-        file = work / f"{kind}.npz"
-        np.savez(file, *(to_float(item.pcm) for item in items))
-        found.append(Clips(kind, tuple(items), file))
+        found.append(_written(kind, evenly(items, limit), work))
     return found
+
+
+def hiss(kind: str, count: int, work: Path) -> Clips:
+    """Full windows of noise, for weights that hear nothing anyway."""
+    loud = np.random.default_rng(0).normal(0, 1000, (count, WINDOW_SAMPLES)).astype(np.int16)
+    return _written(kind, [Item(str(n), pcm, "", "en") for n, pcm in enumerate(loud)], work)
+
+
+def _written(kind: str, items: Sequence[Item], work: Path) -> Clips:
+    if not items:
+        raise ConfigError(f"there are no clips of the kind {kind!r}")
+    file = work / f"{kind}-{len(items)}.npz"
+    np.savez(file, *(to_float(item.pcm) for item in items))
+    return Clips(kind, tuple(items), file)

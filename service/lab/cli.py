@@ -1,8 +1,9 @@
-"""`winnow evaluate`."""
+"""`winnow evaluate` and `winnow bench`."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -40,6 +41,14 @@ def add_commands(subparsers: Any) -> None:
     )
     evaluate.add_argument("--texts", action="store_true", help="with what was said and read")
     evaluate.set_defaults(run=_evaluate)
+    bench = subparsers.add_parser(
+        "bench",
+        help="speed and words beside faster-whisper, whisper.cpp and others, from a checkout",
+        add_help=False,
+        prefix_chars="\0",  # nothing is an option here: bench/ reads them all
+    )
+    bench.add_argument("rest", nargs="*")
+    bench.set_defaults(run=_bench)
 
 
 def _add_material(group: Any) -> None:
@@ -176,6 +185,18 @@ def _evaluate(args: argparse.Namespace) -> int:
             print(table(results[-1:]) if len(results) == 1 else _without_head(results[-1:]))
             sys.stdout.flush()
     return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    """Raises ConfigError in an installation: what measures is no part of the package."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / "bench" / "command.py").is_file():
+        raise ConfigError(
+            "bench needs a checkout of Winnow's sources: run `python -m bench` in its folder"
+        )
+    sys.path.insert(0, str(checkout))
+    status: int = importlib.import_module("bench.command").main(args.rest)
+    return status
 
 
 def _without_head(results: Sequence[Any]) -> str:

@@ -16,16 +16,16 @@ from service import __version__
 from service.model.protocol import ModelInfo
 
 CPU_INFO = Path("/proc/cpuinfo")
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "bf16")
+FLAGS = (
+    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"),
+    *("asimddp", "bf16"),
+)
 
 
 def about(arguments: Sequence[str], info: ModelInfo, threads: int = 0) -> dict[str, Any]:
     """Version, commit, command, date, model and machine. No path of this machine is in it."""
     return {
-        "winnow": __version__,
-        "commit": _commit(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": command(arguments),
+        **origin(arguments),
         "model": {
             "name": Path(info.name).name if os.path.isabs(info.name) else info.name,
             "parameters": info.num_parameters,
@@ -33,6 +33,16 @@ def about(arguments: Sequence[str], info: ModelInfo, threads: int = 0) -> dict[s
             "dtype": info.dtype,
         },
         "machine": machine(info.device, threads),
+    }
+
+
+def origin(arguments: Sequence[str]) -> dict[str, Any]:
+    """Version, commit, command and date."""
+    return {
+        "winnow": __version__,
+        "commit": _commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command(arguments),
     }
 
 
