@@ -19,6 +19,7 @@ from service.config import ServerConfig, load_config
 from service.errors import ConfigError, InvalidRequest, WinnowError
 from service.lab.cli import add_commands
 from service.text.formats import FORMATS
+from service.threads import usable_threads, wait_briefly
 
 if TYPE_CHECKING:
     from service.model.protocol import SpeechModel
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     args = _parser().parse_args(arguments)
     args.arguments = arguments  # reports say how they were asked for
+    wait_briefly(os.environ)
     try:
         status: int = args.run(args)
         sys.stdout.flush()
@@ -212,7 +214,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "which answers with made-up words, for drills",
     )
     parser.add_argument("--device", help="auto (the default), cpu, cuda or cuda:N")
-    parser.add_argument("--dtype", help="auto (the default), float32, float16 or bfloat16")
+    parser.add_argument("--dtype", help="auto (the default), int8, bfloat16, float16 or float32")
     parser.add_argument(
         "--profiles", type=Path, metavar="TOML", help="a file of further speed profiles"
     )
@@ -239,8 +241,7 @@ def _load(config: ServerConfig) -> SpeechModel:
 
     from service.model.load import load_model
 
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads or usable_threads())
     return load_model(config.model, config.device, config.dtype, config.cache_dir)
 
 

@@ -138,7 +138,7 @@ def test_an_unknown_setting_is_refused_and_the_valid_ones_listed() -> None:
         ("device", "tpu"),
         ("device", "cuda:first"),
         ("device", "cuda:"),
-        ("dtype", "int8"),
+        ("dtype", "int4"),
         ("model", ""),
         ("host", " "),
         ("root_path", "stt"),

@@ -10,7 +10,7 @@ import pytest
 
 SERVICE = Path(__file__).resolve().parents[1] / "service"
 RANKS = (
-    ("types", "errors", "languages", "memory"),
+    ("types", "errors", "languages", "memory", "threads"),
     ("config", "profiles", "metrics"),
     ("evidence",),
     ("audio", "model", "text"),

@@ -166,7 +166,7 @@ def _logged(server: subprocess.Popen[str], words: str) -> str:
 
 def test_the_start_up_line_and_a_signal_that_drains() -> None:
     with process(hold_s=1.0) as (server, line, url), ThreadPoolExecutor(1) as pool:
-        for part in ("fake", "on cpu", "dense, balanced, fast"):
+        for part in ("fake", "on cpu in float32, ", " thread", "dense, balanced, fast"):
             assert part in line
         accepted = pool.submit(httpx.post, f"{url}/transcribe", files={"file": voice(1)})
         _logged(server, "encoding")
