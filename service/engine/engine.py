@@ -29,7 +29,7 @@ STOP_S = 30.0
 class Engine:
     """Serves jobs with the model that `load` returns, on a thread of its own.
 
-    `load` runs on that thread, then a silent window goes through every profile of `warm_up`.
+    `load` runs on that thread, then a silent window through `warm_up`'s profiles.
     After the device was lost, it is probed every `recovery_s`.
     Deadlines and submissions are read on `clock`.
     """
