@@ -126,7 +126,7 @@ print(*sys.modules)
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=SERVICE.parent)
     found = set(done.stdout.split())
     assert {"torch", "tokenizers"} <= found
-    heavy = {"transformers", "scipy", "sympy", "numba", "huggingface_hub._snapshot_download"}
+    heavy = {"av", "transformers", "scipy", "sympy", "numba", "huggingface_hub._snapshot_download"}
     assert not heavy & found
 
 
