@@ -18,6 +18,7 @@ from service import __version__
 from service.config import ServerConfig, load_config
 from service.errors import ConfigError, InvalidRequest, WinnowError
 from service.lab.cli import add_commands
+from service.memory import here_to_stay
 from service.text.formats import FORMATS
 from service.threads import usable_threads, wait_briefly
 
@@ -246,7 +247,9 @@ def _load(config: ServerConfig) -> SpeechModel:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from service.api.app import serve
+    with here_to_stay():
+        from service.api.app import serve
+        from service.model import load  # noqa: F401 - for the engine's thread
 
     config = _config(args, host=args.host, port=args.port, default_profile=args.default_profile)
     serve(config, _loader(config))

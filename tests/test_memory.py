@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from service.memory import give_back_regularly
+from service.memory import give_back_regularly, here_to_stay
 
 HELD = """
 import asyncio, ctypes
@@ -54,3 +55,14 @@ def test_freed_memory_goes_back() -> None:
 def test_it_ends_where_memory_cannot_be_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     asyncio.run(asyncio.wait_for(give_back_regularly(), 10))
+
+
+def test_what_stays_is_not_searched_for_garbage() -> None:
+    frozen = gc.get_freeze_count()
+    try:
+        with here_to_stay():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
