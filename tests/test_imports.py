@@ -113,6 +113,14 @@ def test_the_rules_themselves(importer: str, module: str, allowed: bool) -> None
     assert (_refusal(importer, module) is None) is allowed
 
 
+def test_the_command_line_imports_no_torch() -> None:
+    """It sets how OpenMP's threads wait, which is read once, when torch is imported."""
+    code = "import sys, service.cli; print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=SERVICE.parent)
+    assert done.stdout == "False\n"
+
+
 def test_what_a_start_imports(mini_folder: Path) -> None:
     """Each of these takes longer to import than a model to load, and memory for good."""
     code = """
