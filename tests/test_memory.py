@@ -57,12 +57,8 @@ def test_it_ends_where_memory_cannot_be_given_back(monkeypatch: pytest.MonkeyPat
     asyncio.run(asyncio.wait_for(give_back_regularly(), 10))
 
 
-def test_what_stays_is_not_searched_for_garbage() -> None:
-    frozen = gc.get_freeze_count()
-    try:
-        with here_to_stay():
-            assert not gc.isenabled()
-        assert gc.isenabled()
-        assert gc.get_freeze_count() > frozen
-    finally:
-        gc.unfreeze()
+def test_what_stays_is_not_searched_for_garbage_while_it_is_made() -> None:
+    with pytest.raises(ImportError), here_to_stay():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
