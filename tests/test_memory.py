@@ -58,7 +58,6 @@ def test_it_ends_where_memory_cannot_be_given_back(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_stays_is_not_searched_for_garbage_while_it_is_made() -> None:
-    with pytest.raises(ImportError), here_to_stay():
-        assert not gc.isenabled()
-        raise ImportError
-    assert gc.isenabled()
+    with here_to_stay():
+        within = gc.isenabled()
+    assert (within, gc.isenabled()) == (False, True)
