@@ -32,6 +32,7 @@ from service.lab.wer import align, words_of
 from service.model.load import load_model
 from service.model.protocol import SpeechModel
 from service.profiles import load_profiles
+from service.threads import usable_threads
 from service.types import SAMPLE_RATE, WINDOW_SAMPLES, Audio, Segment
 
 NEAR_S = 1.5
@@ -100,7 +101,7 @@ def main() -> None:
     parser.add_argument("--profiles-file", type=Path, help="a TOML file of further profiles")
     parser.add_argument("--device", default="auto", help="(%(default)s)")
     parser.add_argument("--dtype", default="auto", help="(%(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="torch threads (torch's choice)")
+    parser.add_argument("--threads", type=int, default=0, help="(as many as may be used)")
     parser.add_argument("--seed", type=int, default=0, help="of the pauses (%(default)s)")
     args = parser.parse_args()
     if not (args.corpus or args.manifest):
@@ -130,8 +131,7 @@ def main() -> None:
 
 
 def _load(config: ServerConfig) -> SpeechModel:
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads or usable_threads())
     return load_model(config.model, config.device, config.dtype)
 
 

@@ -18,7 +18,9 @@ from service import __version__
 from service.config import ServerConfig, load_config
 from service.errors import ConfigError, InvalidRequest, WinnowError
 from service.lab.cli import add_commands
+from service.memory import here_to_stay
 from service.text.formats import FORMATS
+from service.threads import usable_threads, wait_briefly
 
 if TYPE_CHECKING:
     from service.model.protocol import SpeechModel
@@ -33,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     args = _parser().parse_args(arguments)
     args.arguments = arguments  # reports say how they were asked for
+    wait_briefly(os.environ)
     try:
         status: int = args.run(args)
         sys.stdout.flush()
@@ -212,7 +215,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "which answers with made-up words, for drills",
     )
     parser.add_argument("--device", help="auto (the default), cpu, cuda or cuda:N")
-    parser.add_argument("--dtype", help="auto (the default), float32, float16 or bfloat16")
+    parser.add_argument("--dtype", help="auto (the default), int8, bfloat16, float16 or float32")
     parser.add_argument(
         "--profiles", type=Path, metavar="TOML", help="a file of further speed profiles"
     )
@@ -239,13 +242,14 @@ def _load(config: ServerConfig) -> SpeechModel:
 
     from service.model.load import load_model
 
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads or usable_threads())
     return load_model(config.model, config.device, config.dtype, config.cache_dir)
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from service.api.app import serve
+    with here_to_stay():
+        from service.api.app import serve
+        from service.model import load  # noqa: F401 - for the engine's thread
 
     config = _config(args, host=args.host, port=args.port, default_profile=args.default_profile)
     serve(config, _loader(config))

@@ -78,6 +78,9 @@ ALIASES = (
     "gpt-realtime-whisper",
 )
 
+# What may be asked for to compute in; int8 is of the products' weights.
+DTYPES = ("auto", "int8", "bfloat16", "float16", "float32")
+
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
@@ -101,8 +104,8 @@ class ServerConfig:
     model_aliases: tuple[str, ...] = ALIASES  # other names by which /v1 takes the model
     cache_dir: Path | None = None  # of models from data packages; $XDG_CACHE_HOME/winnow
     device: str = "auto"  # auto | cpu | cuda | cuda:N
-    dtype: str = "auto"  # auto (float16 on CUDA, float32 on CPU) | float32 | float16 | bfloat16
-    threads: int = 0  # torch's CPU threads; 0 leaves torch's choice
+    dtype: str = "auto"  # auto | int8 | bfloat16 | float16 | float32; auto as the device has it
+    threads: int = 0  # of the model on a CPU; 0: as many as this process may use
     audio_threads: int = 2  # recordings that are decoded and heard at once
     profiles_file: Path | None = None
     default_profile: str = "dense"
@@ -138,8 +141,8 @@ class ServerConfig:
                 raise ConfigError(f"{name}: must not be empty")
         if self.port > 65535:
             raise ConfigError(f"port {self.port}: use 0 to 65535")
-        if self.dtype not in ("auto", "int8", "bfloat16", "float16", "float32"):
-            raise ConfigError(f"dtype {self.dtype!r}: use auto, int8, bfloat16, float16 or float32")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype {self.dtype!r}: use {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
         for alias in self.model_aliases:
             if not re.fullmatch(r"[^\s@]+", alias):
                 raise ConfigError(f"model_aliases {alias!r}: use names without spaces or @")

@@ -582,3 +582,11 @@ def test_readme_says_how_the_command_is_found() -> None:
         assert f"`{activate}`" in (ROOT / page).read_text(), page
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"winnow": "service.cli:main"}
+
+
+def test_every_command_says_how_threads_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is as it was afterwards
+        monkeypatch.delenv(name)
+    assert main(["serve", "--dtype", "int4"]) == 2
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"

@@ -138,7 +138,7 @@ def test_an_unknown_setting_is_refused_and_the_valid_ones_listed() -> None:
         ("device", "tpu"),
         ("device", "cuda:first"),
         ("device", "cuda:"),
-        ("dtype", "int8"),
+        ("dtype", "int4"),
         ("model", ""),
         ("host", " "),
         ("root_path", "stt"),
@@ -207,3 +207,8 @@ def test_the_default_is_a_real_model_from_the_users_cache() -> None:
 @pytest.mark.parametrize("value", ["", None])
 def test_an_empty_profiles_file_is_none(value: Any) -> None:
     assert load_config({}, profiles_file=value).profiles_file is None
+
+
+@pytest.mark.parametrize("dtype", ["auto", "int8", "bfloat16", "float16", "float32"])
+def test_types_that_can_be_asked_for(dtype: str) -> None:
+    assert load_config({"WINNOW_DTYPE": dtype}).dtype == dtype

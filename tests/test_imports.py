@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 SERVICE = Path(__file__).resolve().parents[1] / "service"
 RANKS = (
-    ("types", "errors", "memory"),
+    ("types", "errors", "languages", "memory", "threads"),
     ("config", "profiles", "metrics"),
     ("evidence",),
     ("audio", "model", "text"),
@@ -109,6 +111,31 @@ def test_rooms_import_downwards_only() -> None:
 )
 def test_the_rules_themselves(importer: str, module: str, allowed: bool) -> None:
     assert (_refusal(importer, module) is None) is allowed
+
+
+def test_the_command_line_imports_no_torch() -> None:
+    """It sets how OpenMP's threads wait, which is read once, when torch is imported."""
+    code = "import sys, service.cli; print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=SERVICE.parent)
+    assert done.stdout == "False\n"
+
+
+def test_what_a_start_imports(mini_folder: Path) -> None:
+    """Each of these takes longer to import than a model to load, and memory for good."""
+    code = """
+import sys
+import service.api.app
+from service.model.load import load_model
+load_model(sys.argv[1], "cpu")
+print(*sys.modules)
+"""
+    command = [sys.executable, "-c", code, str(mini_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=SERVICE.parent)
+    found = set(done.stdout.split())
+    assert {"torch", "tokenizers"} <= found
+    heavy = {"av", "transformers", "scipy", "sympy", "numba", "huggingface_hub._snapshot_download"}
+    assert not heavy & found
 
 
 def test_imports_are_found_wherever_they_stand() -> None:

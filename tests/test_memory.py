@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from service.memory import give_back_regularly
+from service.memory import give_back_regularly, here_to_stay
 
 HELD = """
 import asyncio, ctypes
@@ -54,3 +55,9 @@ def test_freed_memory_goes_back() -> None:
 def test_it_ends_where_memory_cannot_be_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     asyncio.run(asyncio.wait_for(give_back_regularly(), 10))
+
+
+def test_what_stays_is_not_searched_for_garbage_while_it_is_made() -> None:
+    with here_to_stay():
+        within = gc.isenabled()
+    assert (within, gc.isenabled()) == (False, True)

@@ -53,7 +53,8 @@ def resolve_model(services: Services, asked: str | None) -> Profile:
 
 
 def _model(request: Request, model_id: str) -> dict[str, Any]:
-    """As OpenAI has it, and where the weights are from and under which licence, if it is known."""
+    """As OpenAI has it, what it computes in, its weights' type, and where the weights are from and
+    under which licence, if it is known."""
     info = services_of(request).engine.model.info
     known = {"license": info.license, "origin": info.origin}
     return {
@@ -61,6 +62,8 @@ def _model(request: Request, model_id: str) -> dict[str, Any]:
         "object": "model",
         "created": request.app.state.started_at,
         "owned_by": info.owner or "winnow",
+        "dtype": info.dtype,
+        "weight_dtype": info.weight_dtype,
         **{name: value for name, value in known.items() if value},
     }
 

@@ -126,9 +126,11 @@ def _without_queries(record: logging.LogRecord) -> bool:
 
 def start_up_line(services: Services, url: str) -> str:
     """What is served, on what, how and where."""
-    info = services.engine.model.info
+    info, threads = services.engine.model.info, services.engine.num_threads
+    weights = f", weights in {info.weight_dtype}" if info.weight_dtype != info.dtype else ""
     return (
         f"Winnow serves {info.name} ({info.num_parameters / 1e6:.1f}M parameters) "
-        f"on {info.device} in {info.dtype}, profiles {', '.join(services.pipeline.profiles)}, "
+        f"on {info.device} in {info.dtype}{weights}, {threads} thread{'s' * (threads != 1)}, "
+        f"profiles {', '.join(services.pipeline.profiles)}, "
         f"at {url}"
     )

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import service
-from service.audio.worker import BEGUN, Job
+from service.audio.jobs import BEGUN, Job
 
 _READ_BYTES = 64 * 1024
 _MOST_LINE_BYTES = 1 << 20  # what a worker says is not believed blindly

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from service.audio.segment import split
+from service.audio.vad import alone
 from service.audio.workers import WorkerPool
 from service.errors import InvalidAudio, QueueFull
 from service.metrics import Metrics
@@ -42,7 +43,7 @@ class AudioReader:
             max_audio_seconds,
             lambda reason: metrics.lost_audio_workers.labels(reason).inc(),
         )
-        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="audio")
+        self._threads = ThreadPoolExecutor(num_threads, "audio", initializer=alone)
         self._turns = _Turns(num_threads, SLOW_PER_THREAD * num_threads)
         self._max_reads = READS_PER_THREAD * num_threads + READS_IN_A_BURST
         self.num_reads = 0

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Protocol
 
-import av
 import numpy as np
 import soxr
 
-from service.audio.libav import samples_of
 from service.errors import InvalidAudio
 from service.types import SAMPLE_RATE, Samples
 
 MIN_RATE, MAX_RATE = 8_000, 48_000  # Hz
 MAX_CHANNELS = 2
-MAX_OPUS_BYTES = 3 * 1276  # RFC 6716, 3.2.5: up to 120 ms in a packet, three frames of 20 ms CELT
-_OPUS_RATE = 48_000
 G711_RATE = 8_000
-# What recorders send when they are asked for opus, in a container: Ogg, and Matroska or WebM.
-_CONTAINERS = {b"OggS": "an Ogg page", b"\x1aE\xdf\xa3": "the head of a WebM file"}
 
 
 class AudioStream(Protocol):
@@ -43,7 +36,7 @@ class AudioStream(Protocol):
         """Samples that `rest` would give, up to 70 ms: a resampler waits for what follows."""
 
 
-class _Resampler:
+class Resampler:
     """Mono at any rate -> 16 kHz, continued from call to call."""
 
     def __init__(self, rate: int) -> None:
@@ -79,7 +72,7 @@ class PcmStream:
 
     def __init__(self, rate: int, channels: int) -> None:
         self._rate, self._channels = rate, channels
-        self._resample = _Resampler(rate)
+        self._resample = Resampler(rate)
 
     def check(self, message: bytes) -> None:
         step = 2 * self._channels
@@ -108,11 +101,11 @@ class PcmStream:
 
 
 class G711Stream:
-    """G.711: mono at 8 kHz, a byte a sample; `law` is `mulaw` or `alaw`."""
+    """G.711: mono at 8 kHz, a byte a sample, which `values` has for each."""
 
-    def __init__(self, law: str) -> None:
-        self._values = _g711_values(law)
-        self._resample = _Resampler(G711_RATE)
+    def __init__(self, values: Samples) -> None:
+        self._values = values
+        self._resample = Resampler(G711_RATE)
 
     def check(self, message: bytes) -> None:
         """Any bytes are samples."""
@@ -131,62 +124,17 @@ class G711Stream:
         return self._resample.num_held
 
 
-class OpusStream:
-    """Opus packets as they come from an encoder, one in each message, without a container."""
-
-    def __init__(self) -> None:
-        self._codec = av.CodecContext.create("opus", "r")
-        self._resample = _Resampler(_OPUS_RATE)
-
-    def check(self, message: bytes) -> None:
-        found = _CONTAINERS.get(message[:4])
-        if found:
-            raise InvalidAudio(f"The message is {found}: send opus packets without a container.")
-
-    def split(self, message: bytes) -> list[bytes]:
-        return [message]
-
-    def decode(self, part: bytes) -> Samples:
-        # An empty packet would tell the codec that the stream has ended.
-        if not 0 < len(part) <= MAX_OPUS_BYTES:
-            raise InvalidAudio(
-                f"A message of {len(part)} bytes is not an opus packet: those have 1 to "
-                f"{MAX_OPUS_BYTES:,}."
-            )
-        try:
-            frames = self._codec.decode(av.Packet(part))
-            blocks = [
-                self._resample(samples_of(frame).mean(axis=1, dtype=np.float32)) for frame in frames
-            ]
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise InvalidAudio(
-                f"A message of {len(part)} bytes cannot be decoded as an opus packet."
-            ) from error
-        return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
-
-    def rest(self) -> Samples:
-        return self._resample.rest()
-
-    @property
-    def num_held(self) -> int:
-        return self._resample.num_held
-
-
 def open_stream(encoding: str, rate: int, channels: int) -> AudioStream:
     """A decoder for `pcm_s16le`; for `opus`, whose packets say their rate and channels; or for
     `pcmu` and `pcma`, which have but one of each."""
+    # FFmpeg is loaded where somebody comes with what it decodes: 15 MB, and it is strangers' input.
     match encoding:
         case "opus":
+            from service.audio.packets import OpusStream
+
             return OpusStream()
         case "pcmu" | "pcma":
-            return G711Stream("mulaw" if encoding == "pcmu" else "alaw")
+            from service.audio.packets import g711_values
+
+            return G711Stream(g711_values("mulaw" if encoding == "pcmu" else "alaw"))
     return PcmStream(rate, channels)
-
-
-@cache
-def _g711_values(law: str) -> Samples:
-    """The sample that each of the 256 bytes stands for, in [-1, 1]."""
-    codec = av.CodecContext.create(f"pcm_{law}", "r")
-    codec.sample_rate, codec.layout = G711_RATE, "mono"
-    (frame,) = codec.decode(av.Packet(bytes(range(256))))
-    return samples_of(frame)[:, 0]

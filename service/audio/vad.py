@@ -64,6 +64,15 @@ class VadState:
     cell: Tensor
 
 
+def alone() -> None:
+    """Has the calling thread compute without others. To be called by each that hears.
+
+    Every thread that asks torch for something has a pool of its own: with the model's beside them
+    they would be more than there are processors, and each waits for the others of its pool.
+    """
+    torch.set_num_threads(1)
+
+
 @cache
 def led_in() -> VadState:
     """The state a recording starts with: after half a second of silence.

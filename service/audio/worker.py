@@ -19,16 +19,15 @@ import sys
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from service.audio.decode import decode, decode_channels
+from service.audio.jobs import ALIVE, BEGUN, Job, Reply
 from service.audio.shared import SharedReel, anonymous_file
 from service.errors import InvalidAudio, InvalidRequest, TooLarge
-from service.types import SAMPLE_RATE, Notice, Samples
+from service.types import SAMPLE_RATE, Samples
 
-BEGUN, ALIVE = b"+", b"."
 # Processor time that a file may take for each second of sound, and for each MB to find out what is
 # in it, beside what a job grants. An ordinary file takes a tenth of either.
 _CPU_S_PER_S, _CPU_S_PER_MB = 0.1, 0.02
@@ -38,49 +37,6 @@ _ALIVE_EVERY_S = 1.0
 _TICK_S = 0.001
 _LINE_BYTES = 4096
 _READ_BYTES = 64 * 1024
-ERRORS = {error.__name__: error for error in (InvalidAudio, InvalidRequest, TooLarge)}
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A recording to decode, and how. `free_cpu_s`: processor time that it may take before its
-    first sample, or at any place more than its samples are worth."""
-
-    max_seconds: float
-    split_channels: bool
-    free_cpu_s: float
-
-    def line(self) -> bytes:
-        return json.dumps(asdict(self)).encode() + b"\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What became of a job: so many samples in each channel, or an `error` of those in `ERRORS`.
-
-    `spent`: the worker has more memory than it began with. `swollen`: the recording asked for
-    more than it may. `trace`: where an error came from that nobody raised on purpose.
-    """
-
-    num_channels: int = 0
-    num_samples: int = 0
-    losses: tuple[Notice, ...] = ()
-    error: str = ""
-    message: str = ""
-    param: str | None = None
-    spent: bool = False
-    swollen: bool = False
-    trace: str = ""
-
-    def line(self) -> bytes:
-        return json.dumps(asdict(self)).encode() + b"\n"
-
-    @classmethod
-    def read(cls, line: bytes) -> Reply:
-        """Raises ValueError, KeyError or TypeError for what is none."""
-        fields: dict[str, Any] = json.loads(line)
-        losses = tuple(Notice(**loss) for loss in fields.pop("losses"))
-        return cls(**fields, losses=losses)
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO
 
+from service.audio.jobs import ALIVE, ERRORS, Job, Reply
 from service.audio.process import WorkerProcess
 from service.audio.shared import descriptor_of, mapped
-from service.audio.worker import ALIVE, ERRORS, Job, Reply
 from service.errors import InvalidAudio, InvalidRequest, NotReady
 from service.types import Audio
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
+
 from service.config import ServerConfig
 from service.engine.intake import RETRY_AFTER_S, Intake, State
 from service.engine.probe import warm_up
@@ -27,7 +29,7 @@ STOP_S = 30.0
 class Engine:
     """Serves jobs with the model that `load` returns, on a thread of its own.
 
-    `load` runs on that thread, then a silent window goes through every profile of `warm_up`.
+    `load` runs on that thread, then a silent window through `warm_up`'s profiles.
     After the device was lost, it is probed every `recovery_s`.
     Deadlines and submissions are read on `clock`.
     """
@@ -51,6 +53,7 @@ class Engine:
         self._model: SpeechModel | None = None
         self._runner: Runner | None = None
         self._load_error: Exception | None = None
+        self.num_threads = 0  # of the model on a CPU; known when it is loaded
         # A daemon: a device that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._main, name="winnow-engine", daemon=True)
 
@@ -149,6 +152,7 @@ class Engine:
         begin = self._clock()
         try:
             model = self._load()
+            self.num_threads = torch.get_num_threads()
             warm_up(model, self._warm_up)
         except Exception as error:
             self._load_error = error
@@ -164,6 +168,8 @@ class Engine:
                 "name": info.name,
                 "device": info.device,
                 "dtype": info.dtype,
+                "weight_dtype": info.weight_dtype,
+                "threads": str(self.num_threads),
                 "parameters": str(info.num_parameters),
             }
         )

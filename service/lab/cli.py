@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.config import ServerConfig
 from service.errors import ConfigError
+from service.threads import usable_threads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,9 +122,9 @@ def _add_how(group: Any) -> None:
     group.add_argument("--model", default=ServerConfig().model, help="(%(default)s)")
     group.add_argument("--device", default="auto", help="auto (the default), cpu, cuda or cuda:N")
     group.add_argument(
-        "--dtype", default="auto", help="auto (the default), float32, float16 or bfloat16"
+        "--dtype", default="auto", help="auto (the default), int8, bfloat16, float16 or float32"
     )
-    group.add_argument("--threads", type=int, default=0, help="torch's (its own choice)")
+    group.add_argument("--threads", type=int, default=0, help="on a CPU (as many as may be used)")
     group.add_argument(
         "--concurrency",
         type=_positive,
@@ -174,7 +175,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     with Service(config, lambda: _load(config)) as service:
         check_depth({p.name: p for p in profiles}, service.info.num_encoder_layers)
         results = []
-        found = about(args.arguments, service.info, config.threads)
+        found = about(args.arguments, service.info, config.threads or usable_threads())
         for result in evaluate(service, material, domains, profiles, how, num_rounds=args.speed):
             results.append(result)
             # Written after each domain: what was measured survives an interruption.
@@ -211,8 +212,7 @@ def _load(config: ServerConfig) -> SpeechModel:
 
     from service.model.load import load_model
 
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads or usable_threads())
     return load_model(config.model, config.device, config.dtype)
 
 

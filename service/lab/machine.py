@@ -31,6 +31,7 @@ def about(arguments: Sequence[str], info: ModelInfo, threads: int = 0) -> dict[s
             "parameters": info.num_parameters,
             "device": info.device,
             "dtype": info.dtype,
+            "weight_dtype": info.weight_dtype,
         },
         "machine": machine(info.device, threads),
     }

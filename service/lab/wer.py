@@ -14,7 +14,7 @@ from transformers.models.whisper.english_normalizer import (
     EnglishTextNormalizer,
 )
 
-from service.text.languages import WRITTEN_WITHOUT_SPACES
+from service.languages import WRITTEN_WITHOUT_SPACES
 
 # openai-whisper's: British spellings and the American ones that it compares by.
 SPELLINGS = Path(__file__).parents[1] / "assets" / "whisper_normaliser" / "english.json"

@@ -12,9 +12,9 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from service.errors import WinnowError
+from service.languages import WRITTEN_WITHOUT_SPACES
 from service.live.messages import Cleared, Committed, Event
 from service.live.session import Final, TurnBegun, TurnEnded
-from service.text.languages import WRITTEN_WITHOUT_SPACES
 from service.types import Segment
 
 ID_BYTES = 10

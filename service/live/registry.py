@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
+from service.audio.vad import alone
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
@@ -50,7 +51,7 @@ class LiveSessions:
         self._engine = engine
         self._config = config
         self._metrics = metrics
-        self._pool = ThreadPoolExecutor(config.audio_threads, thread_name_prefix="live")
+        self._pool = ThreadPoolExecutor(config.audio_threads, "live", initializer=alone)
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # kept ones in the order they left
         self._num_connected = 0
         self._draining = asyncio.Event()

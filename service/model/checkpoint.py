@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from service.config import DTYPES
 from service.errors import CheckpointError, ConfigError
 from service.model.alignment import Alignment, read_alignment
 from service.model.formats.find import find_model
@@ -20,7 +21,6 @@ from service.model.weights import Dims, Weights, from_state_dict, num_parameters
 
 log = logging.getLogger(__name__)
 
-DTYPES = ("auto", "int8", "bfloat16", "float16", "float32")
 # Twice what any Whisper has, and more: what a dimension may be that is believed.
 MOST, _MOST = 1_000_000, {"encoder_layers": 128, "decoder_layers": 128}
 

@@ -13,9 +13,9 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from service.errors import CheckpointError, InvalidRequest
+from service.languages import NAMES, english_name
 from service.types import WINDOW_S, DecodeOptions, Piece
 
 _TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
@@ -54,8 +54,8 @@ class Vocabulary:
     def language_names(self) -> dict[str, str]:
         """Codes to English names in the checkpoint's order; English alone if it knows no other."""
         if not self.multilingual:
-            return {"en": LANGUAGES["en"]}
-        return {code: LANGUAGES.get(code, code) for code in self.languages}
+            return {"en": NAMES["en"]}
+        return {code: english_name(code) for code in self.languages}
 
     def prompt(self, options: DecodeOptions) -> tuple[int, ...]:
         """What the decoder is given before its first own token.
@@ -270,7 +270,7 @@ def _require(ids: Mapping[str, int], token: str) -> int:
 
 def _languages(ids: Mapping[str, int], settings: Mapping[str, Any]) -> dict[str, int]:
     """By the generation config; without one, every `<|code|>` whose code names a language."""
-    codes = [token.strip("<|>") for token in settings.get("lang_to_id") or ()] or list(LANGUAGES)
+    codes = [token.strip("<|>") for token in settings.get("lang_to_id") or ()] or list(NAMES)
     found = {code: ids[f"<|{code}|>"] for code in codes if f"<|{code}|>" in ids}
     return dict(sorted(found.items(), key=lambda item: item[1]))
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from service.text.languages import english_name
+from service.languages import english_name
 from service.text.subtitles import Layout, to_srt, to_tsv, to_vtt
 from service.types import Notice, Segment, SpokenLanguage, Transcript, Word
 

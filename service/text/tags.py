@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from service.text.languages import ALIASES
+from service.languages import ALIASES
 
 # What clients send where they leave the language to the model, or mean to send nothing.
 ANY = frozenset(

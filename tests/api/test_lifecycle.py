@@ -12,16 +12,18 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
 from service.api.app import serve
+from service.api.server import start_up_line
 from service.config import ServerConfig
 from service.errors import CheckpointError, ConfigError
 from service.model.fake import FakeModel
-from service.model.protocol import SpeechModel
+from service.model.protocol import ModelInfo, SpeechModel
 
 from .conftest import StartServer
 from .harness import PATIENCE_S, Gate, refused, voice
@@ -166,13 +168,33 @@ def _logged(server: subprocess.Popen[str], words: str) -> str:
 
 def test_the_start_up_line_and_a_signal_that_drains() -> None:
     with process(hold_s=1.0) as (server, line, url), ThreadPoolExecutor(1) as pool:
-        for part in ("fake", "on cpu", "dense, balanced, fast"):
+        for part in ("fake", "on cpu in float32, ", " thread", "dense, balanced, fast"):
             assert part in line
         accepted = pool.submit(httpx.post, f"{url}/transcribe", files={"file": voice(1)})
         _logged(server, "encoding")
         server.send_signal(signal.SIGTERM)
         assert accepted.result(PATIENCE_S).status_code == 200
         assert server.wait(PATIENCE_S) == 0
+
+
+class EightBitModel(FakeModel):
+    """The fake model, as one presents itself whose weights are of another type."""
+
+    @property
+    def info(self) -> ModelInfo:
+        return replace(super().info, dtype="bfloat16", weight_dtype="int8")
+
+
+def test_the_types_of_both_are_said(server: StartServer) -> None:
+    one = server(EightBitModel)
+    line = start_up_line(one.services, one.url)
+    threads = one.services.engine.num_threads
+    said = f"{threads} thread{'s' if threads > 1 else ''}"
+    assert f" on cpu in bfloat16, weights in int8, {said}, profiles dense" in line
+    model = one.client.get("/v1/models/fake").json()
+    assert (model["dtype"], model["weight_dtype"]) == ("bfloat16", "int8")
+    info = next(s for s in one.client.get("/metrics").text.splitlines() if "model_info{" in s)
+    assert all(said in info for said in ('weight_dtype="int8"', f'threads="{threads}"'))
 
 
 def test_a_second_signal_ends_it_at_once() -> None:

@@ -457,6 +457,9 @@ def _models(here: Here) -> None:
     listed = [model.id for model in here.client.models.list()]
     assert listed[:2] == ["fake", "fake@dense"]
     assert listed[-len(ALIASES) :] == list(ALIASES)
+    types = {"dtype": "float32", "weight_dtype": "float32"}
+    for model in here.client.models.list():
+        assert types.items() <= (model.model_extra or {}).items()
 
 
 @row("models", "GET /v1/models/{model}")

@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from service.audio import reader as reader_module
 from service.audio.reader import AudioReader, _Turn, _Turns
 from service.errors import InvalidAudio
 from service.metrics import Metrics
+from service.types import Audio, Window
 from tests.harness import LOW_HZ, request, until, wav
 
 from .processes import has_samples
@@ -48,6 +51,31 @@ def test_who_is_slow_gives_way_and_only_so_many_may() -> None:
         assert turns.free._value == 1
 
     asyncio.run(scenario())
+
+
+def test_hearing_takes_one_thread_and_leaves_the_models_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own, hearing = torch.get_num_threads(), []
+
+    def split(audio: Audio, vad: bool) -> list[Window]:
+        hearing.append(torch.get_num_threads())
+        return []
+
+    async def scenario() -> None:
+        reader = AudioReader(1, 60, Metrics())
+        try:
+            await reader.read(wav((LOW_HZ, 1)), request())
+        finally:
+            reader.close()
+
+    monkeypatch.setattr(reader_module, "split", split)
+    try:
+        torch.set_num_threads(3)  # as the model's thread does, and it is what new threads get
+        asyncio.run(scenario())
+        assert (hearing, torch.get_num_threads()) == ([1], 3)
+    finally:
+        torch.set_num_threads(own)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")

@@ -6,7 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from service.audio.stream import MAX_OPUS_BYTES, open_stream
+from service.audio.packets import MAX_OPUS_BYTES
+from service.audio.stream import open_stream
 from service.errors import InvalidAudio
 from service.types import Samples
 from tests.api.live_client import opus_packets

@@ -28,7 +28,10 @@ SUFFIXES: dict[str | None, dict[str, tuple[str, ...]]] = {
 
 def _labels_by_series() -> dict[str, set[str]]:
     metrics = Metrics()
-    series: dict[str, set[str]] = {"up": set(), "winnow_model_info": {"name", "device", "dtype"}}
+    series: dict[str, set[str]] = {
+        "up": set(),
+        "winnow_model_info": {"name", "device", "dtype", "weight_dtype"},
+    }
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):
             for suffix, more in SUFFIXES.get(metric._type, {}).items():

@@ -4,16 +4,21 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
+from service.audio.mel import log_mel
 from service.config import ServerConfig
+from service.engine import probe as probe_module
 from service.engine.engine import Engine
+from service.engine.probe import warm_up
 from service.errors import CheckpointError, EngineError, NotReady, QueueFull
 from service.metrics import Metrics
 from service.model.fake import FakeModel
-from service.model.protocol import SpeechModel
+from service.model.protocol import ModelInfo, SpeechModel
 from service.profiles import BUILT_IN, Profile
 from service.types import Encoded, Job
 
@@ -96,9 +101,25 @@ class RecordingModel(FakeModel):
         return super().encode(mel_BFT, profiles)
 
 
-def test_every_profile_is_warm_before_the_first_request(start: Start) -> None:
+def test_on_a_cpu_one_profile_shows_that_the_model_works(start: Start) -> None:
     model = RecordingModel()
     start(model, profiles=list(BUILT_IN))
+    assert model.profiles == list(BUILT_IN)[:1]
+
+
+class RecordingGpuModel(RecordingModel):
+    @property
+    def info(self) -> ModelInfo:
+        return replace(super().info, device="cuda:0")
+
+
+def test_on_a_gpu_every_profile_is_warm_before_the_first_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_cpu = partial(log_mel, device="cpu")
+    monkeypatch.setattr(probe_module, "log_mel", lambda windows, mels, _: on_cpu(windows, mels))
+    model = RecordingGpuModel()
+    warm_up(model, list(BUILT_IN.values()))
     assert model.profiles == list(BUILT_IN)
 
 

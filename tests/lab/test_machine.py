@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.lab.machine import command, machine
+from service.lab.machine import about, command, machine
+from service.model.fake import FakeModel
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,10 @@ def test_a_machine_says_what_it_is() -> None:
     assert found["threads"] == 3
     assert found["cpu"]
     assert "gpu" not in found
+
+
+def test_a_report_says_both_types_and_the_threads() -> None:
+    found = about(["evaluate"], FakeModel().info, threads=3)
+    assert found["machine"]["threads"] == 3
+    model = found["model"]
+    assert (model["dtype"], model["weight_dtype"]) == ("float32", "float32")

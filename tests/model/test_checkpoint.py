@@ -4,23 +4,24 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
-from transformers import WhisperForConditionalGeneration
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from service.errors import CheckpointError, ConfigError
 from service.model import checkpoint as loading
 from service.model import decoder
 from service.model.checkpoint import Checkpoint, load_checkpoint
 from service.model.fake import FakeModel
-from service.model.formats import hub, hub_folder
+from service.model.formats.hub_folder import read_hub_folder
 from service.model.load import load_model
+from service.model.weights import Dims
 from service.model.whisper import Whisper
 from tests.checkpoints import load_plain, write_checkpoint
 
@@ -205,14 +206,20 @@ def test_a_bad_folder_is_refused(copy: Path, breaks: Any, message: str) -> None:
         load_plain(str(copy))
 
 
-def test_a_config_class_need_not_have_every_setting(
-    mini_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = json.loads((mini_folder / "config.json").read_text())
-    settings.pop("tie_word_embeddings", None)
-    bare = SimpleNamespace(from_dict=lambda _: SimpleNamespace(**settings))
-    monkeypatch.setattr(hub_folder, "WhisperConfig", bare)
-    load_plain(str(mini_folder))
+def test_what_config_json_leaves_out_is_as_transformers_has_it(copy: Path) -> None:
+    (copy / "config.json").write_text('{"model_type": "whisper"}')
+    theirs = WhisperConfig()
+    assert read_hub_folder(copy).dims == Dims(
+        num_mels=theirs.num_mel_bins,
+        num_frames=theirs.max_source_positions,
+        d_model=theirs.d_model,
+        encoder_heads=theirs.encoder_attention_heads,
+        decoder_heads=theirs.decoder_attention_heads,
+        encoder_layers=theirs.encoder_layers,
+        decoder_layers=theirs.decoder_layers,
+        vocab_size=theirs.vocab_size,
+        max_tokens=theirs.max_target_positions,
+    )
 
 
 @pytest.mark.parametrize(("dtype", "rounds"), [("float32", False), ("float16", True)])
@@ -241,7 +248,7 @@ def test_a_hub_that_does_not_answer_is_an_error_of_ours(
     def refuse(hub_id: str, **_: object) -> str:
         raise error
 
-    monkeypatch.setattr(hub, "snapshot_download", refuse)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(CheckpointError, match=f"nobody/nothing.*{error}"):
         load_plain("nobody/nothing")
 
@@ -255,8 +262,8 @@ def test_a_hub_id_fetches_what_is_needed_and_no_more(
         asked.extend([hub_id, *allow_patterns])
         return str(mini_folder)
 
-    monkeypatch.setattr(hub, "snapshot_download", fetch)
-    assert load_plain("openai/whisper-mini").name == "openai/whisper-mini"
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert load_checkpoint("openai/whisper-mini", device="cpu").name == "openai/whisper-mini"
     assert asked[0] == "openai/whisper-mini"
     assert {"config.json", "tokenizer.json", "model.safetensors"} < set(asked)
     assert "pytorch_model.bin" not in asked

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 from openai.types.audio import TranscriptionVerbose
-from whisper.tokenizer import LANGUAGES
 
-from service.text import languages
 from service.text.formats import (
     FORMATS,
     language_answer,
@@ -131,12 +129,3 @@ def test_openais_client_reads_the_verbose_answer() -> None:
     assert [segment.tokens for segment in parsed.segments] == [[50364, 7, 8, 50426], [9]]
     assert parsed.usage is not None
     assert parsed.usage.seconds == 62
-
-
-def test_the_languages_are_openai_whispers() -> None:
-    assert dict(languages.NAMES) == LANGUAGES
-    assert set(LANGUAGES) > languages.WRITTEN_WITHOUT_SPACES
-
-
-def test_a_code_without_a_name_names_itself() -> None:
-    assert languages.english_name("tlh") == "tlh"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.text.languages import ALIASES, NAMES
+from service.languages import ALIASES, NAMES
 from service.text.tags import ANY, CODES, language_code
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
+import huggingface_hub  # which imports what is asked of it when that is asked
+from huggingface_hub import constants
 
 from service.errors import CheckpointError
 from service.model.formats.ct2_folder import BINARY, VOCABULARIES
@@ -27,9 +27,11 @@ WEIGHTS = (SAFETENSORS, INDEX, "model-*-of-*.safetensors", BINARY)
 def download(hub_id: str, weights: tuple[str, ...] = WEIGHTS) -> Path:
     """Raises CheckpointError with one line of why it is not to be had."""
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=[*SMALL_FILES, *weights]))
+        folder = Path(
+            huggingface_hub.snapshot_download(hub_id, allow_patterns=[*SMALL_FILES, *weights])
+        )
         if weights and not any((folder / file).exists() for file in (SAFETENSORS, INDEX, BINARY)):
-            snapshot_download(hub_id, allow_patterns=[PICKLE])
+            huggingface_hub.snapshot_download(hub_id, allow_patterns=[PICKLE])
     except Exception as error:  # which HTTP library lies beneath differs by version
         raise CheckpointError(
             f"{hub_id} could not be fetched from the hub: {_why(error)}"
@@ -39,6 +41,8 @@ def download(hub_id: str, weights: tuple[str, ...] = WEIGHTS) -> Path:
 
 def _why(error: Exception) -> str:
     """The first sentence: the hub's library writes paragraphs."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     lines = str(error).strip().splitlines() or [type(error).__name__]
     said = lines[0].split(". ")[0].rstrip(".").removeprefix("Got: ")
     if not isinstance(error, LocalEntryNotFoundError):
