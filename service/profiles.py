@@ -45,8 +45,8 @@ class Profile:
     keeps every n-th.
 
     `padding`: how many neighbours become one, before the first layer, of the silence that fills
-    up a window behind its recording (`model/padding.py`); 0 leaves it as it is. What else goes
-    then goes from the recording's frames, by `mean` alone.
+    up a window behind its recording, and pairs of those after it (`model/padding.py`); 0 leaves
+    it as it is. What else goes then goes from the recording's frames, by `mean` alone.
     """
 
     name: str
@@ -124,7 +124,9 @@ class Profile:
 
     def _padding(self) -> str:
         others = "" if self.sparsity or self.late else " Every frame of the recording stays."
-        return f"Averages the padding behind a recording, {self.padding} frames into one.{others}"
+        return (
+            f"Averages the padding behind a recording, {2 * self.padding} frames into one.{others}"
+        )
 
     def _early(self) -> str:
         share, where = _percent(self.sparsity), f"after encoder layer {self.layer}"

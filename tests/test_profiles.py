@@ -182,12 +182,12 @@ def test_a_built_in_may_differ_by_model_and_a_file_of_ones_own_goes_before(
         ),
         (
             {"padding": 8},
-            "Averages the padding behind a recording, 8 frames into one. Every frame of the "
+            "Averages the padding behind a recording, 16 frames into one. Every frame of the "
             "recording stays.",
         ),
         (
             {"padding": 4, "sparsity": 0.5, "pool": "mean"},
-            "Averages the padding behind a recording, 4 frames into one. Averages neighbouring "
+            "Averages the padding behind a recording, 8 frames into one. Averages neighbouring "
             "frames after encoder layer 1, which leaves 50% fewer.",
         ),
     ],

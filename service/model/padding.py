@@ -1,9 +1,10 @@
 """The padding behind a short recording: many frames become one, which then weighs as many.
 
 Whisper reads 30 s, and needs its padding: cut off, the text breaks. But before the first layer
-the frames of silence differ in their positions only, so the mean of a few neighbours stands for
-all of them, if attention counts it as often: `log n` added to its logits is exact for `n` equal
-keys and values. Source: proportional attention of Token Merging (arXiv 2210.09461, equation 1).
+frames of silence differ in their positions only, so the mean of a few neighbours stands for all
+of them, if attention counts it as often: `log n` added to its logits is exact for `n` equal keys
+and values. After the first layer two of these means are near enough to become one. Source:
+proportional attention of Token Merging (arXiv 2210.09461, equation 1).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from service.model import sparsify
 # Frames, 20 ms each. Half a second of padding to one and a half stays as it is, so that recordings
 # of a like length keep as many frames, and are decoded together.
 LEAST_PADDING, STEP = 25, 50
-# Mel frames of which a recording's last Fourier transforms and the two convolutions reach past it.
+# Mel frames that the two convolutions read past those of the frames that are wanted.
 _REACH = 2
 
 
@@ -72,6 +73,20 @@ def place(stem_BTD: Tensor, positions_TD: Tensor, layout: Layout) -> Tensor:
         positions_TD[None, num_near:], layout.positions_T[num_near:] - num_near
     )
     return torch.cat([near_BTD + positions_TD[:num_near], near_BTD[:, -1:] + means_1TD], dim=1)
+
+
+def merge(states_BTD: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+    """Averages pairs of the padding's means, which count as both: after the first layer.
+
+    Where their number is odd, the last stays alone; it may stand for fewer frames than the others.
+    """
+    near, num_far = layout.num_near, len(layout.positions_T) - layout.num_near
+    first = torch.arange(0, num_far, 2)
+    means = sparsify.mean_of_neighbours(states_BTD[:, near:], first)
+    both = layout.sizes_T[near:].split(2)
+    sizes_T = torch.cat([layout.sizes_T[:near], torch.stack([pair.sum() for pair in both])])
+    positions_T = torch.cat([layout.positions_T[:near], layout.positions_T[near:][first]])
+    return torch.cat([states_BTD[:, :near], means], dim=1), Layout(positions_T, sizes_T, near)
 
 
 def thin(states_BTD: Tensor, layout: Layout, share: float) -> tuple[Tensor, Layout]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from service.audio.mel import log_mel
-from service.model.padding import Layout, lay_out, place, thin
+from service.model.padding import Layout, lay_out, merge, place, thin
 from service.types import SAMPLE_RATE
 
 FRAMES, WIDTH, MELS = 1500, 8, 80
@@ -97,6 +97,23 @@ def test_a_mean_of_equal_frames_weighs_as_many() -> None:
     fewer, thinner = thin(states, layout, 0.5)
     assert_close(attend(query, fewer[0], fewer[0], thinner.log_weights(fewer)), expected)
     assert not torch.allclose(attend(query, fewer[0], fewer[0]), expected, atol=1e-2)
+
+
+def test_pairs_of_means_weigh_as_both() -> None:
+    layout = lay_out(30, 117, 4)  # five means, the last of one frame
+    assert layout is not None
+    random = torch.Generator().manual_seed(2)
+    near = torch.randn(1, 100, WIDTH, generator=random)
+    far = torch.randn(1, 3, WIDTH, generator=random).repeat_interleave(2, dim=1)[:, :5]
+    states = torch.cat([near, far], dim=1)
+    fewer, merged = merge(states, layout)
+    assert merged.num_near == 100
+    assert merged.positions_T[99:].tolist() == [99, 100, 108, 116]
+    assert merged.sizes_T[99:].tolist() == [1, 8, 8, 1]
+    assert torch.equal(fewer[:, :100], near)
+    query = torch.randn(5, WIDTH, generator=random)
+    expected = attend(query, states[0], states[0], layout.log_weights(states))
+    assert_close(attend(query, fewer[0], fewer[0], merged.log_weights(fewer)), expected)
 
 
 def test_only_the_recording_is_thinned() -> None:
