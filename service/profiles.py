@@ -43,6 +43,10 @@ class Profile:
     neighbourhood keeps its share; 0 is all frames, as published. With `mean`, neighbours are
     averaged into one, and nothing is chosen. The late drop chooses by no score: with `drop` it
     keeps every n-th.
+
+    `padding`: how many neighbours become one, before the first layer, of the silence that fills
+    up a window behind its recording, and pairs of those after it (`model/padding.py`); 0 leaves
+    it as it is. What else goes then goes from the recording's frames, by `mean` alone.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Profile:
     within: int = 0
     pool: str = "drop"
     late: float = 0.0
+    padding: int = 0
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming the field and what would be right."""
@@ -67,10 +72,12 @@ class Profile:
             value = getattr(self, share)
             if not _is_number(value) or not 0 <= value < 1:
                 raise ConfigError(f"profile {self.name}: {share} must be a number, 0 <= s < 1")
-        if not _is_int(self.within) or self.within < 0 or self.within == 1:
-            raise ConfigError(
-                f"profile {self.name}: within must be an integer >= 2, or 0 for all frames"
-            )
+        for count, none in (("within", "for all frames"), ("padding", "to leave it as it is")):
+            value = getattr(self, count)
+            if not _is_int(value) or value < 0 or value == 1:
+                raise ConfigError(
+                    f"profile {self.name}: {count} must be an integer >= 2, or 0 {none}"
+                )
         for field, valid in _CHOICES:
             if getattr(self, field) not in valid:
                 raise ConfigError(f"profile {self.name}: {field} must be one of {', '.join(valid)}")
@@ -88,25 +95,38 @@ class Profile:
                 f"profile {self.name}: selection = 'stride' takes every n-th frame of all; leave "
                 "out within, or use selection = 'attention', 'energy' or 'random'"
             )
+        if self.padding and self.pool == "drop" and (self.sparsity or self.late):
+            raise ConfigError(
+                f"profile {self.name}: padding goes with pool = 'mean' where other frames go too; "
+                "use that, or leave out padding"
+            )
 
     @property
     def is_dense(self) -> bool:
-        return self.sparsity == 0 and self.late == 0
+        return self.sparsity == 0 and self.late == 0 and self.padding == 0
 
     @property
     def pools(self) -> bool:
         """Whether a state stands for all the frames from its position to the next one's."""
-        return self.pool == "mean" and not self.is_dense
+        return not self.is_dense and (self.pool == "mean" or self.padding > 0)
 
     @property
     def description(self) -> str:
         """What it does in a sentence or two for people, as `GET /profiles` shows it."""
         if self.is_dense:
             return "Every frame goes through the whole model."
-        if self.sparsity == 0:
-            return self._late("the frames")
-        said = self._early()
-        return f"{said} {self._late('those left')}" if self.late else said
+        said = [self._padding()] if self.padding else []
+        if self.sparsity:
+            said.append(self._early())
+        if self.late:
+            said.append(self._late("those left" if self.sparsity else "the frames"))
+        return " ".join(said)
+
+    def _padding(self) -> str:
+        others = "" if self.sparsity or self.late else " Every frame of the recording stays."
+        return (
+            f"Averages the padding behind a recording, {2 * self.padding} frames into one.{others}"
+        )
 
     def _early(self) -> str:
         share, where = _percent(self.sparsity), f"after encoder layer {self.layer}"

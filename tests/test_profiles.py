@@ -55,6 +55,12 @@ def test_a_file_adds_profiles_and_may_change_a_built_in_one(tmp_path: Path) -> N
         ("[a]\nwithin = -2", "within must be"),
         ("[a]\nwithin = 2.0", "within must be"),
         ("[a]\nwithin = false", "within must be"),
+        ("[a]\npadding = 1", "padding must be an integer >= 2, or 0 to leave it as it is"),
+        ("[a]\npadding = -8", "padding must be"),
+        ("[a]\npadding = 8.0", "padding must be"),
+        ("[a]\npadding = true", "padding must be"),
+        ("[a]\npadding = 8\nsparsity = 0.5", "padding goes with pool = 'mean'"),
+        ("[a]\npadding = 8\nlate = 0.5", "padding goes with pool = 'mean'"),
         ("[a]\npool = 'max'", "pool must be one of drop, mean"),
         ("[a]\npool = 'mean'\nwithin = 2", "averages neighbours .* leave out selection"),
         ("[a]\npool = 'mean'\naggregation = 'max'", "averages neighbours and chooses none"),
@@ -67,6 +73,7 @@ def test_a_file_adds_profiles_and_may_change_a_built_in_one(tmp_path: Path) -> N
         (f"[{'a' * 65}]", "1 to 64"),
         ("[dense]\nsparsity = 0.5", "dense: it drops nothing"),
         ("[dense]\nlate = 0.5", "dense: it drops nothing"),
+        ("[dense]\npadding = 8", "dense: it drops nothing"),
         ("[a", "profiles file"),
     ],
 )
@@ -173,7 +180,33 @@ def test_a_built_in_may_differ_by_model_and_a_file_of_ones_own_goes_before(
             "Averages neighbouring frames after the last encoder layer, which leaves 50% fewer "
             "for the decoder.",
         ),
+        (
+            {"padding": 8},
+            "Averages the padding behind a recording, 16 frames into one. Every frame of the "
+            "recording stays.",
+        ),
+        (
+            {"padding": 4, "sparsity": 0.5, "pool": "mean"},
+            "Averages the padding behind a recording, 8 frames into one. Averages neighbouring "
+            "frames after encoder layer 1, which leaves 50% fewer.",
+        ),
     ],
 )
 def test_the_description_says_what_it_does(choices: dict[str, Any], says: str) -> None:
     assert Profile("p", **choices).description == says
+
+
+@pytest.mark.parametrize(
+    ("choices", "pools"),
+    [
+        ({}, False),
+        ({"pool": "mean"}, False),
+        ({"sparsity": 0.5}, False),
+        ({"sparsity": 0.5, "pool": "mean"}, True),
+        ({"padding": 8}, True),
+    ],
+)
+def test_a_profile_pools_where_its_states_stand_for_neighbours(
+    choices: dict[str, Any], pools: bool
+) -> None:
+    assert Profile("p", **choices).pools is pools

@@ -42,6 +42,7 @@ def test_ready_and_what_it_offers(shared: Running) -> None:
         "within": 0,
         "pool": "drop",
         "late": 0.0,
+        "padding": 0,
         "default": False,
         "description": BUILT_IN["eas-published"].description,
         "measured": "",
