@@ -263,6 +263,8 @@ class Encoded:
     ascending int64; `total_frames`: how many there were before the drop; `audio_frames`: how many
     of those hold the recording, the rest being padding; None where nobody said. `pooled`: a state
     is the mean of all frames from its position to the next state's, and nothing was dropped.
+    `log_weights_T`: the logarithms of how many frames each state counts as in attention; None: of
+    one.
     """
 
     states_TD: torch.Tensor
@@ -270,6 +272,7 @@ class Encoded:
     total_frames: int
     audio_frames: int | None = None
     pooled: bool = False
+    log_weights_T: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

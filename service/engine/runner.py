@@ -13,7 +13,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -145,13 +145,17 @@ class Runner:
         mel_BFT = log_mel([job.window.samples for job in jobs], info.num_mels, info.device)
         self._await_device()
         mel_end = time.perf_counter()
-        encoded = self._model.encode(mel_BFT, [job.profile for job in jobs])
+        encoded = self._model.encode(
+            mel_BFT,
+            [job.profile for job in jobs],
+            [len(job.window.samples) * info.num_frames // WINDOW_SAMPLES for job in jobs],
+        )
         self._await_device()
         encode_s = time.perf_counter() - mel_end
         self._encode_s, self._decode_s = encode_s, 0.0
         mel_each, encode_each = (mel_end - begin) / len(jobs), encode_s / len(jobs)
         slots = [
-            _Slot(job, _with_audio(window, job), started - job.submitted, mel_each, encode_each)
+            _Slot(job, window, started - job.submitted, mel_each, encode_each)
             for job, window in zip(jobs, encoded, strict=True)
         ]
         self._metrics.batch_windows.observe(len(jobs))
@@ -276,12 +280,6 @@ class Runner:
         log.warning("the device works again")
         self._lost = False
         self._intake.open()
-
-
-def _with_audio(window: Encoded, job: Job) -> Encoded:
-    """Says which frames hold the recording: the padding after it is no word's time."""
-    audio_frames = len(job.window.samples) * window.total_frames // WINDOW_SAMPLES
-    return replace(window, audio_frames=audio_frames)
 
 
 def _engine_failed() -> EngineError:

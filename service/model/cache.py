@@ -25,12 +25,15 @@ class CrossPool:
     """Cross-attention keys and values of the windows that kept the same number of frames.
 
     `keys`, `values`: (L, capacity, H, K, k), frames last: one query's products with them then
-    read memory in order. Entry i belongs to the decode row `rows[i]`.
+    read memory in order. Entry i belongs to the decode row `rows[i]`. `log_weights`: for each
+    entry the logarithms (k,) of how many frames each state counts as; empty where all count as
+    one.
     """
 
     keys: Tensor
     values: Tensor
     rows: list[int] = field(default_factory=list)
+    log_weights: list[Tensor] = field(default_factory=list)
 
     def grow(self, num: int) -> None:
         """Makes room for so many more entries, and for as many again as there are."""
@@ -46,6 +49,9 @@ class CrossPool:
             self.values[:, entry] = self.values[:, last]
             self.rows[entry] = self.rows[last]
         self.rows.pop()
+        if self.log_weights:
+            self.log_weights[entry] = self.log_weights[last]
+            self.log_weights.pop()
 
 
 @dataclass(slots=True)
@@ -53,22 +59,24 @@ class DecodeCache:
     """All state of a decode batch that lives on the device.
 
     `keys`, `values`: (L, capacity, H, tokens, K), self-attention; both capacities grow.
-    `lengths[row]`: tokens already in the row; `pools`: cross-attention by kept length, in
-    `cross_dtype`.
+    `lengths[row]`: tokens already in the row; `pools`: cross-attention in
+    `cross_dtype`, by kept length and whether states have weights.
     """
 
     keys: Tensor
     values: Tensor
     cross_dtype: torch.dtype
     lengths: list[int] = field(default_factory=list)
-    pools: dict[int, CrossPool] = field(default_factory=dict)
+    pools: dict[tuple[int, bool], CrossPool] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
         return len(self.lengths)
 
-    def append(self, kept: int, num: int = 1) -> tuple[CrossPool, int]:
-        """Adds rows for windows that kept so many frames.
+    def append(
+        self, kept: int, num: int = 1, log_weights_BT: Tensor | None = None
+    ) -> tuple[CrossPool, int]:
+        """Adds rows for windows that kept so many frames, each counting as one or as it is said.
 
         Returns their pool and the first of their entries in it: what is there is the caller's
         to write.
@@ -78,16 +86,19 @@ class DecodeCache:
         if missing > 0:
             self.keys = _longer(self.keys, 1, max(missing, first))
             self.values = _longer(self.values, 1, max(missing, first))
-        if kept not in self.pools:
+        kind = (kept, log_weights_BT is not None)
+        if kind not in self.pools:
             layers, _, heads, _, width = self.keys.shape
             empty = self.keys.new_empty((layers, num, heads, width, kept), dtype=self.cross_dtype)
-            self.pools[kept] = CrossPool(empty, torch.empty_like(empty))
-        pool = self.pools[kept]
+            self.pools[kind] = CrossPool(empty, torch.empty_like(empty))
+        pool = self.pools[kind]
         pool.grow(num)
         self.keys[:, first : first + num] = 0
         self.values[:, first : first + num] = 0
         entry = len(pool.rows)
         pool.rows += range(first, first + num)
+        if log_weights_BT is not None:
+            pool.log_weights += log_weights_BT.to(self.cross_dtype).unbind()
         self.lengths += [0] * num
         return pool, entry
 
@@ -105,10 +116,10 @@ class DecodeCache:
         Its cross-attention keys and values are copied too, so that every row of a pool is read
         in one piece, and a window of one row pays nothing for those of more.
         """
-        kept = next(kept for kept, pool in self.pools.items() if source in pool.rows)
-        used = self.lengths[source]
-        pool, entry = self.append(kept)
-        held = pool.rows.index(source)
+        (kept, _), pool = next(item for item in self.pools.items() if source in item[1].rows)
+        used, held = self.lengths[source], pool.rows.index(source)
+        weights_1T = pool.log_weights[held][None] if pool.log_weights else None
+        pool, entry = self.append(kept, 1, weights_1T)
         pool.keys[:, entry] = pool.keys[:, held]
         pool.values[:, entry] = pool.values[:, held]
         row = self.num_rows - 1
@@ -134,11 +145,11 @@ class DecodeCache:
     def remove(self, row: int) -> None:
         """Frees a row; the last row takes its number."""
         last = self.num_rows - 1
-        for kept, pool in list(self.pools.items()):
+        for kind, pool in list(self.pools.items()):
             if row in pool.rows:
                 pool.remove(row)
             if not pool.rows:
-                del self.pools[kept]
+                del self.pools[kind]
         if row != last:
             used = self.lengths[last]
             self.keys[:, row, :, :used] = self.keys[:, last, :, :used]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from service.model.cache import DecodeCache
 from service.model.layers import merge_heads, mlp, norm, project, split_heads
+from service.model.operators.attention import fused
 from service.model.weights import CrossAttention, DecoderWeights
 
 
@@ -25,8 +27,12 @@ def forward_watched(
     tokens_BN: Tensor,
     states_BTD: Tensor,
     watched: Sequence[tuple[int, int]],
+    log_weights_T: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """`forward`, and the cross-attention (B, N, T) of the watched heads, as (layer, head)."""
+    """`forward`, and the cross-attention (B, N, T) of the watched heads, as (layer, head).
+
+    `log_weights_T`: the logarithms of how many frames each state counts as; None: of one.
+    """
     x = _embed(weights, tokens_BN, torch.arange(tokens_BN.shape[1], device=tokens_BN.device))
     attention_BNT = []
     for number, layer in enumerate(weights.layers):
@@ -35,9 +41,11 @@ def forward_watched(
         x = x + layer.attention.out(merge_heads(context))
         query = split_heads(layer.cross.query(norm(x, layer.cross.norm)), weights.heads)
         key, value = cross_keys_values(layer.cross, states_BTD, weights.heads)
-        context = F.scaled_dot_product_attention(query, key, value)
+        context = fused(query, key, value, log_weights_T)
         for head in (head for at, head in watched if at == number):
             scores = query[:, head] @ key[:, head].transpose(1, 2) / math.sqrt(key.shape[-1])
+            if log_weights_T is not None:
+                scores = scores + log_weights_T
             attention_BNT.append(scores.float().softmax(-1))
         x = x + layer.cross.out(merge_heads(context))
         x = mlp(x, layer.mlp)
@@ -54,10 +62,18 @@ def cross_keys_values(
     )
 
 
-def join(weights: DecoderWeights, cache: DecodeCache, states_BTD: Tensor) -> None:
-    """Appends a cache row for each window; all of them kept the same number of frames."""
+def join(
+    weights: DecoderWeights,
+    cache: DecodeCache,
+    states_BTD: Tensor,
+    log_weights_BT: Tensor | None = None,
+) -> None:
+    """Appends a cache row for each window; all of them kept the same number of frames.
+
+    `log_weights_BT`: the logarithms of how many frames each state counts as; None: of one.
+    """
     num_windows, kept, _ = states_BTD.shape
-    pool, first = cache.append(kept, num_windows)
+    pool, first = cache.append(kept, num_windows, log_weights_BT)
     for entry, states_TD in enumerate(states_BTD, start=first):
         for number, layer in enumerate(weights.layers):
             # A transposed copy is fast where both sides are whole matrices.
@@ -115,12 +131,18 @@ def _mask(weights: DecoderWeights, positions_BN: Tensor, longest: int) -> Tensor
     return zeros.masked_fill_(ahead, -torch.inf)[:, None]
 
 
-_Member = tuple[Tensor | None, Tensor, Tensor]
+class _Member(NamedTuple):
+    """A pool's rows from `first_row` on (from 0; None: all of them, in order), what they read, and
+    what is added to their logits, (B, 1, 1, T)."""
+
+    places: Tensor | None
+    keys_LBHKT: Tensor
+    values_LBHKT: Tensor
+    log_weights: Tensor | None
 
 
 def _pool_members(cache: DecodeCache, first_row: int, device: torch.device) -> list[_Member]:
-    """For each pool with rows from `first_row` on: those rows (from 0), their keys and values.
-    No rows are all of them, in order.
+    """For each pool with rows from `first_row` on.
 
     Rows join at the end of both the cache and their pool, so a pool's share is a slice.
     """
@@ -132,7 +154,15 @@ def _pool_members(cache: DecodeCache, first_row: int, device: torch.device) -> l
             index = None
             if rows != list(range(first_row, cache.num_rows)):
                 index = torch.tensor(rows, device=device) - first_row
-            members.append((index, pool.keys[:, entries], pool.values[:, entries]))
+            log_weights = pool.log_weights[entries]
+            members.append(
+                _Member(
+                    index,
+                    pool.keys[:, entries],
+                    pool.values[:, entries],
+                    torch.stack(log_weights)[:, None, None] if log_weights else None,
+                )
+            )
     return members
 
 
@@ -141,13 +171,15 @@ def _cross_attend(query_BHNK: Tensor, members: list[_Member], layer: int) -> Ten
     read the keys and values at the speed of memory."""
     scaled_BHNK = query_BHNK / math.sqrt(query_BHNK.shape[-1])
     context_BHNK = torch.empty_like(scaled_BHNK)
-    for index, keys_LBHKT, values_LBHKT in members:
-        some_BHNK = scaled_BHNK if index is None else scaled_BHNK[index]
-        weights_BHNT = (some_BHNK.to(keys_LBHKT.dtype) @ keys_LBHKT[layer]).softmax(-1)
-        found_BHNK = (weights_BHNT @ values_LBHKT[layer].transpose(-1, -2)).to(context_BHNK.dtype)
-        if index is None:
-            return found_BHNK
-        context_BHNK[index] = found_BHNK
+    for places, keys_LBHKT, values_LBHKT, log_weights in members:
+        some_BHNK = scaled_BHNK if places is None else scaled_BHNK[places]
+        logits_BHNT = some_BHNK.to(keys_LBHKT.dtype) @ keys_LBHKT[layer]
+        if log_weights is not None:
+            logits_BHNT += log_weights
+        found_BHNK = logits_BHNT.softmax(-1) @ values_LBHKT[layer].transpose(-1, -2)
+        if places is None:
+            return found_BHNK.to(context_BHNK.dtype)
+        context_BHNK[places] = found_BHNK.to(context_BHNK.dtype)
     return context_BHNK
 
 

@@ -63,7 +63,8 @@ class WindowDecoder:
         for i, (window, wish) in enumerate(zip(encoded, options, strict=True)):
             given = (len(wish.prompt), len(wish.prefix), wish.timestamps)
             unknown = wish.language is None and self.vocabulary.multilingual
-            groups[len(window.states_TD), given, unknown, wish.language_only].append(i)
+            kept = (len(window.states_TD), window.log_weights_T is None)
+            groups[kept, given, unknown, wish.language_only].append(i)
         for members in groups.values():
             wishes = [options[i] for i in members]
             windows = [encoded[i] for i in members]
@@ -97,8 +98,12 @@ class WindowDecoder:
             for one in zip(keys, encoded, options, strict=True)
         ]
         try:
+            log_weights = [w.log_weights_T for w in encoded if w.log_weights_T is not None]
             decoder.join(
-                self.weights, self.cache, torch.stack([window.states_TD for window in encoded])
+                self.weights,
+                self.cache,
+                torch.stack([window.states_TD for window in encoded]),
+                torch.stack(log_weights) if log_weights else None,
             )
             self._hear_language(states, first_row)
             if options[0].language_only:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from service.model import sparsify
+from service.model import padding, sparsify
 from service.model.layers import merge_heads, mlp, norm, project
 from service.model.operators.attention import attend_and_score
 from service.model.weights import EncoderLayer, EncoderWeights
@@ -46,6 +46,26 @@ def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[
     return states, positions
 
 
+def encode_short(
+    weights: EncoderWeights, mel_BFT: Tensor, profile: Profile, layout: padding.Layout
+) -> tuple[Tensor, padding.Layout]:
+    """Encodes windows of one layout, their padding averaged: the states (B, k, D), and what they
+    stand for."""
+    near_BFT = mel_BFT[..., : layout.mel_frames]
+    states = padding.place(_stem(weights, near_BFT), weights.positions_TD, layout)
+    for number, layer in enumerate(weights.layers, start=1):
+        states = attend(states, layer, weights, layout.log_weights(states))
+        states = mlp(states, layer.mlp)
+        if number == 1:
+            states, layout = padding.merge(states, layout)
+        if profile.sparsity > 0 and number == profile.layer:
+            states, layout = padding.thin(states, layout, profile.sparsity)
+    states = norm(states, weights.norm)
+    if profile.late > 0:
+        states, layout = padding.thin(states, layout, profile.late)
+    return states, layout
+
+
 def _thin_evenly(
     states_BTD: Tensor, positions_BT: Tensor, share: float, pool: str
 ) -> tuple[Tensor, Tensor]:
@@ -60,15 +80,26 @@ def _thin_evenly(
 
 def embed(weights: EncoderWeights, mel_BFT: Tensor) -> Tensor:
     """Log-mel (B, mels, 2T) -> positioned states (B, T, D)."""
-    stem = F.gelu(F.conv1d(mel_BFT, weights.conv1.weight, weights.conv1.bias, padding=1))
-    stem = F.gelu(F.conv1d(stem, weights.conv2.weight, weights.conv2.bias, stride=2, padding=1))
-    states = stem.transpose(1, 2)
+    states = _stem(weights, mel_BFT)
     return states + weights.positions_TD[: states.shape[1]]
 
 
-def attend(states_BTD: Tensor, layer: EncoderLayer, weights: EncoderWeights) -> Tensor:
-    """The residual self-attention half of a layer."""
-    context = weights.attend(*project(states_BTD, layer.attention, weights.heads))
+def _stem(weights: EncoderWeights, mel_BFT: Tensor) -> Tensor:
+    """The two convolutions: (B, mels, 2T) -> (B, T, D)."""
+    stem = F.gelu(F.conv1d(mel_BFT, weights.conv1.weight, weights.conv1.bias, padding=1))
+    stem = F.gelu(F.conv1d(stem, weights.conv2.weight, weights.conv2.bias, stride=2, padding=1))
+    return stem.transpose(1, 2)
+
+
+def attend(
+    states_BTD: Tensor,
+    layer: EncoderLayer,
+    weights: EncoderWeights,
+    log_weights_T: Tensor | None = None,
+) -> Tensor:
+    """The residual self-attention half of a layer; where states stand for several frames, the
+    logarithms of how many count."""
+    context = weights.attend(*project(states_BTD, layer.attention, weights.heads), log_weights_T)
     return states_BTD + layer.attention.out(merge_heads(context))
 
 

@@ -82,7 +82,12 @@ class FakeModel:
     def info(self) -> ModelInfo:
         return self._info
 
-    def encode(self, mel_BFT: torch.Tensor, profiles: Sequence[Profile]) -> list[Encoded]:
+    def encode(
+        self,
+        mel_BFT: torch.Tensor,
+        profiles: Sequence[Profile],
+        audio_frames: Sequence[int] | None = None,
+    ) -> list[Encoded]:
         """Each window's word ids as (kept, 1) states, the frames kept at even distances.
 
         `mel_BFT`: (B, num_mels, 3000), one profile for each window. Raises ValueError for any
@@ -91,9 +96,10 @@ class FakeModel:
         expected = (len(profiles), self._info.num_mels, 2 * NUM_FRAMES)
         if mel_BFT.shape != expected:
             raise ValueError(f"mel must be {expected}, not {tuple(mel_BFT.shape)}")
-        return [self._encode_one(*pair) for pair in zip(mel_BFT, profiles, strict=True)]
+        sounding = audio_frames or [NUM_FRAMES] * len(profiles)
+        return [self._encode_one(*each) for each in zip(mel_BFT, profiles, sounding, strict=True)]
 
-    def _encode_one(self, mel_FT: torch.Tensor, profile: Profile) -> Encoded:
+    def _encode_one(self, mel_FT: torch.Tensor, profile: Profile, audio_frames: int) -> Encoded:
         if self._fail_encode_when and self._fail_encode_when(mel_FT):
             raise RuntimeError("the fake model was told to fail in encode")
         loudness = mel_FT.float().reshape(len(mel_FT), -1, 2 * FRAMES_PER_WORD).mean(dim=2)
@@ -105,7 +111,7 @@ class FakeModel:
         kept = num_kept(num_kept(NUM_FRAMES, profile.sparsity), profile.late)
         positions_T = even_positions(NUM_FRAMES, kept)
         states_TD = states_T[positions_T].unsqueeze(1)
-        return Encoded(states_TD, positions_T, NUM_FRAMES, pooled=profile.pools)
+        return Encoded(states_TD, positions_T, NUM_FRAMES, audio_frames, pooled=profile.pools)
 
     def new_decode_batch(self) -> FakeDecodeBatch:
         """An empty decode batch."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from service.model import sparsify
@@ -83,8 +84,8 @@ def merge(states_BTD: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
     near, num_far = layout.num_near, len(layout.positions_T) - layout.num_near
     first = torch.arange(0, num_far, 2)
     means = sparsify.mean_of_neighbours(states_BTD[:, near:], first)
-    both = layout.sizes_T[near:].split(2)
-    sizes_T = torch.cat([layout.sizes_T[:near], torch.stack([pair.sum() for pair in both])])
+    both = F.pad(layout.sizes_T[near:], (0, num_far % 2)).view(-1, 2).sum(1)
+    sizes_T = torch.cat([layout.sizes_T[:near], both])
     positions_T = torch.cat([layout.positions_T[:near], layout.positions_T[near:][first]])
     return torch.cat([states_BTD[:, :near], means], dim=1), Layout(positions_T, sizes_T, near)
 

@@ -70,8 +70,14 @@ class SpeechModel(Protocol):
     @property
     def info(self) -> ModelInfo: ...
 
-    def encode(self, mel_BFT: torch.Tensor, profiles: Sequence[Profile]) -> list[Encoded]:
-        """Encodes padded windows, each by its own profile. `mel_BFT`: (B, num_mels, 3000)."""
+    def encode(
+        self,
+        mel_BFT: torch.Tensor,
+        profiles: Sequence[Profile],
+        audio_frames: Sequence[int] | None = None,
+    ) -> list[Encoded]:
+        """Encodes padded windows, each by its own profile. `mel_BFT`: (B, num_mels, 3000);
+        `audio_frames`: how many of each window's frames hold the recording, None: all."""
 
     def new_decode_batch(self) -> DecodeBatch:
         """An empty decode batch."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from service.model import encoder
+from service.model import encoder, padding
 from service.model.checkpoint import Checkpoint
 from service.model.decoding import WindowDecoder
 from service.model.protocol import ModelInfo
@@ -48,16 +48,26 @@ class Whisper:
         return self.checkpoint.tokenizer is not None and bool(self.checkpoint.vocabulary.previous)
 
     @torch.inference_mode()
-    def encode(self, mel_BFT: Tensor, profiles: Sequence[Profile]) -> list[Encoded]:
+    def encode(
+        self,
+        mel_BFT: Tensor,
+        profiles: Sequence[Profile],
+        audio_frames: Sequence[int] | None = None,
+    ) -> list[Encoded]:
         """Encodes padded windows (B, mels, 3000): on a GPU those of one profile together, on a CPU
         one after the other, because one window's states fit its cache."""
         mel_BFT = mel_BFT.to(self.checkpoint.device, self.checkpoint.dtype)
+        sounding = audio_frames or [self.info.num_frames] * len(profiles)
         # Profiles that differ in name only, and all dense ones, are one piece of work.
         groups: dict[tuple[Profile, int], list[int]] = defaultdict(list)
-        for window, profile in enumerate(profiles):
-            apart = window if mel_BFT.is_cpu else 0
-            groups[_what_it_does(profile), apart].append(window)
         encoded: dict[int, Encoded] = {}
+        for window, profile in enumerate(profiles):
+            layout = padding.lay_out(sounding[window], self.info.num_frames, profile.padding)
+            if layout is not None:
+                mel_1FT = mel_BFT[window : window + 1]
+                encoded[window] = self._encode_short(mel_1FT, profile, layout, sounding[window])
+            else:
+                groups[_what_it_does(profile), window if mel_BFT.is_cpu else 0].append(window)
         for (profile, _), windows in groups.items():
             states_BTD, positions_BT = encoder.encode(
                 self.checkpoint.weights.encoder, mel_BFT[windows], profile
@@ -69,9 +79,28 @@ class Whisper:
                 if len(windows) > 1:
                     states_TD = states_TD.clone()
                 encoded[window] = Encoded(
-                    states_TD, positions_T, self.info.num_frames, pooled=profile.pools
+                    states_TD,
+                    positions_T,
+                    self.info.num_frames,
+                    sounding[window],
+                    pooled=profile.pools,
                 )
         return [encoded[window] for window in range(len(profiles))]
+
+    def _encode_short(
+        self, mel_1FT: Tensor, profile: Profile, layout: padding.Layout, audio_frames: int
+    ) -> Encoded:
+        states_1TD, layout = encoder.encode_short(
+            self.checkpoint.weights.encoder, mel_1FT, profile, layout
+        )
+        return Encoded(
+            states_1TD[0],
+            layout.positions_T.to(states_1TD.device),
+            self.info.num_frames,
+            audio_frames,
+            pooled=True,
+            log_weights_T=layout.log_weights(states_1TD),
+        )
 
     def new_decode_batch(self) -> WindowDecoder:
         return WindowDecoder(
@@ -99,6 +128,7 @@ class Whisper:
 
 def _what_it_does(profile: Profile) -> Profile:
     """The same for profiles that differ in what has no effect only."""
+    profile = replace(profile, padding=0)  # where there is none to gain from
     if profile.is_dense:
         return Profile("dense")
     if profile.sparsity == 0:

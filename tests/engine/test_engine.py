@@ -96,9 +96,14 @@ class RecordingModel(FakeModel):
         super().__init__()
         self.profiles: list[str] = []
 
-    def encode(self, mel_BFT: torch.Tensor, profiles: Sequence[Profile]) -> list[Encoded]:
+    def encode(
+        self,
+        mel_BFT: torch.Tensor,
+        profiles: Sequence[Profile],
+        audio_frames: Sequence[int] | None = None,
+    ) -> list[Encoded]:
         self.profiles += [profile.name for profile in profiles]
-        return super().encode(mel_BFT, profiles)
+        return super().encode(mel_BFT, profiles, audio_frames)
 
 
 def test_on_a_cpu_one_profile_shows_that_the_model_works(start: Start) -> None:

@@ -289,8 +289,13 @@ def test_a_bug_of_the_engine_itself_answers_everybody_and_goes_on(
 class MiscountingModel(FakeModel):
     """Loses a window of every batch larger than one."""
 
-    def encode(self, mel_BFT: torch.Tensor, profiles: Sequence[Profile]) -> list[Encoded]:
-        return super().encode(mel_BFT, profiles)[: max(1, len(profiles) - 1)]
+    def encode(
+        self,
+        mel_BFT: torch.Tensor,
+        profiles: Sequence[Profile],
+        audio_frames: Sequence[int] | None = None,
+    ) -> list[Encoded]:
+        return super().encode(mel_BFT, profiles, audio_frames)[: max(1, len(profiles) - 1)]
 
 
 def test_a_model_that_loses_windows_does_not_lose_replies(start: Start) -> None:

@@ -82,8 +82,8 @@ def test_every_item_is_counted(lab: Service) -> None:
 class Looping(FakeModel):
     """Says one word a hundred times in sparse windows."""
 
-    def encode(self, mel_BFT: torch.Tensor, profiles):  # type: ignore[no-untyped-def]
-        encoded = super().encode(mel_BFT, profiles)
+    def encode(self, mel_BFT: torch.Tensor, profiles, audio_frames=None):  # type: ignore[no-untyped-def]
+        encoded = super().encode(mel_BFT, profiles, audio_frames)
         for one, profile in zip(encoded, profiles, strict=True):
             if not profile.is_dense:
                 one.states_TD[:] = 3.0

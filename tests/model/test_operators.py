@@ -173,7 +173,7 @@ def test_attention_head_by_head_is_the_fused_one(dtype: torch.dtype) -> None:
     query, key, value = drawn(3, 2, 4, 50, 16)
     right = F.scaled_dot_product_attention(query, key, value)
     close = 1e-5 if dtype == torch.float32 else 0.02
-    assert_close(by_head(dtype)(query, key, value), right, atol=close, rtol=0)
+    assert_close(by_head(dtype)(query, key, value, None), right, atol=close, rtol=0)
 
 
 @torch.inference_mode()

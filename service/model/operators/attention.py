@@ -9,25 +9,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Query, key and value, each (B, H, T, K) -> context (B, H, T, K).
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Query, key and value, each (B, H, T, K), and what is added to every query's logits (T,), or None
+# -> context (B, H, T, K).
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
-def fused(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor) -> Tensor:
+def fused(
+    query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, bias_T: Tensor | None
+) -> Tensor:
     """torch's own, which never holds the whole matrix."""
-    return F.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK)
+    mask = None if bias_T is None else bias_T.expand(1, 1, query_BHTK.shape[2], -1)
+    return F.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK, mask)
 
 
 def by_head(dtype: torch.dtype) -> Attend:
     """Head by head, the products in `dtype`: the matrix of one head fits the cache."""
 
-    def attend(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor) -> Tensor:
+    def attend(
+        query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, bias_T: Tensor | None
+    ) -> Tensor:
         scale = 1 / math.sqrt(query_BHTK.shape[-1])
         context_BHTK = torch.empty(query_BHTK.shape, dtype=dtype, device=query_BHTK.device)
         whole = ((query_BHTK * scale).to(dtype), key_BHTK.to(dtype), value_BHTK.to(dtype))
         heads = (each.flatten(0, 1) for each in (*whole, context_BHTK))
         for query_TK, key_TK, value_TK, context_TK in zip(*heads, strict=True):
-            torch.mm((query_TK @ key_TK.T).softmax(-1), value_TK, out=context_TK)
+            logits_TT = query_TK @ key_TK.T
+            if bias_T is not None:
+                logits_TT += bias_T
+            torch.mm(logits_TT.softmax(-1), value_TK, out=context_TK)
         return context_BHTK.to(query_BHTK.dtype)
 
     return attend

@@ -191,11 +191,11 @@ def _attention(dtype: torch.dtype) -> tuple[str, Attend]:
         ways.append(("by head", by_head(dtype), CLOSE[dtype]))
     if _has_bfloat16():
         ways.append(("by head in bfloat16", by_head(torch.bfloat16), CLOSE[torch.bfloat16]))
-    right = fused(query.double(), key.double(), value.double())
+    right = fused(query.double(), key.double(), value.double(), None)
     found = []
     for name, attend, share in ways:
-        if _near(attend(query, key, value), right, share):
-            found.append((_seconds(lambda a=attend: a(query, key, value)), name, attend))  # type: ignore[misc]
+        if _near(attend(query, key, value, None), right, share):
+            found.append((_seconds(lambda a=attend: a(query, key, value, None)), name, attend))  # type: ignore[misc]
     if not found:
         return "fused", fused
     _, name, attend = min(found, key=lambda way: way[0])
