@@ -103,7 +103,7 @@ def step(
     rows_B1 = torch.arange(first_row, first_row + num_rows, device=device)[:, None]
     level = num_new == 1 and min(lengths) == max(lengths)
     mask = None if level else _mask(weights, positions_BN, longest)
-    members = _pool_members(cache, first_row, device)
+    members = _pool_members(weights, cache, first_row, device)
 
     x = _embed(weights, tokens_BN, positions_BN)
     for number, layer in enumerate(weights.layers):
@@ -132,16 +132,18 @@ def _mask(weights: DecoderWeights, positions_BN: Tensor, longest: int) -> Tensor
 
 
 class _Member(NamedTuple):
-    """A pool's rows from `first_row` on (from 0; None: all of them, in order), what they read, and
-    what is added to their logits, (B, 1, 1, T)."""
+    """A pool's rows from `first_row` on (from 0; None: all of them, in order), what they read in
+    each layer, (B * H, K, T), and what is added to their logits, (B * H, 1, T)."""
 
     places: Tensor | None
-    keys_LBHKT: Tensor
-    values_LBHKT: Tensor
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
     log_weights: Tensor | None
 
 
-def _pool_members(cache: DecodeCache, first_row: int, device: torch.device) -> list[_Member]:
+def _pool_members(
+    weights: DecoderWeights, cache: DecodeCache, first_row: int, device: torch.device
+) -> list[_Member]:
     """For each pool with rows from `first_row` on.
 
     Rows join at the end of both the cache and their pool, so a pool's share is a slice.
@@ -151,35 +153,36 @@ def _pool_members(cache: DecodeCache, first_row: int, device: torch.device) -> l
         old = sum(row < first_row for row in pool.rows)
         if rows := pool.rows[old:]:
             entries = slice(old, old + len(rows))
-            index = None
+            places = None
             if rows != list(range(first_row, cache.num_rows)):
-                index = torch.tensor(rows, device=device) - first_row
-            log_weights = pool.log_weights[entries]
-            members.append(
-                _Member(
-                    index,
-                    pool.keys[:, entries],
-                    pool.values[:, entries],
-                    torch.stack(log_weights)[:, None, None] if log_weights else None,
-                )
-            )
+                places = torch.tensor(rows, device=device) - first_row
+            log_weights = None
+            if pool.log_weights:
+                stacked = torch.stack(pool.log_weights[entries])
+                log_weights = stacked.repeat_interleave(weights.heads, dim=0)[:, None]
+            keys = pool.keys[:, entries].flatten(1, 2).unbind()
+            values = pool.values[:, entries].flatten(1, 2).unbind()
+            members.append(_Member(places, keys, values, log_weights))
     return members
 
 
 def _cross_attend(query_BHNK: Tensor, members: list[_Member], layer: int) -> Tensor:
     """Plain products: with one query there is no matrix that a fused kernel would save, and these
     read the keys and values at the speed of memory."""
-    scaled_BHNK = query_BHNK / math.sqrt(query_BHNK.shape[-1])
-    context_BHNK = torch.empty_like(scaled_BHNK)
-    for places, keys_LBHKT, values_LBHKT, log_weights in members:
-        some_BHNK = scaled_BHNK if places is None else scaled_BHNK[places]
-        logits_BHNT = some_BHNK.to(keys_LBHKT.dtype) @ keys_LBHKT[layer]
-        if log_weights is not None:
-            logits_BHNT += log_weights
-        found_BHNK = logits_BHNT.softmax(-1) @ values_LBHKT[layer].transpose(-1, -2)
+    scale = 1 / math.sqrt(query_BHNK.shape[-1])
+    context_BHNK = torch.empty_like(query_BHNK)
+    for places, keys, values, log_weights in members:
+        some_BHNK = query_BHNK if places is None else query_BHNK[places]
+        queries = some_BHNK.flatten(0, 1).to(keys[layer].dtype)
+        if log_weights is None:
+            logits = torch.baddbmm(queries.new_zeros(()), queries, keys[layer], beta=0, alpha=scale)
+        else:
+            logits = torch.baddbmm(log_weights, queries, keys[layer], alpha=scale)
+        found = torch.bmm(logits.softmax(-1), values[layer].mT)
+        found_BHNK = found.view(some_BHNK.shape).to(query_BHNK.dtype)
         if places is None:
-            return found_BHNK.to(context_BHNK.dtype)
-        context_BHNK[places] = found_BHNK.to(context_BHNK.dtype)
+            return found_BHNK
+        context_BHNK[places] = found_BHNK
     return context_BHNK
 
 

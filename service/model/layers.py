@@ -22,8 +22,8 @@ def project(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value of a layer's self-attention, each (B, H, T, K)."""
     whole_BTE = attention.query_key_value(norm(states_BTD, attention.norm))
-    query, key, value = whole_BTE.chunk(3, dim=-1)
-    return split_heads(query, heads), split_heads(key, heads), split_heads(value, heads)
+    parts = whole_BTE.view(*whole_BTE.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+    return parts[0], parts[1], parts[2]
 
 
 def split_heads(x_BTD: Tensor, heads: int) -> Tensor:

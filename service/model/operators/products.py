@@ -88,29 +88,29 @@ class EightBit:
 
     `multiply` takes rows in steps of their own scale, from -`most` to `most`, rounds them, and
     gives float32 products with the weights as they are meant: the rows' scales are multiplied in
-    here. `twice`: what rounding left over is multiplied as well, which is activations in twice
-    the bits, and costs little where reading the weights is what takes the time. A row's result
-    does not depend on the rows beside it.
+    here. `finer`: what rounding left over is multiplied as well, in steps so many times finer,
+    which is activations in twice the bits and costs little where reading the weights is what
+    takes the time; None: it is not. Both are tensors without dimensions, because torch makes one
+    of a number at every call. A row's result does not depend on the rows beside it.
     """
 
     multiply: Callable[[Tensor], Tensor]
-    most: int
-    twice: bool
+    most: Tensor
+    finer: Tensor | None
     bias: Tensor | None
     shape: tuple[int, int]
     nbytes: int
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1]).float()
-        scale = _largest(rows).clamp_min_(TINY).mul_(1 / self.most)
+        scale = _largest(rows).clamp_min_(TINY).div_(self.most)
         steps = rows / scale
-        if self.twice:
-            finer = 2 * self.most
-            left = (steps - steps.round()).mul_(finer)
-            whole, rest = self.multiply(torch.cat([steps, left])).chunk(2)
-            product = torch.add(whole, rest, alpha=1 / finer)
-        else:
+        if self.finer is None:
             product = self.multiply(steps)
+        else:
+            left = (steps - steps.round()).mul_(self.finer)
+            both = self.multiply(torch.cat([steps, left]))
+            product = both[len(rows) :].div_(self.finer).add_(both[: len(rows)])
         if self.bias is None:
             product.mul_(scale)
         else:
@@ -147,7 +147,7 @@ def fbgemm(most: int, twice: bool) -> Pack:
             result: Tensor = product(rows, 1.0, most + 1, held)
             return result
 
-        return EightBit(multiply, most, twice, _float(bias), _shape(weight), values.nbytes)
+        return _eight_bit(multiply, most, twice, bias, values)
 
     return pack
 
@@ -183,14 +183,23 @@ def onednn(most: int, twice: bool) -> Pack:
             )  # fmt: skip
             return result
 
-        return EightBit(multiply, most, twice, _float(bias), _shape(weight), values.nbytes)
+        return _eight_bit(multiply, most, twice, bias, values)
 
     return pack
 
 
-def _float(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias.float()
-
-
-def _shape(weight: Tensor) -> tuple[int, int]:
-    return (weight.shape[0], weight.shape[1])
+def _eight_bit(
+    multiply: Callable[[Tensor], Tensor],
+    most: int,
+    twice: bool,
+    bias: Tensor | None,
+    values: Tensor,
+) -> EightBit:
+    return EightBit(
+        multiply,
+        most=torch.tensor(float(most)),
+        finer=torch.tensor(2.0 * most) if twice else None,
+        bias=None if bias is None else bias.float(),
+        shape=(values.shape[0], values.shape[1]),
+        nbytes=values.nbytes,
+    )
