@@ -83,8 +83,8 @@ def merge(states_BTD: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
     near, num_far = layout.num_near, len(layout.positions_T) - layout.num_near
     first = torch.arange(0, num_far, 2)
     means = sparsify.mean_of_neighbours(states_BTD[:, near:], first)
-    both = layout.sizes_T[near:].split(2)
-    sizes_T = torch.cat([layout.sizes_T[:near], torch.stack([pair.sum() for pair in both])])
+    both = torch.zeros(len(first)).index_add(0, torch.arange(num_far) // 2, layout.sizes_T[near:])
+    sizes_T = torch.cat([layout.sizes_T[:near], both])
     positions_T = torch.cat([layout.positions_T[:near], layout.positions_T[near:][first]])
     return torch.cat([states_BTD[:, :near], means], dim=1), Layout(positions_T, sizes_T, near)
 
