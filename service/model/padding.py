@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from service.model import sparsify
@@ -84,7 +83,7 @@ def merge(states_BTD: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
     near, num_far = layout.num_near, len(layout.positions_T) - layout.num_near
     first = torch.arange(0, num_far, 2)
     means = sparsify.mean_of_neighbours(states_BTD[:, near:], first)
-    both = F.pad(layout.sizes_T[near:], (0, num_far % 2)).view(-1, 2).sum(1)
+    both = torch.zeros(len(first)).index_add(0, torch.arange(num_far) // 2, layout.sizes_T[near:])
     sizes_T = torch.cat([layout.sizes_T[:near], both])
     positions_T = torch.cat([layout.positions_T[:near], layout.positions_T[near:][first]])
     return torch.cat([states_BTD[:, :near], means], dim=1), Layout(positions_T, sizes_T, near)
