@@ -160,6 +160,8 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
             Profile("dense"),
             Profile("balanced", layer=3, sparsity=0.5, pool="mean"),
             Profile("fast", layer=2, sparsity=0.5, pool="mean"),
+            # For recordings of a few seconds: what is full of speech is dense.
+            Profile("clips", padding=8),
             # Early Attentive Sparsification with the paper's choices: to compare with.
             Profile("eas-published", layer=2, sparsity=0.5),
         )

@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 
 _MEMBERSHIP, _CGROUPS = "proc/self/cgroup", PurePosixPath("sys/fs/cgroup")
 _QUOTA, _PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"
-# libgomp's turns of its waiting loop before a thread sleeps: what it takes itself where it knows of
-# more threads than processors. It does not know of other processes, nor of other pools in this one:
-# by itself it goes round 300,000 times, while the thread that is waited for has no processor.
-_WAIT_TURNS = "1000"
+# libgomp's turns of its waiting loop before a thread sleeps. By itself it goes round 300,000 times,
+# while the thread that is waited for may have no processor: it does not know of other processes,
+# nor of other pools in this one. 1,000 are so few that threads sleep between two products.
+_WAIT_TURNS = "10000"
 
 
 def usable_threads(root: Path = Path("/")) -> int:

@@ -589,4 +589,4 @@ def test_every_command_says_how_threads_wait(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, "")  # so that it is as it was afterwards
         monkeypatch.delenv(name)
     assert main(["serve", "--dtype", "int4"]) == 2
-    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    assert os.environ["GOMP_SPINCOUNT"] == "10000"

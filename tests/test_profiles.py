@@ -18,8 +18,8 @@ def _file(tmp_path: Path, text: str) -> Path:
 
 
 def test_the_built_in_profiles() -> None:
-    assert list(load_profiles(None)) == ["dense", "balanced", "fast", "eas-published"]
-    assert [p.is_dense for p in BUILT_IN.values()] == [True, False, False, False]
+    assert list(load_profiles(None)) == ["dense", "balanced", "fast", "clips", "eas-published"]
+    assert [p.is_dense for p in BUILT_IN.values()] == [True, False, False, False, False]
     assert BUILT_IN["eas-published"] == Profile("eas-published", layer=2, sparsity=0.5)
 
 

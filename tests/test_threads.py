@@ -72,7 +72,7 @@ def test_files_are_read_and_affinity_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "more"),
     [
-        ({}, {"GOMP_SPINCOUNT": "1000"}),
+        ({}, {"GOMP_SPINCOUNT": "10000"}),
         ({"GOMP_SPINCOUNT": "5"}, {}),
         ({"OMP_WAIT_POLICY": "active"}, {}),
     ],

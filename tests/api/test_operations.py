@@ -30,8 +30,8 @@ def test_ready_and_what_it_offers(shared: Running) -> None:
     assert shared.client.get("/readyz").json() == {"status": "ready"}
     profiles = shared.client.get("/profiles").json()["profiles"]
     assert [p["name"] for p in profiles] == list(BUILT_IN)
-    assert [p["default"] for p in profiles] == [True, False, False, False]
-    published = profiles[3]
+    assert [p["default"] for p in profiles] == [True, False, False, False, False]
+    published = profiles[4]
     # What was measured of it has a test of its own.
     assert published | {"measured": "", "evidence": None} == {
         "name": "eas-published",
