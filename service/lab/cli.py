@@ -32,7 +32,7 @@ def add_commands(subparsers: Any) -> None:
         help="word error rate and speed of profiles on recordings",
         description="Transcribes recordings under several profiles, through the path that the "
         "service takes, and prints corpus word error rate after Whisper's normaliser with paired "
-        "95%% intervals against dense, and how often texts went wrong, as a table.",
+        "95% intervals against dense, and how often texts went wrong, as a table.",
     )
     _add_material(evaluate.add_argument_group("recordings"))
     _add_profiles(evaluate.add_argument_group("profiles"))

@@ -96,10 +96,12 @@ class FakeModel:
         expected = (len(profiles), self._info.num_mels, 2 * NUM_FRAMES)
         if mel_BFT.shape != expected:
             raise ValueError(f"mel must be {expected}, not {tuple(mel_BFT.shape)}")
-        sounding = audio_frames or [NUM_FRAMES] * len(profiles)
+        sounding: Sequence[int | None] = audio_frames or [None] * len(profiles)
         return [self._encode_one(*each) for each in zip(mel_BFT, profiles, sounding, strict=True)]
 
-    def _encode_one(self, mel_FT: torch.Tensor, profile: Profile, audio_frames: int) -> Encoded:
+    def _encode_one(
+        self, mel_FT: torch.Tensor, profile: Profile, audio_frames: int | None
+    ) -> Encoded:
         if self._fail_encode_when and self._fail_encode_when(mel_FT):
             raise RuntimeError("the fake model was told to fail in encode")
         loudness = mel_FT.float().reshape(len(mel_FT), -1, 2 * FRAMES_PER_WORD).mean(dim=2)

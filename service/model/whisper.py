@@ -57,15 +57,16 @@ class Whisper:
         """Encodes padded windows (B, mels, 3000): on a GPU those of one profile together, on a CPU
         one after the other, because one window's states fit its cache."""
         mel_BFT = mel_BFT.to(self.checkpoint.device, self.checkpoint.dtype)
-        sounding = audio_frames or [self.info.num_frames] * len(profiles)
+        sounding: Sequence[int | None] = audio_frames or [None] * len(profiles)
         # Profiles that differ in name only, and all dense ones, are one piece of work.
         groups: dict[tuple[Profile, int], list[int]] = defaultdict(list)
         encoded: dict[int, Encoded] = {}
-        for window, profile in enumerate(profiles):
-            layout = padding.lay_out(sounding[window], self.info.num_frames, profile.padding)
-            if layout is not None:
-                mel_1FT = mel_BFT[window : window + 1]
-                encoded[window] = self._encode_short(mel_1FT, profile, layout, sounding[window])
+        for window, (profile, frames) in enumerate(zip(profiles, sounding, strict=True)):
+            short = None
+            if frames is not None:
+                short = self._encode_short(mel_BFT[window : window + 1], profile, frames)
+            if short is not None:
+                encoded[window] = short
             else:
                 groups[_what_it_does(profile), window if mel_BFT.is_cpu else 0].append(window)
         for (profile, _), windows in groups.items():
@@ -87,9 +88,11 @@ class Whisper:
                 )
         return [encoded[window] for window in range(len(profiles))]
 
-    def _encode_short(
-        self, mel_1FT: Tensor, profile: Profile, layout: padding.Layout, audio_frames: int
-    ) -> Encoded:
+    def _encode_short(self, mel_1FT: Tensor, profile: Profile, audio_frames: int) -> Encoded | None:
+        """None where there is no padding to average, or the profile leaves it as it is."""
+        layout = padding.lay_out(audio_frames, self.info.num_frames, profile.padding)
+        if layout is None:
+            return None
         states_1TD, layout = encoder.encode_short(
             self.checkpoint.weights.encoder, mel_1FT, profile, layout
         )
