@@ -25,6 +25,9 @@ CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 CLOSE_IN_8_BITS = 2e-2
 # With VNNI products of 8 bits are summed in 32 bits; without, pairs of them in 16, which hold 63.
 MOST_ACTIVATIONS = (127, 63)
+# Eight bits have to be slower by so much than floats to be left alone: a trial beside other work may
+# be wrong by a half, and what one start says in 8 bits the next one should.
+MUCH_SLOWER = 1.5
 FAILURES = (RuntimeError, AttributeError)  # an operator that is not there, or not for this
 
 
@@ -63,7 +66,7 @@ def cpu_operators(kind: str) -> Operators | None:
     """The fastest of the right ones on this processor.
 
     `kind`: float32, bfloat16 or float16; int8: activations in float32; auto: int8 where that is
-    faster than float32, else bfloat16 where the processor has it, else float32. None where int8
+    right and not much slower than float32, else bfloat16 where the processor has it, else float32. None where int8
     is asked for, and no operator for it is right here. Tried once in a process.
     """
     if kind == "float16":
@@ -72,13 +75,13 @@ def cpu_operators(kind: str) -> Operators | None:
         return _in_floats(torch.float32 if kind == "float32" else torch.bfloat16)
     found = _in_8_bits(asked=kind == "int8")
     if found is None and kind == "auto":
-        log.warning("8 bits are not right, or not faster, on this processor: floats are served")
+        log.warning("8 bits are not right, or much slower, on this processor: floats are served")
         return _in_floats(torch.bfloat16 if _has_bfloat16() else torch.float32)
     return found
 
 
 def _in_8_bits(asked: bool) -> Operators | None:
-    """None where it is not right, or not `asked` for and not faster than float32."""
+    """None where it is not right, or not `asked` for and much slower than float32."""
     # The decoder's activations do not bear 8 bits (docs/log.md), and its time is the weights'.
     many, few = (_fastest(_eight_bits(twice), rows) for rows, twice in ((MANY, False), (FEW, True)))
     if many is None or few is None:
@@ -87,7 +90,7 @@ def _in_8_bits(asked: bool) -> Operators | None:
         floats = (_fastest(_floats(rows), rows) for rows in (MANY, FEW))
         pairs = zip((many, few), floats, strict=True)
         ratios = [ours.seconds / theirs.seconds for ours, theirs in pairs if theirs is not None]
-        if sum(ratios) >= len(ratios):
+        if sum(ratios) >= MUCH_SLOWER * len(ratios):
             return None
     return _operators(many, few, torch.float32, "int8")
 
