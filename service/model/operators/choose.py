@@ -25,8 +25,8 @@ CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 CLOSE_IN_8_BITS = 2e-2
 # With VNNI products of 8 bits are summed in 32 bits; without, pairs of them in 16, which hold 63.
 MOST_ACTIVATIONS = (127, 63)
-# Eight bits have to be slower by so much than floats to be left alone: a trial beside other work may
-# be wrong by a half, and what one start says in 8 bits the next one should.
+# Eight bits have to be slower by so much than floats to be left alone: a trial beside other work
+# may be wrong by a half, and what one start says in 8 bits the next one should.
 MUCH_SLOWER = 1.5
 FAILURES = (RuntimeError, AttributeError)  # an operator that is not there, or not for this
 
@@ -66,8 +66,9 @@ def cpu_operators(kind: str) -> Operators | None:
     """The fastest of the right ones on this processor.
 
     `kind`: float32, bfloat16 or float16; int8: activations in float32; auto: int8 where that is
-    right and not much slower than float32, else bfloat16 where the processor has it, else float32. None where int8
-    is asked for, and no operator for it is right here. Tried once in a process.
+    right and not much slower than float32, else bfloat16 where the processor has it, else
+    float32. None where int8 is asked for, and no operator for it is right here. Tried once in a
+    process.
     """
     if kind == "float16":
         return plain_operators(torch.float16)
