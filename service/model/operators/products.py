@@ -115,7 +115,7 @@ class EightBit:
             product.mul_(scale)
         else:
             product = torch.addcmul(self.bias, product, scale)
-        return product.to(x.dtype).view(*x.shape[:-1], -1)
+        return product.to(x.dtype).view(*x.shape[:-1], self.shape[0])
 
 
 def _largest(rows: Tensor) -> Tensor:
