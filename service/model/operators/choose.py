@@ -17,9 +17,9 @@ from service.model.operators.products import Dense, Pack, fbgemm, onednn, packed
 log = logging.getLogger(__name__)
 
 WIDTH = 512  # of the trial, as whisper-base's
-MANY, FEW = 500, 8  # rows: a third of a window's frames in the encoder, tokens in the decoder
+MANY, FEW = 250, 8  # rows: a sixth of a window's frames in the encoder, tokens in the decoder
 FRAMES, HEADS, HEAD = 1500, 2, 64  # of attention
-RUNS = 3
+RUNS = 2
 # To the largest value of the right answer.
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 CLOSE_IN_8_BITS = 2e-2
@@ -195,7 +195,7 @@ def _attention(dtype: torch.dtype) -> tuple[str, Attend]:
         ways.append(("by head", by_head(dtype), CLOSE[dtype]))
     if _has_bfloat16():
         ways.append(("by head in bfloat16", by_head(torch.bfloat16), CLOSE[torch.bfloat16]))
-    right = fused(query.double(), key.double(), value.double(), None)
+    right = fused(query.float(), key.float(), value.float(), None)
     found = []
     for name, attend, share in ways:
         if _near(attend(query, key, value, None), right, share):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MOST_WEIGHT = 127  # of a row quantised symmetrically
+ROWS_AT_ONCE = 2048
 TINY = 1e-30  # a row of zeros is divided by this
 
 
@@ -127,9 +128,17 @@ def _largest(rows: Tensor) -> Tensor:
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(out, in) -> int8, symmetric, and float32 scales (out,), row by row."""
-    weight = weight.float()
-    scale = weight.abs().amax(1).clamp_min(TINY) / MOST_WEIGHT
-    return (weight / scale[:, None]).round_().to(torch.int8), scale
+    scale = weight.abs().amax(1).float().clamp_min_(TINY).div_(MOST_WEIGHT)
+    values = torch.empty(weight.shape, dtype=torch.int8)
+    # Part by part: an embedding in float32, twice, would be the most that a start takes.
+    for some, steps, part in zip(
+        weight.split(ROWS_AT_ONCE),
+        scale.split(ROWS_AT_ONCE),
+        values.split(ROWS_AT_ONCE),
+        strict=True,
+    ):
+        part.copy_((some.float() / steps[:, None]).round_())
+    return values, scale
 
 
 def fbgemm(most: int, twice: bool) -> Pack:
