@@ -131,13 +131,9 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     scale = weight.abs().amax(1).float().clamp_min_(TINY).div_(MOST_WEIGHT)
     values = torch.empty(weight.shape, dtype=torch.int8)
     # Part by part: an embedding in float32, twice, would be the most that a start takes.
-    for some, steps, part in zip(
-        weight.split(ROWS_AT_ONCE),
-        scale.split(ROWS_AT_ONCE),
-        values.split(ROWS_AT_ONCE),
-        strict=True,
-    ):
-        part.copy_((some.float() / steps[:, None]).round_())
+    for first in range(0, len(weight), ROWS_AT_ONCE):
+        some = slice(first, first + ROWS_AT_ONCE)
+        values[some] = (weight[some].float() / scale[some, None]).round_()
     return values, scale
 
 
