@@ -71,12 +71,12 @@ def test_every_stage_is_measured_and_has_its_cost(model: Whisper, profile: Profi
     found = measure.stages(model, clips, profile, tokens=3)
     assert [getattr(module, name) for module, name in watched] == functions
     assert list(found) == list(stages(work(profile)))
-    whole = ("mel", "stem", "layers before", "cross keys", "prefill", "steps", "rules", "words")
-    assert all(found[name] > 0 for name in whole)
+    # What is a difference of two times may be below 0 on a busy machine.
+    timed = ("mel", "stem", "cross keys", "prefill", "steps", "rules", "words")
+    assert all(found[name] > 0 for name in timed)
     encoded = model.encode(torch.randn(2, 80, 3000), [profile] * 2)
     parts = measure.step_parts(model, encoded, tokens=4)
     assert list(parts) == list(step(work(profile)))
-    assert parts["products"] > 0
     report = Found(model.info, work(profile, 2), Rates(1e11, 1e10), [(found, parts)])
     about, of_stages, of_step = tables(report)
     assert f"{profile.name} (" in about

@@ -8,7 +8,6 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-import torch
 
 from service.config import ServerConfig
 from service.engine.batcher import Load, next_batch
@@ -96,7 +95,8 @@ def test_a_rest_is_not_taken_for_slowness() -> None:
 
 
 def test_the_metrics_name_the_model(start: Start, metrics: Metrics) -> None:
-    start(FakeModel(name="parrot"))
+    engine = start(FakeModel(name="parrot"))
+    assert engine.num_threads >= 1
     labels = {"name": "parrot", "device": "cpu", "dtype": "float32", "weight_dtype": "float32"}
-    labels |= {"threads": str(torch.get_num_threads()), "parameters": "0"}
+    labels |= {"threads": str(engine.num_threads), "parameters": "0"}
     assert metrics.registry.get_sample_value("winnow_model_info", labels) == 1
