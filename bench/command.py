@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.progress import say
 from service.config import ServerConfig
 from service.errors import WinnowError
+from service.lab.cli import positive
 
 ROOT = Path(__file__).resolve().parents[1]
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -81,7 +82,7 @@ def _add_clips(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="; ".join(f"{name}: {what}" for name, what in KINDS.items()) + " (all)",
     )
     parser.add_argument("--model", default=ServerConfig().model, help="(%(default)s)")
-    parser.add_argument("--limit", type=_positive, default=16, help="of a kind (%(default)s)")
+    parser.add_argument("--limit", type=positive, default=16, help="of a kind (%(default)s)")
     _add_sides(parser, f"{OURS},{PEERS}")
     _add_turns(parser, "1,8,32")
 
@@ -101,7 +102,7 @@ def _add_shapes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="NAMES",
         help="of tiny, base, small, medium, large (which is large-v3), turbo (small,large,turbo)",
     )
-    parser.add_argument("--tokens", type=_positive, default=64, help="a window (%(default)s)")
+    parser.add_argument("--tokens", type=positive, default=64, help="a window (%(default)s)")
     _add_sides(parser, f"{OURS},{PEERS}")
     _add_turns(parser, "1,8,32")
 
@@ -124,8 +125,8 @@ def _add_http(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument(
         "--in-flight", type=_sizes, default=[1, 2, 4, 8, 16, 32, 64], help="(1,2,4,8,16,32,64)"
     )
-    parser.add_argument("--limit", type=_positive, default=64, help="recordings (%(default)s)")
-    parser.add_argument("--rounds", type=_positive, default=3, help="(%(default)s)")
+    parser.add_argument("--limit", type=positive, default=64, help="recordings (%(default)s)")
+    parser.add_argument("--rounds", type=positive, default=3, help="(%(default)s)")
     _add_common(parser)
 
 
@@ -142,9 +143,9 @@ def _add_stages(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--shape", help="random weights of this shape instead of --model")
     parser.add_argument("--profile", default="dense", help="(%(default)s)")
     parser.add_argument("--dtype", default="auto", help="(%(default)s)")
-    parser.add_argument("--batch", type=_positive, default=8, help="windows (%(default)s)")
-    parser.add_argument("--tokens", type=_positive, default=64, help="a window (%(default)s)")
-    parser.add_argument("--rounds", type=_positive, default=5, help="(%(default)s)")
+    parser.add_argument("--batch", type=positive, default=8, help="windows (%(default)s)")
+    parser.add_argument("--tokens", type=positive, default=64, help="a window (%(default)s)")
+    parser.add_argument("--rounds", type=positive, default=5, help="(%(default)s)")
     parser.add_argument(
         "--operators", type=int, default=0, metavar="N", help="also the N costliest operators"
     )
@@ -174,14 +175,14 @@ def _add_turns(parser: argparse.ArgumentParser, batches: str) -> None:
     parser.add_argument(
         "--batches", type=_sizes, default=_sizes(batches), help=f"clips at once ({batches})"
     )
-    parser.add_argument("--rounds", type=_positive, default=3, help="on the clock (%(default)s)")
+    parser.add_argument("--rounds", type=positive, default=3, help="on the clock (%(default)s)")
     _add_common(parser)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads",
-        type=_positive,
+        type=positive,
         default=len(os.sched_getaffinity(0)),
         help="of each side (all cores, %(default)s)",
     )
@@ -204,14 +205,7 @@ def _names(text: str) -> list[str]:
 
 
 def _sizes(text: str) -> list[int]:
-    return [_positive(size) for size in text.split(",")]
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value
+    return [positive(size) for size in text.split(",")]
 
 
 if __name__ == "__main__":

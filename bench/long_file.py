@@ -16,11 +16,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from service.audio.segment import split
 from service.config import ServerConfig
@@ -29,10 +29,8 @@ from service.lab.material import Domain, Material, of_corpus
 from service.lab.packing import Item, Pcm, to_float
 from service.lab.runs import Answer, How, Service
 from service.lab.wer import align, words_of
-from service.model.load import load_model
-from service.model.protocol import SpeechModel
+from service.model.load import load_served
 from service.profiles import load_profiles
-from service.threads import usable_threads
 from service.types import SAMPLE_RATE, WINDOW_SAMPLES, Audio, Segment
 
 NEAR_S = 1.5
@@ -119,7 +117,7 @@ def main() -> None:
     config = ServerConfig(
         model=args.model, device=args.device, dtype=args.dtype, threads=args.threads
     )
-    with Service(config, lambda: _load(config)) as service:
+    with Service(config, partial(load_served, config)) as service:
         for name in args.profiles.split(","):
             whole = service.run([entire], profiles[name], How()).answers[0]
             apart = service.run([item for _, item in cut], profiles[name], How()).answers
@@ -128,11 +126,6 @@ def main() -> None:
                 ("in pieces", joined(cut, apart)),
             ):
                 print(f"{name}, {way}: {described(compare(made, said), seams)}", flush=True)
-
-
-def _load(config: ServerConfig) -> SpeechModel:
-    torch.set_num_threads(config.threads or usable_threads())
-    return load_model(config.model, config.device, config.dtype)
 
 
 def _utterances(args: argparse.Namespace) -> list[Item]:

@@ -20,7 +20,7 @@ from service.errors import ConfigError, InvalidRequest, WinnowError
 from service.lab.cli import add_commands
 from service.memory import here_to_stay
 from service.text.formats import FORMATS
-from service.threads import usable_threads, wait_briefly
+from service.threads import wait_briefly
 
 if TYPE_CHECKING:
     from service.model.protocol import SpeechModel
@@ -237,13 +237,10 @@ def _loader(config: ServerConfig) -> Callable[[], SpeechModel]:
 
 
 def _load(config: ServerConfig) -> SpeechModel:
-    """Runs on the engine's thread: the number of threads is a setting of the calling one."""
-    import torch
+    """Runs on the engine's thread, and imports torch there."""
+    from service.model.load import load_served
 
-    from service.model.load import load_model
-
-    torch.set_num_threads(config.threads or usable_threads())
-    return load_model(config.model, config.device, config.dtype, config.cache_dir)
+    return load_served(config)
 
 
 def _serve(args: argparse.Namespace) -> int:

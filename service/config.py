@@ -141,13 +141,18 @@ class ServerConfig:
                 raise ConfigError(f"{name}: must not be empty")
         if self.port > 65535:
             raise ConfigError(f"port {self.port}: use 0 to 65535")
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"dtype {self.dtype!r}: use {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+        check_dtype(self.dtype)
         for alias in self.model_aliases:
             if not re.fullmatch(r"[^\s@]+", alias):
                 raise ConfigError(f"model_aliases {alias!r}: use names without spaces or @")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device {self.device!r}: use auto, cpu, cuda or cuda:N")
+
+
+def check_dtype(name: str) -> None:
+    """Raises ConfigError for a type that there is not."""
+    if name not in DTYPES:
+        raise ConfigError(f"dtype {name!r}: use {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
 
 
 def load_config(environ: Mapping[str, str], **overrides: Any) -> ServerConfig:

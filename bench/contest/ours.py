@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,8 +25,8 @@ from service.audio.mel import log_mel
 from service.config import ServerConfig
 from service.lab.packing import Item
 from service.lab.runs import How, Service
-from service.model.load import load_model
-from service.model.protocol import ModelInfo, SpeechModel
+from service.model.load import load_served
+from service.model.protocol import ModelInfo
 from service.model.whisper import Whisper
 from service.profiles import Profile, load_profiles
 from service.types import DecodeOptions, Hypothesis, Samples
@@ -61,7 +62,7 @@ def main() -> None:
 
 @contextmanager
 def _served(config: ServerConfig) -> Iterator[tuple[ModelInfo, Transcribe]]:
-    with Service(config, lambda: _load(config)) as service:
+    with Service(config, partial(load_served, config)) as service:
 
         def transcribe(
             clips: list[Samples], batch: int, language: str, profile: Profile
@@ -75,7 +76,7 @@ def _served(config: ServerConfig) -> Iterator[tuple[ModelInfo, Transcribe]]:
 
 @contextmanager
 def _forced(config: ServerConfig, tokens: int) -> Iterator[tuple[ModelInfo, Transcribe]]:
-    model = _load(config)
+    model = load_served(config)
     assert isinstance(model, Whisper)
 
     def transcribe(clips: list[Samples], batch: int, language: str, profile: Profile) -> list[str]:
@@ -103,12 +104,6 @@ def decode_exactly(
     said = [done[number].tokens for number in range(len(clips))]
     assert all(len(one) == tokens for one in said), [len(one) for one in said]
     return ["".join(piece.text for piece in model.split_text(one)) for one in said]
-
-
-def _load(config: ServerConfig) -> SpeechModel:
-    """On the engine's thread: the number of threads is a setting of the calling one."""
-    torch.set_num_threads(config.threads)
-    return load_model(config.model, config.device, config.dtype, config.cache_dir)
 
 
 def _computes_in(info: ModelInfo) -> str:

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from service.lab.material import Domain, Material
-    from service.model.protocol import SpeechModel
     from service.profiles import Profile
 
 # torch takes seconds to import and help should not: what needs it is imported on running.
@@ -88,7 +88,7 @@ def _add_material(group: Any) -> None:
         "--split", choices=("train", "test", "all"), default="test", help="(%(default)s)"
     )
     group.add_argument(
-        "--limit", type=_positive, metavar="N", help="at most N of a domain, evenly over speakers"
+        "--limit", type=positive, metavar="N", help="at most N of a domain, evenly over speakers"
     )
     group.add_argument(
         "--language", default="en", help="of a manifest's rows that name none (%(default)s)"
@@ -127,7 +127,7 @@ def _add_how(group: Any) -> None:
     group.add_argument("--threads", type=int, default=0, help="on a CPU (as many as may be used)")
     group.add_argument(
         "--concurrency",
-        type=_positive,
+        type=positive,
         default=16,
         metavar="N",
         help="recordings in flight (%(default)s)",
@@ -145,14 +145,15 @@ def _add_how(group: Any) -> None:
     )
     group.add_argument(
         "--speed",
-        type=_positive,
+        type=positive,
         default=0,
         metavar="ROUNDS",
         help="time so many rounds more, in which the profiles take turns",
     )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number from 1 on, as argparse takes it."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
@@ -164,6 +165,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from service.lab.machine import about
     from service.lab.report import table, to_json
     from service.lab.runs import How, Service
+    from service.model.load import load_served
     from service.profiles import check_depth
 
     material, domains = _material(args)
@@ -172,7 +174,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         model=args.model, device=args.device, dtype=args.dtype, threads=args.threads
     )
     how = How(args.raw, args.detect, args.times, args.concurrency)
-    with Service(config, lambda: _load(config)) as service:
+    with Service(config, partial(load_served, config)) as service:
         check_depth({p.name: p for p in profiles}, service.info.num_encoder_layers)
         results = []
         found = about(args.arguments, service.info, config.threads or usable_threads())
@@ -204,16 +206,6 @@ def _without_head(results: Sequence[Any]) -> str:
     from service.lab.report import table
 
     return "\n".join(table(results).splitlines()[2:])
-
-
-def _load(config: ServerConfig) -> SpeechModel:
-    """On the engine's thread: the number of threads is a setting of the calling one."""
-    import torch
-
-    from service.model.load import load_model
-
-    torch.set_num_threads(config.threads or usable_threads())
-    return load_model(config.model, config.device, config.dtype)
 
 
 def _material(args: argparse.Namespace) -> tuple[Material, list[Domain]]:

@@ -35,13 +35,6 @@ class CrossPool:
     rows: list[int] = field(default_factory=list)
     log_weights: list[Tensor] = field(default_factory=list)
 
-    def grow(self, num: int) -> None:
-        """Makes room for so many more entries, and for as many again as there are."""
-        missing = len(self.rows) + num - self.keys.shape[1]
-        if missing > 0:
-            self.keys = _longer(self.keys, 1, max(missing, len(self.rows)))
-            self.values = _longer(self.values, 1, max(missing, len(self.rows)))
-
     def remove(self, row: int) -> None:
         entry, last = self.rows.index(row), len(self.rows) - 1
         if entry != last:
@@ -82,17 +75,14 @@ class DecodeCache:
         to write.
         """
         first = self.num_rows
-        missing = first + num - self.keys.shape[1]
-        if missing > 0:
-            self.keys = _longer(self.keys, 1, max(missing, first))
-            self.values = _longer(self.values, 1, max(missing, first))
+        _make_room(self, first, num)
         kind = (kept, log_weights_BT is not None)
         if kind not in self.pools:
             layers, _, heads, _, width = self.keys.shape
             empty = self.keys.new_empty((layers, num, heads, width, kept), dtype=self.cross_dtype)
             self.pools[kind] = CrossPool(empty, torch.empty_like(empty))
         pool = self.pools[kind]
-        pool.grow(num)
+        _make_room(pool, len(pool.rows), num)
         self.keys[:, first : first + num] = 0
         self.values[:, first : first + num] = 0
         entry = len(pool.rows)
@@ -170,6 +160,14 @@ def empty_cache(weights: DecoderWeights, capacity: int = 4) -> DecodeCache:
     # Zeros, not garbage: masked positions still multiply, and NaN times zero is NaN.
     keys, values = weights.positions_TD.new_zeros(shape), weights.positions_TD.new_zeros(shape)
     return DecodeCache(keys, values, weights.cross_dtype)
+
+
+def _make_room(cached: CrossPool | DecodeCache, held: int, num: int) -> None:
+    """For `num` rows or entries beside those `held`, and for as many again as there are."""
+    missing = held + num - cached.keys.shape[1]
+    if missing > 0:
+        cached.keys = _longer(cached.keys, 1, max(missing, held))
+        cached.values = _longer(cached.values, 1, max(missing, held))
 
 
 def _longer(cached: Tensor, dim: int, more: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from service.config import DTYPES
+from service.config import check_dtype
 from service.errors import CheckpointError, ConfigError
 from service.model.alignment import Alignment, read_alignment
 from service.model.formats.find import find_model
@@ -118,8 +118,7 @@ def _device(name: str) -> torch.device:
 
 def operators_for(dtype: str, device: torch.device) -> Operators:
     """What a device is served by. Raises ConfigError for a type that it does not do."""
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype {dtype!r}: use {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+    check_dtype(dtype)
     if device.type == "cpu":
         found = cpu_operators(dtype)
         if found is None:

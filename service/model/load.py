@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
+from service.config import ServerConfig
 from service.model.checkpoint import load_checkpoint
 from service.model.fake import FakeModel
 from service.model.protocol import SpeechModel
 from service.model.whisper import Whisper
+from service.threads import usable_threads
 
 
 def load_model(
@@ -17,3 +21,10 @@ def load_model(
     if name == "fake":
         return FakeModel()
     return Whisper(load_checkpoint(name, device, dtype, cache_dir))
+
+
+def load_served(config: ServerConfig) -> SpeechModel:
+    """The model of these settings, and the threads that they give to the one that calls: how many
+    compute is torch's setting of each thread. Raises what `load_model` raises."""
+    torch.set_num_threads(config.threads or usable_threads())
+    return load_model(config.model, config.device, config.dtype, config.cache_dir)

@@ -12,6 +12,11 @@ from service.profiles import Profile
 from service.types import DecodeOptions, Encoded, Hypothesis, Piece
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """As `ModelInfo` says it: float32."""
+    return str(dtype).removeprefix("torch.")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What a loaded model is: for answers, `/v1/models`, metrics and start-up lines.

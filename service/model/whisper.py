@@ -12,7 +12,7 @@ from torch import Tensor
 from service.model import encoder, padding
 from service.model.checkpoint import Checkpoint
 from service.model.decoding import WindowDecoder
-from service.model.protocol import ModelInfo
+from service.model.protocol import ModelInfo, dtype_name
 from service.model.rules import make_rules
 from service.profiles import Profile
 from service.types import Encoded, Piece
@@ -32,7 +32,7 @@ class Whisper:
             num_encoder_layers=dims.encoder_layers,
             num_parameters=checkpoint.num_parameters,
             device=str(checkpoint.device),
-            dtype=str(checkpoint.dtype).removeprefix("torch."),
+            dtype=dtype_name(checkpoint.dtype),
             weight_dtype=checkpoint.weight_dtype,
             languages=vocabulary.language_names,
             multilingual=vocabulary.multilingual,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from service.errors import CheckpointError
+from service.model.protocol import dtype_name
 
 # Versions that have this layout. Whisper was never written in an older one.
 OLDEST_VERSION, NEWEST_VERSION = 4, 6
@@ -76,7 +77,7 @@ class Ct2Binary:
             return tensor
         scale_name = f"{name}_scale"
         if scale_name not in self.variables:
-            raise self.error(f"{name} is {_short(tensor.dtype)} and has no {scale_name}")
+            raise self.error(f"{name} is {dtype_name(tensor.dtype)} and has no {scale_name}")
         scale = self.stored(scale_name).float()
         if scale.numel() == 1:
             return tensor.float() / scale.reshape(())
@@ -176,7 +177,7 @@ class _Cursor:
         if num_bytes != math.prod(shape) * dtype.itemsize:
             raise CheckpointError(
                 f"{self._place}: damaged: {name} has {num_bytes} bytes, which is not "
-                f"{shape} of {_short(dtype)}"
+                f"{shape} of {dtype_name(dtype)}"
             )
         return Variable(shape, dtype, self._skip(num_bytes, name))
 
@@ -188,7 +189,3 @@ class _Cursor:
         at = self._at
         self._at += size
         return at
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

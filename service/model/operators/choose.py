@@ -13,6 +13,7 @@ from torch import Tensor
 
 from service.model.operators.attention import Attend, by_head, fused
 from service.model.operators.products import Dense, Pack, fbgemm, onednn, packed_for
+from service.model.protocol import dtype_name
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class _Choice:
 
 def plain_operators(dtype: torch.dtype) -> Operators:
     """torch's public ones: for a GPU, and the way back for any processor."""
-    return Operators(Dense, Dense, fused, dtype, _name(dtype), dtype)
+    return Operators(Dense, Dense, fused, dtype, dtype_name(dtype), dtype)
 
 
 @cache
@@ -102,9 +103,9 @@ def _in_floats(dtype: torch.dtype) -> Operators:
         for rows in (MANY, FEW)
     )
     if many is None or few is None:
-        log.warning("no product in %s is right on this processor", _name(dtype))
+        log.warning("no product in %s is right on this processor", dtype_name(dtype))
         return plain_operators(dtype)
-    return _operators(many, few, dtype, _name(dtype))
+    return _operators(many, few, dtype, dtype_name(dtype))
 
 
 def _operators(many: _Choice, few: _Choice, dtype: torch.dtype, weights: str) -> Operators:
@@ -112,7 +113,7 @@ def _operators(many: _Choice, few: _Choice, dtype: torch.dtype, weights: str) ->
     cross_dtype = _cross_dtype(dtype)
     names = (
         f"frames by {many.name}, tokens by {few.name}, attention {name}, "
-        f"cross-attention reads {_name(cross_dtype)}"
+        f"cross-attention reads {dtype_name(cross_dtype)}"
     )
     return Operators(many.pack, few.pack, attend, dtype, weights, cross_dtype, names)
 
@@ -237,7 +238,3 @@ def _seconds(run: Callable[[], Tensor]) -> float:
         run()
         took.append(time.perf_counter() - began)
     return min(took)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
