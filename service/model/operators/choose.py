@@ -23,7 +23,7 @@ FRAMES, HEADS, HEAD = 1500, 2, 64  # of attention
 RUNS = 2
 # To the largest value of the right answer.
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
-CLOSE_IN_8_BITS = 2e-2
+CLOSE_IN_8_BITS = 4e-2  # 7 bits are 0.019 off, what overflows 0.116
 # With VNNI products of 8 bits are summed in 32 bits; without, pairs of them in 16, which hold 63.
 MOST_ACTIVATIONS = (127, 63)
 # Eight bits have to be slower by so much than floats to be left alone: a trial beside other work
