@@ -117,6 +117,8 @@ class LiveConnection(WebSocketsSansIOProtocol):
         if self._failed:
             raise ClientDisconnected
         await super().send(message)
+        if message["type"] == "websocket.close":
+            self._slices.resume()  # behind what nobody receives any more is the client's own close
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True  # else uvicorn logs that there was no answer
 

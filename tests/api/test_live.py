@@ -6,6 +6,7 @@ import json
 import random
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -305,6 +306,17 @@ def test_no_message_kills_the_server(one: Running) -> None:
             assert client.close_code()[0] in known, client.messages
     assert one.client.get("/healthz").status_code == 200
     assert whole(one, talk(1)).text
+
+
+def test_who_is_refused_with_more_on_the_way_is_let_go_at_once(one: Running) -> None:
+    """Not when the close handshake is given up, 10 s later: theirs is behind what nobody reads."""
+    with live(one) as client:
+        began = time.monotonic()
+        client.socket.send("[]")
+        for _ in range(50):
+            client.socket.send(bytes(2000))
+        assert client.close_code()[0] == 1008
+        assert time.monotonic() - began < 8
 
 
 @pytest.fixture(scope="module")
