@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.progress import say
 from service.config import ServerConfig
 from service.errors import WinnowError
-from service.lab.cli import positive
+from service.lab.arguments import positive
 
 ROOT = Path(__file__).resolve().parents[1]
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
