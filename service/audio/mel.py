@@ -28,14 +28,17 @@ def log_mel(
     """
     device = torch.device(device)
     mel_BFT = torch.full((len(windows), num_mels, _FRAMES), _FLOOR, device=device)
-    samples_BS = _padded(windows).to(device)
-    if samples_BS.numel():
-        power_BFT = mel_power(samples_BS, num_mels)
-        mel_BFT[..., : power_BFT.shape[-1]] = power_BFT
-    return compress(mel_BFT)
+    # A CPU takes half the time where one window at a time fits its cache.
+    at_once = 1 if device.type == "cpu" else max(1, len(windows))
+    for first in range(0, len(windows), at_once):
+        samples_BS = _padded(windows[first : first + at_once]).to(device)
+        power_BFT = _power(samples_BS, num_mels)
+        mel_BFT[first : first + at_once, :, : power_BFT.shape[-1]] = power_BFT
+        _compress(mel_BFT[first : first + at_once])
+    return mel_BFT
 
 
-def mel_power(samples_BS: torch.Tensor, num_mels: int) -> torch.Tensor:
+def _power(samples_BS: torch.Tensor, num_mels: int) -> torch.Tensor:
     """Power in each mel band every 10 ms, (B, num_mels, S // 160), of 16 kHz windows of any length.
 
     Nothing is padded: past either end of a window the transform hears its mirror image.
@@ -45,11 +48,11 @@ def mel_power(samples_BS: torch.Tensor, num_mels: int) -> torch.Tensor:
     return filters_FK @ spectrum[..., :-1].abs().square()
 
 
-def compress(mel_BFT: torch.Tensor) -> torch.Tensor:
-    """Powers -> what a model reads: log10, at most 8 decades below each window's own maximum."""
-    log_BFT = mel_BFT.clamp(min=_FLOOR).log10_()
+def _compress(mel_BFT: torch.Tensor) -> None:
+    """Powers become what a model reads: log10, at most 8 decades below each window's maximum."""
+    log_BFT = mel_BFT.clamp_(min=_FLOOR).log10_()
     loudest = log_BFT.amax(dim=(1, 2), keepdim=True)
-    return log_BFT.clamp_(min=loudest - _RANGE).add_(4).div_(4)
+    log_BFT.clamp_(min=loudest - _RANGE).add_(4).div_(4)
 
 
 def _padded(windows: Sequence[Samples]) -> torch.Tensor:

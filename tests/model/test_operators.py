@@ -105,6 +105,17 @@ def test_eight_bits_take_a_quarter_of_the_memory() -> None:
 
 
 @torch.inference_mode()
+def test_few_weights_of_the_decoder_stay_floats() -> None:
+    """Quantising a row takes longer than reading them."""
+    operators = cpu_operators("int8")
+    assert operators is not None
+    few, more = (operators.few(drawn(rows, 512), None) for rows in (512, 520))
+    assert (few.nbytes, more.nbytes) == (4 * 512 * 512, 520 * 512)
+    x = drawn(3, 512, seed=1)
+    assert off(few(x), x @ drawn(512, 512).T) < 1e-5 < off(more(x), x @ drawn(520, 512).T)
+
+
+@torch.inference_mode()
 def test_an_operator_that_overflows_is_found_out() -> None:
     def overflows(weight: Tensor, bias: Tensor | None) -> Dense:
         """Right for what is drawn, and short of the largest sums."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from service.model.operators.attention import Attend, by_head, fused
-from service.model.operators.products import Dense, Pack, fbgemm, onednn, packed_for
+from service.model.operators.products import Dense, Pack, fbgemm, onednn, packed_for, unless_few
 from service.model.protocol import dtype_name
 
 log = logging.getLogger(__name__)
@@ -88,12 +88,13 @@ def _in_8_bits(asked: bool) -> Operators | None:
     many, few = (_fastest(_eight_bits(twice), rows) for rows, twice in ((MANY, False), (FEW, True)))
     if many is None or few is None:
         return None
-    if not asked:
-        floats = (_fastest(_floats(rows), rows) for rows in (MANY, FEW))
-        pairs = zip((many, few), floats, strict=True)
-        ratios = [ours.seconds / theirs.seconds for ours, theirs in pairs if theirs is not None]
-        if sum(ratios) >= MUCH_SLOWER * len(ratios):
-            return None
+    many_floats, few_floats = (_fastest(_floats(rows), rows) for rows in (MANY, FEW))
+    if many_floats is None or few_floats is None:
+        return None
+    ratios = many.seconds / many_floats.seconds, few.seconds / few_floats.seconds
+    if not asked and sum(ratios) >= 2 * MUCH_SLOWER:
+        return None
+    few = replace(few, pack=unless_few(few.pack, few_floats.pack))
     return _operators(many, few, torch.float32, "int8")
 
 

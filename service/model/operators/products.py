@@ -18,6 +18,8 @@ from torch import Tensor
 MOST_WEIGHT = 127  # of a row quantised symmetrically
 ROWS_AT_ONCE = 2048
 TINY = 1e-30  # a row of zeros is divided by this
+# For a few rows and so many weights, quantising rows takes longer than reading floats.
+FEW_WEIGHTS = 512 * 512
 
 
 class Product(Protocol):
@@ -189,6 +191,15 @@ def onednn(most: int, twice: bool) -> Pack:
             return result
 
         return _eight_bit(multiply, most, twice, bias, values)
+
+    return pack
+
+
+def unless_few(eight_bits: Pack, floats: Pack) -> Pack:
+    """Eight bits for what has more than `FEW_WEIGHTS`, floats for the rest."""
+
+    def pack(weight: Tensor, bias: Tensor | None) -> Product:
+        return (eight_bits if weight.numel() > FEW_WEIGHTS else floats)(weight, bias)
 
     return pack
 
