@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,13 +164,17 @@ def test_without_operators_in_8_bits_floats_are_served_with_one_line(
 def test_eight_bits_that_are_slower_are_served_to_whom_asks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def slow(run: object) -> float:
-        return next(took)
+    def seconds(runs: Sequence[Callable[[], Tensor]]) -> list[float]:
+        return [slower if "EightBit" in str(run) else 1.0 for run in runs]
 
-    took = iter([9.0, 9.0, 9.0, 9.0, 1.0, 1.0, 1.0, 1.0, *[1.0] * 50])
-    monkeypatch.setattr(choose, "_seconds", slow)
+    monkeypatch.setattr(choose, "_seconds", seconds)
+    slower = 2.0  # as beside other work
+    noisy = cpu_operators("auto")
+    assert noisy is not None
+    assert noisy.weight_dtype == "int8"
+    cpu_operators.cache_clear()
+    slower = 9.0
     floats = cpu_operators("auto")
-    took = iter([9.0] * 50)
     eight = cpu_operators("int8")
     assert floats is not None
     assert floats.weight_dtype != "int8"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -20,15 +20,16 @@ log = logging.getLogger(__name__)
 WIDTH = 512  # of the trial, as whisper-base's
 MANY, FEW = 250, 8  # rows: a sixth of a window's frames in the encoder, tokens in the decoder
 FRAMES, HEADS, HEAD = 1500, 2, 64  # of attention
-RUNS = 2
+RUNS = 3
 # To the largest value of the right answer.
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 CLOSE_IN_8_BITS = 4e-2  # 7 bits are 0.019 off, what overflows 0.116
 # With VNNI products of 8 bits are summed in 32 bits; without, pairs of them in 16, which hold 63.
 MOST_ACTIVATIONS = (127, 63)
-# Eight bits have to be slower by so much than floats to be left alone: a trial beside other work
-# may be wrong by a half, and what one start says in 8 bits the next one should.
-MUCH_SLOWER = 1.5
+# Eight bits have to be slower by so much than floats to be left alone. Where a processor has no
+# instructions for them they take a hundred times as long; beside other work a trial may take
+# twice as long as it should, and what one start says in 8 bits the next one should.
+MUCH_SLOWER = 3
 FAILURES = (RuntimeError, AttributeError)  # an operator that is not there, or not for this
 
 
@@ -84,23 +85,27 @@ def cpu_operators(kind: str) -> Operators | None:
 
 def _in_8_bits(asked: bool) -> Operators | None:
     """None where it is not right, or not `asked` for and much slower than float32."""
+    chosen = []
     # The decoder's activations do not bear 8 bits (docs/log.md), and its time is the weights'.
-    many, few = (_fastest(_eight_bits(twice), rows) for rows, twice in ((MANY, False), (FEW, True)))
-    if many is None or few is None:
+    for rows, twice in ((MANY, False), (FEW, True)):
+        ours, theirs = _eight_bits(twice), _floats(rows)
+        tried = _try([*ours, *theirs], rows, torch.float32)
+        eight = _fastest(choice for choice in tried if choice.pack in dict(ours).values())
+        floats = _fastest(choice for choice in tried if choice.pack in dict(theirs).values())
+        if eight is None or floats is None:
+            return None
+        chosen.append((eight, floats))
+    ratios = [eight.seconds / floats.seconds for eight, floats in chosen]
+    if not asked and min(ratios) >= MUCH_SLOWER:
         return None
-    many_floats, few_floats = (_fastest(_floats(rows), rows) for rows in (MANY, FEW))
-    if many_floats is None or few_floats is None:
-        return None
-    ratios = many.seconds / many_floats.seconds, few.seconds / few_floats.seconds
-    if not asked and sum(ratios) >= 2 * MUCH_SLOWER:
-        return None
-    few = replace(few, pack=unless_few(few.pack, few_floats.pack))
+    (many, _), (few, floats) = chosen
+    few = replace(few, pack=unless_few(few.pack, floats.pack))
     return _operators(many, few, torch.float32, "int8")
 
 
 def _in_floats(dtype: torch.dtype) -> Operators:
     many, few = (
-        _fastest([c for c in _floats(rows) if _is_right(c[1], dtype)], rows, dtype)
+        _fastest(_try([one for one in _floats(rows) if _is_right(one[1], dtype)], rows, dtype))
         for rows in (MANY, FEW)
     )
     if many is None or few is None:
@@ -136,7 +141,7 @@ def _eight_bits(twice: bool) -> list[tuple[str, Pack]]:
 
 
 def _is_right(pack: Pack, dtype: torch.dtype) -> bool:
-    rows, weights = _drawn(FEW, dtype)
+    rows, weights = _drawn(FEW, dtype, WIDTH)
     try:
         found = pack(weights, None)(rows)
     except FAILURES:
@@ -149,7 +154,7 @@ def _holds(pack: Pack) -> bool:
     ones = torch.ones(FEW, WIDTH)
     ones[1::2, ::2] = -1
     weights = ones[:4].repeat(4, 1)
-    drawn_rows, drawn_weights = _drawn(FEW, torch.float32)
+    drawn_rows, drawn_weights = _drawn(FEW, torch.float32, WIDTH)
     try:
         whole = pack(weights, None)(ones)
         drawn = pack(drawn_weights, None)(drawn_rows)
@@ -165,25 +170,34 @@ def _near(found: Tensor, right: Tensor, share: float) -> bool:
     return bool((found.double() - right).abs().max() <= share * right.abs().max())
 
 
-def _drawn(num_rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _drawn(num_rows: int, dtype: torch.dtype, num_out: int = 4 * WIDTH) -> tuple[Tensor, Tensor]:
     """Rows and weights of a product, the same at every start."""
     draws = torch.Generator().manual_seed(0)
     rows = torch.randn(num_rows, WIDTH, generator=draws)
-    weights = torch.randn(4 * WIDTH, WIDTH, generator=draws)
+    weights = torch.randn(num_out, WIDTH, generator=draws)
     return rows.to(dtype), weights.to(dtype)
 
 
-def _fastest(
-    candidates: Sequence[tuple[str, Pack]], num_rows: int, dtype: torch.dtype = torch.float32
-) -> _Choice | None:
+def _try(
+    candidates: Sequence[tuple[str, Pack]], num_rows: int, dtype: torch.dtype
+) -> list[_Choice]:
+    """How long each takes that can be used here."""
     rows, weights = _drawn(num_rows, dtype)
-    choices = []
+    able: list[tuple[str, Pack]] = []
+    runs: list[Callable[[], Tensor]] = []
     for name, pack in candidates:
         try:
             product = pack(weights, None)
-            choices.append(_Choice(name, pack, _seconds(lambda p=product: p(rows))))  # type: ignore[misc]
+            product(rows)
         except FAILURES:
             log.debug("%s cannot be used here", name, exc_info=True)
+            continue
+        able.append((name, pack))
+        runs.append(partial(product, rows))
+    return [_Choice(*one, took) for one, took in zip(able, _seconds(runs), strict=True)]
+
+
+def _fastest(choices: Iterable[_Choice]) -> _Choice | None:
     return min(choices, key=lambda choice: choice.seconds, default=None)
 
 
@@ -198,14 +212,15 @@ def _attention(dtype: torch.dtype) -> tuple[str, Attend]:
     if _has_bfloat16():
         ways.append(("by head in bfloat16", by_head(torch.bfloat16), CLOSE[torch.bfloat16]))
     right = fused(query.float(), key.float(), value.float(), None)
-    found = []
-    for name, attend, share in ways:
-        if _near(attend(query, key, value, None), right, share):
-            found.append((_seconds(lambda a=attend: a(query, key, value, None)), name, attend))  # type: ignore[misc]
-    if not found:
-        return "fused", fused
-    _, name, attend = min(found, key=lambda way: way[0])
-    return name, attend
+    able = [
+        (name, attend)
+        for name, attend, share in ways
+        if _near(attend(query, key, value, None), right, share)
+    ]
+    took = _seconds([partial(attend, query, key, value, None) for _, attend in able])
+    tried = zip(took, able, strict=True)
+    _, chosen = min(tried, key=lambda one: one[0], default=(0.0, ("fused", fused)))
+    return chosen
 
 
 def _cross_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -217,11 +232,13 @@ def _cross_dtype(dtype: torch.dtype) -> torch.dtype:
     query = torch.randn(FEW, HEADS, 1, HEAD, generator=draws)
     keys = torch.randn(FEW, HEADS, HEAD, FRAMES, generator=draws)
 
-    def seconds(tried: torch.dtype) -> float:
+    def read(tried: torch.dtype) -> Callable[[], Tensor]:
         one, many = query.to(tried), keys.to(tried)
-        return _seconds(lambda: (one @ many).softmax(-1) @ many.transpose(-1, -2))
+        return lambda: (one @ many).softmax(-1) @ many.transpose(-1, -2)
 
-    return min(dict.fromkeys((dtype, torch.bfloat16)), key=seconds)
+    kinds = list(dict.fromkeys((dtype, torch.bfloat16)))
+    took = _seconds([read(kind) for kind in kinds])
+    return kinds[took.index(min(took))]
 
 
 def _has_bfloat16() -> bool:
@@ -230,12 +247,15 @@ def _has_bfloat16() -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in asked)
 
 
-def _seconds(run: Callable[[], Tensor]) -> float:
-    """The least of a few, after one that counts for nothing."""
-    run()
-    took = []
-    for _ in range(RUNS):
-        began = time.perf_counter()
-        run()
-        took.append(time.perf_counter() - began)
-    return min(took)
+def _seconds(runs: Sequence[Callable[[], Tensor]]) -> list[float]:
+    """The least that each took of a few times in turns, after once that counts for nothing.
+
+    In turns, so that other work that comes and goes slows all of them or none.
+    """
+    took: list[list[float]] = [[] for _ in runs]
+    for _ in range(1 + RUNS):
+        for times, run in zip(took, runs, strict=True):
+            began = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - began)
+    return [min(times[1:]) for times in took]
