@@ -161,14 +161,13 @@ def _search(args: argparse.Namespace) -> int:
     from service.lab.search.report import Told
     from service.lab.search.search import search
     from service.lab.search.splits import TEST, TRAIN
-    from service.lab.search.state import State
+    from service.lab.search.state import State, recorded_dtype
     from service.model.load import load_served
 
     grids, plan = grids_of(args), plan_of(args)
     places = places_of(*material_of(args), plan.seed)
-    config = ServerConfig(
-        model=args.model, device=args.device, dtype=args.dtype, threads=args.threads
-    )
+    dtype = (recorded_dtype(args.state) if args.dtype == "auto" else None) or args.dtype
+    config = ServerConfig(model=args.model, device=args.device, dtype=dtype, threads=args.threads)
     how = How(raw=args.raw, detect=args.detect, concurrency=args.concurrency)
     with Service(config, partial(load_served, config)) as service:
         num_layers = service.info.num_encoder_layers

@@ -61,7 +61,7 @@ def _choose(
             budget,
             None,
             f"too little speech to tell: {where} {said:,} words, and even without an error more "
-            f"it takes {least:,} to show {budget:g} points at 95%",
+            f"it takes {least:,} to show that at 95%",
         )
     if not standings:
         return Choice(budget, None, "every candidate is too far from dense on the first recordings")
@@ -73,7 +73,8 @@ def _choose(
         )
         return Choice(budget, best.profile.name, _because(best, plan))
     if within:
-        return Choice(budget, None, f"{_listed(within)} keep to it, but are no faster than dense")
+        names = ", ".join(one.profile.name for one in within)
+        return Choice(budget, None, f"no faster than dense, although within the budget: {names}")
     nearest = min(standings, key=lambda one: (upper_points(one, each=plan.each), order(one)))
     return Choice(
         budget,
@@ -90,10 +91,6 @@ def _gain(one: Standing, rounds: Rounds, plan: Plan) -> float:
 def _because(one: Standing, plan: Plan) -> str:
     upper = upper_points(one, each=plan.each)
     return signed(f"{100 * one.difference.value:+.2f} points, at most {upper:+.2f}")
-
-
-def _listed(standings: Sequence[Standing]) -> str:
-    return ", ".join(one.profile.name for one in standings)
 
 
 def signed(text: str) -> str:

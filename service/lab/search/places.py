@@ -62,10 +62,9 @@ def identity_of(service: Service, places: Places, space: Space, how: How, seed: 
         )
     )
     candidates = json.dumps([[p.name, choices_of(p)] for p in space.candidates])
-    name = Path(info.name).name
     return Identity(
-        model=f"{name} {_weights(service.model)} {info.device.partition(':')[0]} {info.dtype} "
-        f"{info.weight_dtype}",
+        model=f"{Path(info.name).name} {_weights(service.model)} {info.device.partition(':')[0]}",
+        dtype=info.weight_dtype,
         data=data,
         space=digest(candidates),
         how=f"{'raw' if how.raw else 'served'}, language {'detected' if how.detect else 'given'}",

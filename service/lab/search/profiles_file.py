@@ -8,7 +8,14 @@ from typing import Any
 
 from service.lab.outcomes import Figures
 from service.lab.search.choose import DENSE, Choice, speed
-from service.lab.search.report import Told, choices_said, confirmed, interval, name_of
+from service.lab.search.report import (
+    Told,
+    choice_said,
+    confirmed,
+    doubts,
+    interval,
+    name_of,
+)
 from service.lab.search.search import Found
 from service.lab.search.space import choices_of
 
@@ -21,20 +28,26 @@ def to_toml(found: Found, told: Told) -> str:
     head = [
         f"Found by winnow search on {told.about['date'][:10]} for {model['name']}, "
         f"{model['parameters']:,} parameters, weights in {model['weight_dtype']}.",
-        "For each budget, in points of word error rate, the fastest profile that is shown to keep",
-        "to it (95%). Whoever changes a profile here has to take its evidence out.",
+        "For each budget, in points of word error rate above dense's, the fastest profile that is",
+        "shown to keep to it (95%). Whoever changes a profile has to take out its evidence.",
         f"Chosen on {told.data['train']}.",
         f"Reported on {told.data['test']}.",
         f"Machine: {_machine(told)}",
         told.about["command"],
-        "",
-        *choices_said(found, told),
+        *_without(found, told),
     ]
     lines = [*_comments(head), ""]
     for choice in found.choices:
         if choice.chosen is not None:
             lines += [*_table(choice, choice.chosen, found, told), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _without(found: Found, told: Told) -> Iterator[str]:
+    """The budgets that nobody keeps to."""
+    for choice in found.choices:
+        if choice.chosen is None:
+            yield from choice_said(choice, found, told)
 
 
 def _comments(lines: list[str]) -> Iterator[str]:
@@ -47,12 +60,16 @@ def _table(choice: Choice, chosen: str, found: Found, told: Told) -> Iterator[st
     one = next(one for one in found.standings if one.profile.name == chosen)
     yield f"[{name}]"
     yield from _comments(
-        [f"{interval(one.difference)} points on train.", confirmed(choice, found, told.plan)]
+        [
+            f"{chosen}: {interval(one.difference)} points on train.",
+            confirmed(choice, found, told.plan),
+            *doubts(choice, found, told.plan),
+        ]
     )
-    for field, value in choices_of(one.profile).items():
+    # The layer is said where it matters, if it is the default one too.
+    layer = {"layer": one.profile.layer} if one.profile.sparsity else {}
+    for field, value in {**layer, **choices_of(one.profile)}.items():
         yield f"{field} = {_value(value)}"
-    if one.profile.sparsity and "layer" not in choices_of(one.profile):
-        yield f"layer = {one.profile.layer}"
     for result in found.reported:
         figures = {figures.profile: figures for figures in result.figures}
         dense, ours = figures[DENSE], figures[chosen]

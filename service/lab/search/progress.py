@@ -21,7 +21,7 @@ class Progress:
     def __init__(self, pace_s: Callable[[], float | None]) -> None:
         self._pace_s = pace_s
         self._told = False
-        self._bar = tqdm(total=0, unit="answer", leave=False, disable=None, dynamic_ncols=True)
+        self._bar: tqdm | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -32,12 +32,16 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def done(self) -> None:
-        self._bar.update()
+        if self._bar is not None:
+            self._bar.update()
 
     def begins(self, what: str, num_left: int) -> None:
+        if self._bar is None:
+            self._bar = tqdm(unit="answer", leave=False, disable=None, dynamic_ncols=True)
         self._bar.total = self._bar.n + num_left
         self._bar.set_description(what)
         pace_s = self._pace_s()
@@ -57,7 +61,8 @@ class Progress:
         if leaders:
             least = min(leaders, key=lambda one: one.work)
             right = min(leaders, key=lambda one: one.difference.value)
-            line += f"; fewest errors {_said(right)}; least work {_said(least)}"
+            line += f"; fewest errors: {_said(right)}"
+            line += f"; least work: {_said(least)}" if least is not right else ", and least work"
         self._say(line)
 
     def _say(self, line: str) -> None:

@@ -39,10 +39,10 @@ def name_of(choice: Choice) -> str:
 
 def choices_said(found: Found, told: Told) -> list[str]:
     """A sentence for each budget, and what has to be known of it."""
-    return [said for choice in found.choices for said in _choice(choice, found, told)]
+    return [said for choice in found.choices for said in choice_said(choice, found, told)]
 
 
-def _choice(choice: Choice, found: Found, told: Told) -> Iterator[str]:
+def choice_said(choice: Choice, found: Found, told: Told) -> Iterator[str]:
     budget = f"{choice.budget_points:g} {_points(choice.budget_points)}"
     if choice.chosen is None:
         yield f"{budget}: none. {choice.why[0].upper()}{choice.why[1:]}."
@@ -53,10 +53,22 @@ def _choice(choice: Choice, found: Found, told: Told) -> Iterator[str]:
         f"({choice.why} on train). {profile.description}"
     )
     yield confirmed(choice, found, told.plan)
-    if faster := clearly_faster(choice, found.standings, rounds, told.plan):
+    yield from doubts(choice, found, told.plan)
+
+
+def doubts(choice: Choice, found: Found, plan: Plan) -> Iterator[str]:
+    """What the clock says against a choice by arithmetic."""
+    assert choice.chosen is not None
+    rounds = found.whole_rounds()
+    if speed(rounds, choice.chosen) <= 1:
         yield (
-            f"{', '.join(faster)} keep to it too and were faster in every round, although they "
-            "have more to compute: --fastest-by clock goes by that."
+            "It has less to compute than dense, but was measured no faster here: nothing is gained "
+            "by serving it on this machine."
+        )
+    if faster := clearly_faster(choice, found.standings, rounds, plan):
+        yield (
+            "Faster in every round and within the budget too, although with more to compute: "
+            f"{', '.join(faster)}. --fastest-by clock goes by that."
         )
 
 

@@ -24,21 +24,24 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What results depend on, each in a few words or as a digest, and what a refusal calls it."""
+    """What results depend on, each in a few words or as a digest. `dtype`: as it is asked for."""
 
     model: str
+    dtype: str
     data: str
     space: str
     how: str
     seed: int
 
 
+# What is most telling first.
 _CALLED = {
-    "model": "another model, or the same on another device or in another type",
+    "model": "another model, or the same on another device",
+    "dtype": "answers that were computed in another type",
+    "seed": "another seed",
+    "how": "answers that were made in another way",
     "data": "other recordings",
     "space": "another space",
-    "how": "answers that were made in another way",
-    "seed": "another seed",
 }
 
 
@@ -49,6 +52,19 @@ def digest(*parts: bytes | str) -> str:
         data = part.encode() if isinstance(part, str) else part
         whole.update(len(data).to_bytes(8, "little") + data)
     return whole.hexdigest()[:16]
+
+
+def recorded_dtype(folder: Path) -> str | None:
+    """The type in which the search in a folder computes; None where there is none.
+
+    What suits a processor is tried at every start, and a busy machine may choose otherwise: who
+    goes on with a search goes on with this.
+    """
+    try:
+        with (folder / FILE).open("rb") as file:
+            return str(json.loads(file.readline())["dtype"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class State:
@@ -163,7 +179,7 @@ class State:
             raise ValueError
         for name, value in _said(self._identity).items():
             if record[name] != value:
-                was = f" ({record[name]}, not {value})" if name in ("model", "seed", "how") else ""
+                was = "" if name in ("data", "space") else f" ({record[name]}, not {value})"
                 raise ConfigError(
                     f"--state {self._path.parent} is of {_CALLED[name]}{was}; use another folder, "
                     "or delete this one to begin anew"
