@@ -97,7 +97,7 @@ def _add_plan(group: Any) -> None:
     group.add_argument(
         "--first",
         type=positive,
-        default=8,
+        default=16,
         metavar="N",
         help="recordings of a domain that all are tried on (%(default)s)",
     )

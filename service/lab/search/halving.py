@@ -46,7 +46,7 @@ class Plan:
     each domain by itself. `by_clock`: the fastest is who was measured fastest, not who has the
     least to compute."""
 
-    first: int = 8
+    first: int = 16
     survivors: int = 8
     rounds: int = 3
     budgets: tuple[float, ...] = (0.2, 0.5, 1.0)

@@ -37,12 +37,8 @@ def name_of(choice: Choice) -> str:
     return f"budget-{choice.budget_points:g}"
 
 
-def choices_said(found: Found, told: Told) -> list[str]:
-    """A sentence for each budget, and what has to be known of it."""
-    return [said for choice in found.choices for said in choice_said(choice, found, told)]
-
-
 def choice_said(choice: Choice, found: Found, told: Told) -> Iterator[str]:
+    """What was chosen for a budget, and what has to be known of it, in sentences."""
     budget = f"{choice.budget_points:g} {_points(choice.budget_points)}"
     if choice.chosen is None:
         yield f"{budget}: none. {choice.why[0].upper()}{choice.why[1:]}."
@@ -119,7 +115,8 @@ def terminal(found: Found, told: Told) -> str:
     parts.append(standings_table(found.standings, found.whole_rounds()))
     if found.reported:
         parts += [f"On {told.data['test']}:", table(found.reported)]
-    return "\n\n".join([*parts, "\n".join(choices_said(found, told))])
+    said = ("\n  ".join(choice_said(choice, found, told)) for choice in found.choices)
+    return "\n\n".join([*parts, "\n".join(said)])
 
 
 def markdown(found: Found, told: Told) -> str:
@@ -137,13 +134,13 @@ def markdown(found: Found, told: Told) -> str:
         "Of the profiles whose word error rate is shown to be no more than the budget above "
         f"dense's {rule} (upper end of the paired 95% interval), the one that {fastest}.",
         "## The choices",
-        "\n".join(f"- {said}" for said in choices_said(found, told)),
+        "\n".join(f"- {' '.join(choice_said(one, found, told))}" for one in found.choices),
     ]
     if found.reported:
         parts += ["## On the test split", "Nothing was chosen on it.", table(found.reported)]
     parts += [
         "## Those that were left",
-        f"On all that was chosen on. Speed: {len(found.rounds)} rounds in turns with dense. "
+        f"On all that was chosen on. Speed: in turns with dense, {len(found.rounds)} times over. "
         "Arithmetic: multiplications and additions, attempts after the first among them, as a "
         "share of dense's.",
         standings_table(found.standings, found.whole_rounds()),

@@ -7,6 +7,7 @@ import pytest
 
 from service.errors import ConfigError
 from service.lab.search.space import (
+    Grid,
     choice_fields,
     choices_of,
     default_grids,
@@ -19,7 +20,7 @@ from service.profiles import NAME, Profile, check_depth
 
 
 def test_every_combination_that_makes_a_profile() -> None:
-    grid = {"layer": [1, 2], "sparsity": [0.5], "pool": ["mean", "drop"], "within": [0, 2]}
+    grid: Grid = {"layer": [1, 2], "sparsity": [0.5], "pool": ["mean", "drop"], "within": [0, 2]}
     space = make_space([grid], 6)
     assert [p.name for p in space.candidates] == [
         "layer1-s0.5-mean",
@@ -40,9 +41,9 @@ def test_layers_that_the_model_has_not_are_left_out() -> None:
 
 
 def test_what_does_the_same_is_tried_once() -> None:
-    stride = {"sparsity": [0.5], "selection": ["stride"], "aggregation": ["mean", "max"]}
-    late = {"layer": [1, 2], "sparsity": [0], "late": [0.5], "pool": ["mean"]}
-    padding = {"padding": [8], "pool": ["mean", "drop"]}
+    stride: Grid = {"sparsity": [0.5], "selection": ["stride"], "aggregation": ["mean", "max"]}
+    late: Grid = {"layer": [1, 2], "sparsity": [0], "late": [0.5], "pool": ["mean"]}
+    padding: Grid = {"padding": [8], "pool": ["mean", "drop"]}
     space = make_space([stride, late, padding, stride], 4)
     assert [p.name for p in space.candidates] == ["layer1-s0.5-stride", "mean-late0.5", "padding8"]
     assert space.repeated == 5
