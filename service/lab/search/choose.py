@@ -68,9 +68,7 @@ def _choose(
     within = [one for one in standings if upper_points(one, each=plan.each) <= budget]
     quicker = [one for one in within if _gain(one, rounds, plan) > 1]
     if quicker:
-        best = max(
-            quicker, key=lambda one: (_gain(one, rounds, plan), [-x for x in order(one)[:2]])
-        )
+        best = min(quicker, key=lambda one: (-_gain(one, rounds, plan), order(one)))
         return Choice(budget, best.profile.name, _because(best, plan))
     if within:
         names = ", ".join(one.profile.name for one in within)
