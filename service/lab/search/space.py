@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import ConfigError
-from service.profiles import Profile
+from service.profiles import POOLS, Profile
 
 Value = str | int | float | bool
 Grid = Mapping[str, Sequence[Value]]
@@ -52,6 +52,8 @@ def default_grids(num_layers: int) -> list[Grid]:
     layers = sorted(depth for depth in depths if 1 <= depth < max(2, num_layers))
     return [
         {"layer": layers, "sparsity": SPARSITIES, "pool": ["mean"]},
+        # Other ways to average, where a profile has some.
+        {"layer": layers, "sparsity": [0.5, 0.6], "pool": sorted({*POOLS} - {"drop", "mean"})},
         {"layer": layers, "sparsity": [0.5], "selection": ["stride"]},
         {"layer": layers, "sparsity": [0.5], "aggregation": ["max"], "within": [2]},
         {"layer": layers, "sparsity": [TWO_THIRDS], "aggregation": ["max"], "within": [3]},
