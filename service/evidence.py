@@ -1,16 +1,25 @@
-"""What was measured of the built-in profiles, by model: shown where people choose."""
+"""What was measured of profiles, by model: shown where people choose."""
 
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from service.errors import ConfigError
-from service.profiles import Profile, shipped_tables, to_profile
+from service.profiles import Profile, Tables, canonical_name, shipped_tables, to_profile
 
 UNMEASURED = "Not measured on this model."
 REFERENCE = "The other profiles are measured against it."
+
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "text"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "float | None": ((int, float, type(None)), "a number"),
+    "datetime.date": ((datetime.date,), "a date, as 2026-11-26"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +59,22 @@ class Evidence:
         )
 
 
-def evidence_of(profile: Profile, model: str) -> tuple[Evidence, ...]:
+def evidence_of(profile: Profile, model: str, own: Tables | None = None) -> tuple[Evidence, ...]:
     """What was measured of exactly this profile on the model that is served as `model`.
 
-    A profile that somebody changed has none, whatever its name. Raises ConfigError for evidence
-    that cannot be read.
+    `own`: the tables of somebody's profiles file, whose evidence names its model. A profile that
+    somebody changed has none of what was shipped, whatever its name. Raises ConfigError for
+    evidence that cannot be read.
     """
-    table = shipped_tables(model).get(profile.name)
-    if table is None or to_profile(profile.name, table) != profile:
+    table = (own or {}).get(profile.name, {})
+    if "evidence" in table:
+        found = [_read_own(profile.name, one) for one in _list(profile.name, table)]
+        served = canonical_name(model)
+        return tuple(one for name, one in found if canonical_name(name) == served)
+    table = shipped_tables(model).get(profile.name, {})
+    if "evidence" not in table or to_profile(profile.name, table) != profile:
         return ()
-    return tuple(_read(profile.name, measured) for measured in table.get("evidence", ()))
+    return tuple(_read(profile.name, one) for one in table["evidence"])
 
 
 def measured(profile: Profile, evidence: tuple[Evidence, ...]) -> str:
@@ -69,8 +84,29 @@ def measured(profile: Profile, evidence: tuple[Evidence, ...]) -> str:
     return " ".join(one.sentence for one in evidence) or UNMEASURED
 
 
+def _list(name: str, table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    tables = table["evidence"]
+    if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
+        raise ConfigError(f"evidence of profile {name}: use tables like [[{name}.evidence]]")
+    return tables
+
+
+def _read_own(name: str, table: dict[str, Any]) -> tuple[str, Evidence]:
+    """The model that it is of, and the evidence."""
+    model = table.get("model")
+    if not isinstance(model, str) or not model:
+        raise ConfigError(f"evidence of profile {name}: model must name what it was measured on")
+    return model, _read(name, {key: value for key, value in table.items() if key != "model"})
+
+
 def _read(name: str, table: dict[str, Any]) -> Evidence:
     try:
-        return Evidence(**table)
+        evidence = Evidence(**table)
     except TypeError as error:
         raise ConfigError(f"evidence of profile {name}: {error}") from error
+    for field in fields(Evidence):
+        value = getattr(evidence, field.name)
+        kind, said = _KINDS[str(field.type)]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ConfigError(f"evidence of profile {name}: {field.name} must be {said}")
+    return evidence

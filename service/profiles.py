@@ -169,18 +169,46 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
 )
 
 
+Tables = Mapping[str, Mapping[str, Any]]
+
+
 def load_profiles(path: Path | None, model: str = "") -> Mapping[str, Profile]:
     """The built-in profiles, as they are on `model`, and those of a TOML file.
 
-    A table `[name]` is a whole profile. One of the file goes before a built-in of its name.
-    Raises ConfigError for a file that cannot be read, an unknown key or a value out of range.
+    Raises what `own_tables` and `all_profiles` raise.
     """
-    shipped = {name: to_profile(name, table) for name, table in shipped_tables(model).items()}
-    own = {} if path is None else _read_own(path)
-    return MappingProxyType({**BUILT_IN, **shipped, **own})
+    return all_profiles(own_tables(path), model)
 
 
-def shipped_tables(model: str) -> Mapping[str, Mapping[str, Any]]:
+def all_profiles(own: Tables, model: str = "") -> Mapping[str, Profile]:
+    """The same of a file's tables. One of the file goes before a built-in of its name.
+
+    Raises ConfigError for an unknown key or a value out of range.
+    """
+    tables = (shipped_tables(model), own)
+    named = ((name, table) for some in tables for name, table in some.items())
+    return MappingProxyType({**BUILT_IN, **{name: to_profile(name, t) for name, t in named}})
+
+
+def own_tables(path: Path | None) -> Tables:
+    """The tables of a profiles file, none without one.
+
+    A table `[name]` is a whole profile, and may have `evidence`, of the model that it names.
+    Raises ConfigError for a file that cannot be read.
+    """
+    if path is None:
+        return {}
+    try:
+        tables = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"profiles file {path}: {error}") from error
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"profiles file: {name!r} must be a table like [{name}]")
+    return tables
+
+
+def shipped_tables(model: str) -> Tables:
     """What `assets/profiles` says of the built-in profiles on a model; {} where it is unknown.
 
     Each table has a profile's fields, and may have `evidence`: what was measured of it.
@@ -191,7 +219,7 @@ def shipped_tables(model: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 @cache
-def _read_shipped(path: Path) -> Mapping[str, Mapping[str, Any]]:
+def _read_shipped(path: Path) -> Tables:
     """Once: every answer of `GET /profiles` asks for each profile."""
     return MappingProxyType(tomllib.loads(path.read_text()))
 
@@ -200,19 +228,6 @@ def canonical_name(model: str) -> str:
     """`whisper-base` of `base`, `openai/whisper-base`, `Systran/faster-whisper-base`, `base.pt`."""
     last = model.rstrip("/").rpartition("/")[2].lower()
     return "whisper-" + last.removeprefix("faster-").removeprefix("whisper-").removesuffix(".pt")
-
-
-def _read_own(path: Path) -> dict[str, Profile]:
-    try:
-        tables = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"profiles file {path}: {error}") from error
-    for name, table in tables.items():
-        if not isinstance(table, dict):
-            raise ConfigError(f"profiles file: {name!r} must be a table like [{name}]")
-        if "evidence" in table:
-            raise ConfigError(f"profile {name}: evidence is for built-in profiles; leave it out")
-    return {name: to_profile(name, table) for name, table in tables.items()}
 
 
 def to_profile(name: str, table: Mapping[str, Any]) -> Profile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,15 @@ import pytest
 
 from service.errors import ConfigError
 from service.evidence import REFERENCE, UNMEASURED, Evidence, evidence_of, measured
-from service.profiles import BUILT_IN, SHIPPED, Profile, load_profiles, shipped_tables
+from service.profiles import (
+    BUILT_IN,
+    SHIPPED,
+    Profile,
+    Tables,
+    all_profiles,
+    load_profiles,
+    shipped_tables,
+)
 
 ONE = Evidence(
     data="LibriSpeech",
@@ -60,6 +69,46 @@ def test_evidence_that_says_something_else_is_refused(shipped: Path) -> None:
     shipped.write_text(TABLE + "wer = 8.0\n")
     with pytest.raises(ConfigError, match=r"evidence of profile balanced: .*wer"):
         evidence_of(MEASURED, "base")
+
+
+OWN = TABLE.replace("command =", 'model = "openai/whisper-base"\ncommand =')
+
+
+def own(text: str) -> Tables:
+    return tomllib.loads(text)
+
+
+def test_a_file_of_ones_own_has_evidence_of_the_model_that_it_names() -> None:
+    tables = own(OWN)
+    assert all_profiles(tables)["balanced"] == MEASURED
+    assert evidence_of(MEASURED, "Systran/faster-whisper-base", tables) == (ONE,)
+    assert evidence_of(MEASURED, "small", tables) == ()
+
+
+def test_evidence_of_ones_own_goes_before_what_is_shipped(shipped: Path) -> None:
+    own_one = replace(ONE, data="ours")
+    tables = own(OWN.replace("LibriSpeech", "ours"))
+    assert evidence_of(MEASURED, "base", tables) == (own_one,)
+    without = own("[balanced]\nlayer = 2\nsparsity = 0.5")
+    assert evidence_of(MEASURED, "base", without) == (ONE,)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (TABLE, "model must name what it was measured on"),
+        (OWN.replace('"openai/whisper-base"', "3"), "model must name"),
+        (OWN.replace("windows = 71", "windows = 71.5"), "windows must be a whole number"),
+        (OWN.replace("wer_percent = 8.0", "wer_percent = '8'"), "wer_percent must be a number"),
+        (OWN.replace("2026-11-26", "'yesterday'"), "date must be a date, as 2026-11-26"),
+        (OWN.replace("windows = 71", "speed = true\nwindows = 71"), "speed must be a number"),
+        ("[balanced]\nevidence = 'good'", r"use tables like \[\[balanced.evidence\]\]"),
+        ("[balanced]\nevidence = ['good']", "use tables like"),
+    ],
+)
+def test_evidence_of_ones_own_that_cannot_be_shown_is_refused(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=rf"evidence of profile balanced: .*{says}"):
+        evidence_of(MEASURED, "base", own(text))
 
 
 def test_the_sentence() -> None:

@@ -66,7 +66,6 @@ def test_a_file_adds_profiles_and_may_change_a_built_in_one(tmp_path: Path) -> N
         ("[a]\npool = 'mean'\naggregation = 'max'", "averages neighbours and chooses none"),
         ("[a]\npool = 'mean'\nselection = 'stride'", "averages neighbours and chooses none"),
         ("[a]\nselection = 'stride'\nwithin = 2", "every n-th frame of all; leave out within"),
-        ("[[a.evidence]]\nwindows = 1", "evidence is for built-in profiles"),
         ("['a@b']", "profile name 'a@b'"),
         ("['']", "profile name ''"),
         ("['ä']", "profile name"),

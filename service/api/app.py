@@ -20,13 +20,14 @@ from service.api.server import DrainingServer
 from service.api.services import Services
 from service.config import ServerConfig
 from service.engine.engine import Engine
+from service.evidence import evidence_of
 from service.gather import stop
 from service.live.registry import LiveSessions
 from service.memory import give_back_regularly
 from service.metrics import Metrics
 from service.model.protocol import SpeechModel
 from service.pipeline import Pipeline
-from service.profiles import check_depth, load_profiles
+from service.profiles import all_profiles, check_depth, own_tables
 
 
 def create_app(
@@ -38,7 +39,9 @@ def create_app(
     Until the model is loaded, and again while draining, work is refused and health still answers.
     """
     metrics = metrics or Metrics()
-    profiles = load_profiles(config.profiles_file, config.model)
+    own = own_tables(config.profiles_file)
+    profiles = all_profiles(own, config.model)
+    evidence = {p.name: evidence_of(p, config.model, own) for p in profiles.values()}
 
     def load_checked() -> SpeechModel:
         model = load()
@@ -48,7 +51,7 @@ def create_app(
     engine = Engine(load_checked, config, metrics, warm_up=tuple(profiles.values()))
     pipeline = Pipeline(engine, config, metrics, profiles)
     sessions = LiveSessions(engine, config, metrics)
-    services = Services(config, engine, pipeline, sessions, metrics, Uploads(config))
+    services = Services(config, engine, pipeline, sessions, metrics, Uploads(config), evidence)
     keys = keys_of(config)
     app = FastAPI(
         title="Winnow",

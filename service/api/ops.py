@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.api.page import Choice, index_html
 from service.api.services import services_of
-from service.evidence import Evidence, evidence_of, measured
+from service.evidence import Evidence, measured
 
 router = APIRouter()
 
@@ -46,7 +46,7 @@ async def profiles(request: Request) -> dict[str, list[dict[str, Any]]]:
     default = services.pipeline.resolve_profile(None)
     answer = []
     for profile in services.pipeline.profiles.values():
-        evidence = evidence_of(profile, services.config.model)
+        evidence = services.evidence[profile.name]
         answer.append(
             asdict(profile)
             | {
@@ -68,7 +68,7 @@ async def index(request: Request) -> HTMLResponse:
     """A page to try the service by hand."""
     services = services_of(request)
     choices = [
-        Choice(profile, measured(profile, evidence_of(profile, services.config.model)))
+        Choice(profile, measured(profile, services.evidence[profile.name]))
         for profile in services.pipeline.profiles.values()
     ]
     config = services.config

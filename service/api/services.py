@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
 from service.errors import NotReady
+from service.evidence import Evidence
 from service.gather import stop
 from service.live.registry import LiveSessions
 from service.metrics import Metrics
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Services:
-    """The parts of a running service."""
+    """The parts of a running service. `evidence`: of each profile, by name."""
 
     config: ServerConfig
     engine: Engine
@@ -34,6 +35,7 @@ class Services:
     live: LiveSessions
     metrics: Metrics
     uploads: Uploads
+    evidence: Mapping[str, tuple[Evidence, ...]]
 
     def check_ready(self) -> None:
         """Raises NotReady, with a time to come back, unless the engine takes work."""

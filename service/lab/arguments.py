@@ -20,7 +20,8 @@ DEFAULT_PROFILES = "dense,balanced,fast"
 GRID_LIKE = "balanced"
 
 
-def add_material(group: Any) -> None:
+def add_material(group: Any, *, split: bool = True) -> None:
+    """`split`: whether one is asked for, or the command takes them by itself."""
     group.add_argument(
         "--corpus",
         type=Path,
@@ -52,9 +53,12 @@ def add_material(group: Any) -> None:
         metavar="DB",
         help="every domain also with noise of the corpus, at so many dB, as in 10,5,0",
     )
-    group.add_argument(
-        "--split", choices=("train", "test", "all"), default="test", help="(%(default)s)"
-    )
+    if split:
+        group.add_argument(
+            "--split", choices=("train", "test", "all"), default="test", help="(%(default)s)"
+        )
+    else:
+        group.set_defaults(split="train")
     group.add_argument(
         "--limit", type=positive, metavar="N", help="at most N of a domain, evenly over speakers"
     )
@@ -86,7 +90,8 @@ def add_profiles(group: Any) -> None:
     )
 
 
-def add_how(group: Any) -> None:
+def add_model(group: Any) -> None:
+    """The model, on what it runs, and what of the service's path is left out."""
     group.add_argument("--model", default=ServerConfig().model, help="(%(default)s)")
     group.add_argument("--device", default="auto", help="auto (the default), cpu, cuda or cuda:N")
     group.add_argument(
@@ -108,6 +113,10 @@ def add_how(group: Any) -> None:
     group.add_argument(
         "--detect", action="store_true", help="detect each language instead of giving it"
     )
+
+
+def add_how(group: Any) -> None:
+    add_model(group)
     group.add_argument(
         "--times", action="store_true", help="also how far word times are from those of dense"
     )

@@ -135,13 +135,27 @@ def figures(
         name: tuple(outcome(item, answer) for item, answer in zip(items, run.answers, strict=True))
         for name, run in runs.items()
     }
+    num_windows = {name: run.num_windows for name, run in runs.items()}
+    return compared(outcomes, num_windows, reference, seed=seed, speeds=speeds, times=times)
+
+
+def compared(
+    outcomes: Mapping[str, tuple[ItemOutcome, ...]],
+    num_windows: Mapping[str, int],
+    reference: str = "dense",
+    *,
+    seed: int = 0,
+    speeds: Mapping[str, Sequence[float]] | None = None,
+    times: Mapping[str, Mapping[str, float]] | None = None,
+) -> list[Figures]:
+    """The figures of every profile's outcomes of the same items, the reference among them."""
     words = [one.errors.words for one in outcomes[reference]]
     totals = {name: [one.errors.total for one in some] for name, some in outcomes.items()}
     return [
         Figures(
             profile=name,
-            items=outcomes[name],
-            num_windows=run.num_windows,
+            items=some,
+            num_windows=num_windows[name],
             wer=error_rate(totals[name], words, seed),
             difference=None
             if name == reference
@@ -149,5 +163,5 @@ def figures(
             speeds=tuple((speeds or {}).get(name, ())),
             times=dict((times or {}).get(name, {})),
         )
-        for name, run in runs.items()
+        for name, some in outcomes.items()
     ]

@@ -35,7 +35,7 @@ def table(results: Sequence[DomainResult]) -> str:
         columns += ["x real time (min to max)", "against dense"]
     if any(figures.times for figures in every):
         columns += ["word starts / ends off dense, median s"]
-    lines = [_line(columns), _line(["---"] * len(columns))]
+    lines = [line(columns), line(["---"] * len(columns))]
     for result in results:
         dense = next(figures for figures in result.figures if figures.profile == DENSE)
         for figures in result.figures:
@@ -44,11 +44,11 @@ def table(results: Sequence[DomainResult]) -> str:
                 cells += _speed(figures, dense)
             if len(cells) < len(columns):
                 cells.append(_times(figures.times))
-            lines.append(_line(cells))
+            lines.append(line(cells))
     return "\n".join(lines)
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
@@ -122,8 +122,8 @@ def _domain(result: DomainResult, texts: bool) -> dict[str, Any]:
 def _figures(figures: Figures, dense: Figures, texts: bool) -> dict[str, Any]:
     errors = figures.errors
     found: dict[str, Any] = {
-        "wer": _estimate(figures.wer),
-        "difference": figures.difference and _estimate(figures.difference),
+        "wer": estimate_to_json(figures.wer),
+        "difference": figures.difference and estimate_to_json(figures.difference),
         "words": errors.words,
         "substitutions": errors.substitutions,
         "deletions": errors.deletions,
@@ -152,7 +152,7 @@ def _figures(figures: Figures, dense: Figures, texts: bool) -> dict[str, Any]:
     return found
 
 
-def _estimate(estimate: Estimate) -> dict[str, float | None]:
+def estimate_to_json(estimate: Estimate) -> dict[str, float | None]:
     """JSON has no NaN: None where there is nothing to be wrong about."""
     return {
         name: None if math.isnan(value) else round(value, 6)

@@ -59,11 +59,13 @@ class How:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a recording."""
+    """What came of a recording: of `total_frames` the decoder saw `kept_frames`."""
 
     text: str
     segments: tuple[Segment, ...]
     fallbacks: tuple[Fallback, ...] = ()
+    total_frames: int = 0
+    kept_frames: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,12 @@ class Service:
         self._loop.close()
 
     @property
+    def model(self) -> SpeechModel:
+        return self._engine.model
+
+    @property
     def info(self) -> ModelInfo:
-        return self._engine.model.info
+        return self.model.info
 
     def run(
         self,
@@ -115,10 +121,12 @@ class Service:
         profile: Profile,
         how: How,
         done: Callable[[], object] = lambda: None,
+        answered: Callable[[int, Answer], object] = lambda number, answer: None,
     ) -> Run:
-        """Every item's answer; `done` is called after each. Raises what the pipeline raises."""
+        """Every item's answer. After each, `answered` is called with the item's number and its
+        answer, then `done`. Raises what the pipeline raises."""
         before, began = self._num_windows(profile), time.perf_counter()
-        answers = self._loop.run(self._all(items, profile, how, done))
+        answers = self._loop.run(self._all(items, profile, how, done, answered))
         seconds = time.perf_counter() - began
         return Run(answers, self._num_windows(profile) - before, seconds)
 
@@ -127,7 +135,12 @@ class Service:
         return int(self._metrics.registry.get_sample_value("winnow_windows_total", labels) or 0)
 
     async def _all(
-        self, items: Sequence[Item], profile: Profile, how: How, done: Callable[[], object]
+        self,
+        items: Sequence[Item],
+        profile: Profile,
+        how: How,
+        done: Callable[[], object],
+        answered: Callable[[int, Answer], object],
     ) -> tuple[Answer, ...]:
         answers: dict[int, Answer] = {}
         transcribe = self._raw if how.raw else self._served
@@ -137,6 +150,7 @@ class Service:
                 language = self._pipeline.resolve_language(None if how.detect else item.language)
                 options = DecodeOptions(language, word_times=how.word_times)
                 answers[number] = await transcribe(item, profile, options)
+                answered(number, answers[number])
                 done()
 
         queue = iter(enumerate(items))
@@ -151,7 +165,7 @@ class Service:
     async def _served(self, item: Item, profile: Profile, options: DecodeOptions) -> Answer:
         request = TranscribeRequest(profile, options, timeout_s=TIMEOUT_S, wait_for_room=True)
         got = await self._pipeline.transcribe(wav(item.pcm), request)
-        return Answer(got.text, got.segments, got.fallbacks)
+        return Answer(got.text, got.segments, got.fallbacks, got.total_frames, got.kept_frames)
 
     async def _raw(self, item: Item, profile: Profile, options: DecodeOptions) -> Answer:
         samples = to_float(item.pcm)
@@ -176,7 +190,13 @@ class Service:
         segments = stitch(texts, item.seconds)
         text = "".join(segment.text for segment in segments).strip()
         self._metrics.windows.labels(profile=profile.name).inc(len(windows))
-        return Answer(text, segments)
+        said = [reply.hypothesis for reply in replies]
+        return Answer(
+            text,
+            segments,
+            total_frames=sum(one.total_frames for one in said),
+            kept_frames=sum(one.kept_frames for one in said),
+        )
 
 
 def wav(pcm: Pcm) -> io.BytesIO:

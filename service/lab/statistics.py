@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,3 +59,13 @@ def _ratio(counts: Floats, words: Floats, seed: int) -> Estimate:
     every = np.concatenate(ratios)
     low, high = np.percentile(every[np.isfinite(every)], [LOW, HIGH])
     return Estimate(float(counts.sum() / total), float(low), float(high))
+
+
+def least_words(points: float) -> int:
+    """Words of reference without which it cannot be shown, at 95%, that a rate is at most so many
+    percentage points higher.
+
+    Where not one error more is seen in n words, up to -ln(2.5%) / n may still be made ("rule of
+    three"; of one side of a 95% interval): a bootstrap of no differences would say 0.
+    """
+    return math.ceil(-math.log(LOW / 100) / (points / 100))

@@ -188,6 +188,22 @@ def test_another_default_profile_and_a_profiles_file(server: StartServer, tmp_pa
     assert "fake@half" in [m["id"] for m in one.client.get("/v1/models").json()["data"]]
 
 
+def test_evidence_in_a_profiles_file_is_shown_of_the_model_it_names(
+    server: StartServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "profiles.toml"
+    own = MEASURED.replace("balanced", "ours").replace("command", 'model = "base"\ncommand')
+    file.write_text(own + own.replace("ours", "theirs").replace("base", "small"))
+    one = server(model="openai/whisper-base", profiles_file=file)
+    profiles = {p["name"]: p for p in one.client.get("/profiles").json()["profiles"]}
+    assert profiles["ours"]["evidence"][0]["windows"] == 71
+    assert profiles["ours"]["measured"].startswith("WER 7.5% against 7.7% dense")
+    assert profiles["theirs"]["measured"] == "Not measured on this model."
+    file.write_text(MEASURED)
+    with pytest.raises(ConfigError, match="model must name"):
+        server(profiles_file=file)
+
+
 def test_a_default_profile_that_does_not_exist_is_refused(server: StartServer) -> None:
     with pytest.raises(ConfigError, match="default_profile"):
         server(default_profile="warp")

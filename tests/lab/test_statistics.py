@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from service.lab.statistics import difference, error_rate
+from service.lab.statistics import difference, error_rate, least_words
 
 
 def test_the_rate_is_all_errors_over_all_words() -> None:
@@ -59,3 +59,10 @@ def test_a_seed_gives_the_same_interval() -> None:
 def test_no_words_no_rate() -> None:
     found = error_rate([2, 0], [0, 0])
     assert all(math.isnan(value) for value in (found.value, found.low, found.high))
+
+
+def test_words_enough_to_show_a_budget() -> None:
+    """Without an error in so many words, a rate at the budget would have had one, 97.5 in 100."""
+    for points in (0.2, 0.5, 1.0):
+        least = least_words(points)
+        assert (1 - points / 100) ** least <= 0.025 < (1 - points / 100) ** (0.99 * least)

@@ -1,0 +1,1 @@
+"""Which profiles are worth serving: many on few recordings, the better ones on more."""

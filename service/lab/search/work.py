@@ -1,0 +1,98 @@
+"""What a profile's answers cost to compute: arithmetic, the same on every machine and in every run.
+
+Candidates are compared by it while there are many: a clock would choose others every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from service.lab.search.trials import Trial
+from service.model.protocol import SpeechModel
+from service.model.weights import Dims
+from service.model.whisper import Whisper
+from service.profiles import Profile
+from service.text.guard import UNFINISHED
+
+# The fake model has no weights: tiny's shape.
+FAKE = Dims(80, 1500, 384, 6, 6, 4, 4, 51865, 448)
+MEL_FRAMES = 2  # of one of the encoder's
+# A step multiplies few rows with all of the weights: it waits for them. Measured beside the
+# encoder's products, whose rows are many (python -m bench.stages).
+STEP = 3
+
+
+def dims_of(model: SpeechModel) -> Dims:
+    return model.checkpoint.weights.dims if isinstance(model, Whisper) else FAKE
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Frames that the layers up to the profile's see, those after it, and the decoder."""
+
+    before: float
+    after: float
+    kept: float
+
+
+def window_of(profile: Profile, kept: float, num_frames: int) -> Window:
+    """What a window of `num_frames` goes through, of which the decoder saw `kept`, in the mean.
+
+    What was kept is known from the answers, so that it holds for whatever decides by the audio.
+    """
+    after = min(num_frames, kept / (1 - profile.late))
+    before = float(num_frames)
+    if profile.padding:
+        thinned = profile.sparsity if isinstance(profile.sparsity, int | float) else 0.0
+        before = min(before, after / (1 - thinned))
+    return Window(before, after, kept)
+
+
+def operations(dims: Dims, profile: Profile, trials: Iterable[Trial]) -> float:
+    """Multiplications and additions of all the answers, attempts after the first among them."""
+    return sum(_operations(dims, profile, trial) for trial in trials)
+
+
+def _operations(dims: Dims, profile: Profile, trial: Trial) -> float:
+    windows = trial.total_frames / dims.num_frames
+    if not windows:
+        return 0.0
+    window = window_of(profile, trial.kept_frames / windows, dims.num_frames)
+    # Where a text ends early it is gone on with, in windows that are counted; any other attempt
+    # reads every frame.
+    again = sum(num for reason, num in trial.outcome.again.items() if reason != UNFINISHED)
+    every = Window(*[float(dims.num_frames)] * 3)
+    return (
+        windows * _encoding(dims, profile, window)
+        + again * _encoding(dims, Profile("dense"), every)
+        + trial.tokens * STEP * _step(dims, window.kept)
+    )
+
+
+def _encoding(dims: Dims, profile: Profile, window: Window) -> float:
+    """Stem, layers, and the decoder's keys and values of what is left."""
+    width, frames = dims.d_model, window.before
+    before = dims.encoder_layers
+    if profile.sparsity:
+        before = min(before, profile.layer)
+    elif profile.padding:
+        before = 0
+    scored = profile.sparsity and profile.pool == "drop" and profile.selection == "attention"
+    return (
+        2 * 3 * width * frames * (MEL_FRAMES * dims.num_mels + width)
+        + before * _layer(width, frames)
+        + (dims.encoder_layers - before) * _layer(width, window.after)
+        + (4 * frames**2 * width if scored else 0)  # attention once more, its weights kept
+        + 2 * 2 * width**2 * dims.decoder_layers * window.kept
+    )
+
+
+def _layer(width: int, frames: float) -> float:
+    return 2 * 12 * width**2 * frames + 4 * frames**2 * width
+
+
+def _step(dims: Dims, kept: float) -> float:
+    width, layers = dims.d_model, dims.decoder_layers
+    # Self: query, key, value, out; cross: query, out; the other 8 are the feed-forward half's.
+    return 2 * (14 * width**2 * layers + width * dims.vocab_size) + 4 * kept * width * layers
