@@ -12,8 +12,8 @@ from service.model.search import Candidate, Scored
 from service.model.tokens import Vocabulary
 from service.types import DecodeOptions, Encoded, Hypothesis
 
-# A segment that opens later than so many frames before the recording's end may be nothing: a model's
-# times are that much off.
+# A segment that opens later than so many frames before the recording's end may be nothing: a
+# model's times are that much off.
 LEAST_LEFT = 50
 GIVEN = 0.0  # the log-probability of a token that was not chosen
 
