@@ -15,7 +15,7 @@ from service.errors import ConfigError
 
 AGGREGATIONS = ("mean", "max", "min", "median")
 SELECTIONS = ("attention", "stride", "energy", "random")
-POOLS = ("drop", "mean")
+POOLS = ("drop", "mean", "alike")
 _CHOICES = (("aggregation", AGGREGATIONS), ("selection", SELECTIONS), ("pool", POOLS))
 SHIPPED = Path(__file__).parent / "assets" / "profiles"
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -41,12 +41,13 @@ class Profile:
     come from that choose who stays, `aggregation` how attention heads are combined
     (arXiv 2506.15912), and `within` how many neighbouring frames compete: each such
     neighbourhood keeps its share; 0 is all frames, as published. With `mean`, neighbours are
-    averaged into one, and nothing is chosen. The late drop chooses by no score: with `drop` it
-    keeps every n-th.
+    averaged into one, and nothing is chosen. With `alike` too, but more where they are more
+    alike, and a mean counts as all of its frames. The late drop chooses by no score: with `drop`
+    it keeps every n-th, with `mean` it averages; it does not go with `alike`.
 
     `padding`: how many neighbours become one, before the first layer, of the silence that fills
     up a window behind its recording, and pairs of those after it (`model/padding.py`); 0 leaves
-    it as it is. What else goes then goes from the recording's frames, by `mean` alone.
+    it as it is. What else goes then goes from the recording's frames, by averaging alone.
     """
 
     name: str
@@ -85,10 +86,15 @@ class Profile:
 
     def _check_together(self) -> None:
         chosen = (self.selection, self.aggregation, self.within) != ("attention", "mean", 0)
-        if self.pool == "mean" and chosen:
+        if self.pool != "drop" and chosen:
             raise ConfigError(
-                f"profile {self.name}: pool = 'mean' averages neighbours and chooses none; leave "
-                "out selection, aggregation and within, or use pool = 'drop'"
+                f"profile {self.name}: pool = '{self.pool}' averages neighbours and chooses none; "
+                "leave out selection, aggregation and within, or use pool = 'drop'"
+            )
+        if self.pool == "alike" and self.late:
+            raise ConfigError(
+                f"profile {self.name}: late goes with pool = 'drop' or 'mean'; use one of these, "
+                "or leave out late"
             )
         if self.selection == "stride" and self.within:
             raise ConfigError(
@@ -97,8 +103,8 @@ class Profile:
             )
         if self.padding and self.pool == "drop" and (self.sparsity or self.late):
             raise ConfigError(
-                f"profile {self.name}: padding goes with pool = 'mean' where other frames go too; "
-                "use that, or leave out padding"
+                f"profile {self.name}: padding goes with pool = 'mean' or 'alike' where other "
+                "frames go too; use one of these, or leave out padding"
             )
 
     @property
@@ -108,7 +114,7 @@ class Profile:
     @property
     def pools(self) -> bool:
         """Whether a state stands for all the frames from its position to the next one's."""
-        return not self.is_dense and (self.pool == "mean" or self.padding > 0)
+        return not self.is_dense and (self.pool != "drop" or self.padding > 0)
 
     @property
     def description(self) -> str:
@@ -132,6 +138,8 @@ class Profile:
         share, where = _percent(self.sparsity), f"after encoder layer {self.layer}"
         if self.pool == "mean":
             return f"Averages neighbouring frames {where}, which leaves {share} fewer."
+        if self.pool == "alike":
+            return f"Averages the neighbours most alike {where}, which leaves {share} fewer."
         kept = {
             "attention": f"those that it attends to most ({self.aggregation} of its heads)",
             "stride": "every n-th",

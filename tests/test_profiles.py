@@ -60,11 +60,16 @@ def test_a_file_adds_profiles_and_may_change_a_built_in_one(tmp_path: Path) -> N
         ("[a]\npadding = 8.0", "padding must be"),
         ("[a]\npadding = true", "padding must be"),
         ("[a]\npadding = 8\nsparsity = 0.5", "padding goes with pool = 'mean'"),
-        ("[a]\npadding = 8\nlate = 0.5", "padding goes with pool = 'mean'"),
-        ("[a]\npool = 'max'", "pool must be one of drop, mean"),
+        ("[a]\npadding = 8\nlate = 0.5", "padding goes with pool = 'mean' or 'alike'"),
+        ("[a]\npool = 'max'", "pool must be one of drop, mean, alike"),
         ("[a]\npool = 'mean'\nwithin = 2", "averages neighbours .* leave out selection"),
         ("[a]\npool = 'mean'\naggregation = 'max'", "averages neighbours and chooses none"),
         ("[a]\npool = 'mean'\nselection = 'stride'", "averages neighbours and chooses none"),
+        ("[a]\npool = 'alike'\nwithin = 2", "pool = 'alike' averages neighbours and chooses none"),
+        (
+            "[a]\npool = 'alike'\nsparsity = 0.5\nlate = 0.5",
+            "late goes with pool = 'drop' or 'mean'",
+        ),
         ("[a]\nselection = 'stride'\nwithin = 2", "every n-th frame of all; leave out within"),
         ("['a@b']", "profile name 'a@b'"),
         ("['']", "profile name ''"),
@@ -170,6 +175,10 @@ def test_a_built_in_may_differ_by_model_and_a_file_of_ones_own_goes_before(
             "Averages again after the last encoder layer, which leaves 50% fewer for the decoder.",
         ),
         (
+            {"sparsity": 0.5, "layer": 2, "pool": "alike"},
+            "Averages the neighbours most alike after encoder layer 2, which leaves 50% fewer.",
+        ),
+        (
             {"late": 0.5},
             "Drops 50% of the frames after the last encoder layer, and keeps every n-th for the "
             "decoder.",
@@ -202,6 +211,7 @@ def test_the_description_says_what_it_does(choices: dict[str, Any], says: str) -
         ({"pool": "mean"}, False),
         ({"sparsity": 0.5}, False),
         ({"sparsity": 0.5, "pool": "mean"}, True),
+        ({"sparsity": 0.5, "pool": "alike"}, True),
         ({"padding": 8}, True),
     ],
 )

@@ -183,6 +183,7 @@ class WindowDecoder:
             [row.tokens for row in rows],
             [row.window.options.timestamps for row in rows],
             {n: r.window.bias_KV for n, r in enumerate(rows) if r.window.bias_KV is not None},
+            [row.window.unsaid for row in rows],
         )
         logprobs_BV = allowed_BV.log_softmax(-1)
         chosen_B = rules.likeliest(allowed_BV)

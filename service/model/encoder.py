@@ -18,8 +18,11 @@ def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[
 
     `mel_BFT`: (B, mels, 2T), T at most the checkpoint's 1500. Returns the states (B, k, D) and
     their original frame positions (B, k), int64; a dense profile keeps k = T. Where neighbours
-    are averaged, the position is that of the first of them.
+    are averaged, the position is that of the first of them. How many frames each counts as, where
+    that differs, only `encode_laid_out` says.
     """
+    if profile.sparsity > 0 and profile.pool == "alike":
+        return _encode_alike(weights, mel_BFT, profile)
     states = embed(weights, mel_BFT)
     num_windows, num_frames, _ = states.shape
     positions = torch.arange(num_frames, device=states.device).expand(num_windows, -1)
@@ -46,19 +49,32 @@ def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[
     return states, positions
 
 
-def encode_short(
+def _encode_alike(
+    weights: EncoderWeights, mel_BFT: Tensor, profile: Profile
+) -> tuple[Tensor, Tensor]:
+    """One window after the other: each has groups of its own."""
+    layout = padding.plain(mel_BFT.shape[-1] // 2)
+    each = [encode_laid_out(weights, mel_1FT, profile, layout) for mel_1FT in mel_BFT.split(1)]
+    positions = [found.positions_T.to(mel_BFT.device) for _, found in each]
+    return torch.cat([states for states, _ in each]), torch.stack(positions)
+
+
+def encode_laid_out(
     weights: EncoderWeights, mel_BFT: Tensor, profile: Profile, layout: padding.Layout
 ) -> tuple[Tensor, padding.Layout]:
     """Encodes windows of one layout, their padding averaged: the states (B, k, D), and what they
-    stand for."""
+    stand for. One window alone where those are joined that are most alike."""
     near_BFT = mel_BFT[..., : layout.mel_frames]
     states = padding.place(_stem(weights, near_BFT), weights.positions_TD, layout)
     for number, layer in enumerate(weights.layers, start=1):
-        states = attend(states, layer, weights, layout.log_weights(states))
+        states, keys_BTD = attend_keyed(states, layer, weights, layout.log_weights(states))
         states = mlp(states, layer.mlp)
+        thins = profile.sparsity > 0 and number == profile.layer
+        if thins and profile.pool == "alike":
+            states, layout = padding.thin_alike(states, layout, profile.sparsity, keys_BTD[0])
         if number == 1:
             states, layout = padding.merge(states, layout)
-        if profile.sparsity > 0 and number == profile.layer:
+        if thins and profile.pool == "mean":
             states, layout = padding.thin(states, layout, profile.sparsity)
     states = norm(states, weights.norm)
     if profile.late > 0:
@@ -91,16 +107,22 @@ def _stem(weights: EncoderWeights, mel_BFT: Tensor) -> Tensor:
     return stem.transpose(1, 2)
 
 
-def attend(
+def attend(states_BTD: Tensor, layer: EncoderLayer, weights: EncoderWeights) -> Tensor:
+    """The residual self-attention half of a layer."""
+    return attend_keyed(states_BTD, layer, weights)[0]
+
+
+def attend_keyed(
     states_BTD: Tensor,
     layer: EncoderLayer,
     weights: EncoderWeights,
     log_weights_T: Tensor | None = None,
-) -> Tensor:
-    """The residual self-attention half of a layer; where states stand for several frames, the
+) -> tuple[Tensor, Tensor]:
+    """The same half, and the frames' keys (B, T, D); where states stand for several frames, the
     logarithms of how many count."""
-    context = weights.attend(*project(states_BTD, layer.attention, weights.heads), log_weights_T)
-    return states_BTD + layer.attention.out(merge_heads(context))
+    query, key, value = project(states_BTD, layer.attention, weights.heads)
+    context = weights.attend(query, key, value, log_weights_T)
+    return states_BTD + layer.attention.out(merge_heads(context)), merge_heads(key)
 
 
 def attend_scored(

@@ -1,4 +1,5 @@
-"""The padding behind a short recording: many frames become one, which then weighs as many.
+"""The padding behind a short recording: many frames become one, which then weighs as many; and so
+do frames of the recording that are alike.
 
 Whisper reads 30 s, and needs its padding: cut off, the text breaks. But before the first layer
 frames of silence differ in their positions only, so the mean of a few neighbours stands for all
@@ -40,9 +41,16 @@ class Layout:
         """How many mel frames the stem has to read, before anything is thinned."""
         return 2 * self.num_near + _REACH
 
-    def log_weights(self, like: Tensor) -> Tensor:
-        """(T,), added to every query's logits: 0 for the recording. Of `like`'s type and device."""
-        return (self.sizes_T / self.sizes_T[0]).log().to(like)
+    def log_weights(self, like: Tensor) -> Tensor | None:
+        """(T,), added to every query's logits: 0 for the recording's first. Of `like`'s type and
+        device. None where all count alike."""
+        relative_T = self.sizes_T / self.sizes_T[0]
+        return None if bool((relative_T == 1).all()) else relative_T.log().to(like)
+
+
+def plain(num_frames: int) -> Layout:
+    """A state for each frame, and no padding apart."""
+    return Layout(torch.arange(num_frames), torch.ones(num_frames), num_frames)
 
 
 def lay_out(audio_frames: int, num_frames: int, neighbours: int) -> Layout | None:
@@ -69,6 +77,8 @@ def place(stem_BTD: Tensor, positions_TD: Tensor, layout: Layout) -> Tensor:
     """
     num_near = layout.num_near
     near_BTD = stem_BTD[:, :num_near]
+    if num_near == len(layout.positions_T):
+        return near_BTD + positions_TD[:num_near]
     means_1TD = sparsify.mean_of_neighbours(
         positions_TD[None, num_near:], layout.positions_T[num_near:] - num_near
     )
@@ -81,6 +91,8 @@ def merge(states_BTD: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
     Where their number is odd, the last stays alone; it may stand for fewer frames than the others.
     """
     near, num_far = layout.num_near, len(layout.positions_T) - layout.num_near
+    if num_far == 0:
+        return states_BTD, layout
     first = torch.arange(0, num_far, 2)
     means = sparsify.mean_of_neighbours(states_BTD[:, near:], first)
     both = torch.zeros(len(first)).index_add(0, torch.arange(num_far) // 2, layout.sizes_T[near:])
@@ -97,7 +109,28 @@ def thin(states_BTD: Tensor, layout: Layout, share: float) -> tuple[Tensor, Layo
     num_near = layout.num_near
     num = sparsify.num_kept(num_near, share)
     first = sparsify.even_positions(num_near, num)
-    means = sparsify.mean_of_neighbours(states_BTD[:, :num_near], first)
-    sizes_T = torch.cat([layout.sizes_T[first] * (num_near / num), layout.sizes_T[num_near:]])
-    positions_T = torch.cat([layout.positions_T[first], layout.positions_T[num_near:]])
-    return torch.cat([means, states_BTD[:, num_near:]], dim=1), Layout(positions_T, sizes_T, num)
+    return _joined(states_BTD, layout, first, layout.sizes_T[first] * (num_near / num))
+
+
+def thin_alike(
+    states_1TD: Tensor, layout: Layout, share: float, keys_TD: Tensor
+) -> tuple[Tensor, Layout]:
+    """Averages those neighbours among the recording's frames whose `keys_TD` are most alike, so
+    that `share` of them go. A mean counts as all of its frames."""
+    num = sparsify.num_kept(layout.num_near, share)
+    first = sparsify.alike_positions(keys_TD[: layout.num_near], num)
+    sizes = torch.diff(first, append=first.new_tensor([layout.num_near]))
+    return _joined(states_1TD, layout, first, sizes.float())
+
+
+def _joined(
+    states_BTD: Tensor, layout: Layout, first_k: Tensor, sizes_k: Tensor
+) -> tuple[Tensor, Layout]:
+    """The means of the recording's states from each of `first_k` to the next, and what they
+    count as; then the padding's."""
+    num_near = layout.num_near
+    means = sparsify.mean_of_neighbours(states_BTD[:, :num_near], first_k)
+    sizes_T = torch.cat([sizes_k, layout.sizes_T[num_near:]])
+    positions_T = torch.cat([layout.positions_T[first_k], layout.positions_T[num_near:]])
+    states = torch.cat([means, states_BTD[:, num_near:]], dim=1)
+    return states, Layout(positions_T, sizes_T, len(first_k))

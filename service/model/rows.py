@@ -12,6 +12,9 @@ from service.model.search import Candidate, Scored
 from service.model.tokens import Vocabulary
 from service.types import DecodeOptions, Encoded, Hypothesis
 
+# A segment that opens later than so many frames before the recording's end may be nothing: a
+# model's times are that much off.
+LEAST_LEFT = 50
 GIVEN = 0.0  # the log-probability of a token that was not chosen
 
 
@@ -22,7 +25,8 @@ class WindowState:
     Where there are timestamps, the opening is part of what the timestamp rules look back on, and
     so of each row's tokens: their first `num_given`. `token_limit` counts those too. `draws`
     samples the tokens, if they are; `bias_KV` replaces the rules' own table, if it is not None.
-    `encoded` is kept where the times of the words will be asked for.
+    `encoded` is kept where the times of the words will be asked for. `unsaid`: the timestamp before
+    which there is something left to say.
     """
 
     key: int
@@ -31,6 +35,7 @@ class WindowState:
     token_limit: int
     kept_frames: int
     total_frames: int
+    unsaid: int
     encoded: Encoded | None = None
     draws: torch.Generator | None = None
     bias_KV: Tensor | None = None
@@ -95,6 +100,7 @@ def new_state(
     token_limit: int,
 ) -> WindowState:
     """A window that has said nothing yet; `token_limit` is of tokens that it decodes itself."""
+    audio_frames = encoded.total_frames if encoded.audio_frames is None else encoded.audio_frames
     state = WindowState(
         key=key,
         options=options,
@@ -102,6 +108,7 @@ def new_state(
         token_limit=token_limit,
         kept_frames=len(encoded.states_TD),
         total_frames=encoded.total_frames,
+        unsaid=vocabulary.timestamp_begin + audio_frames - LEAST_LEFT,
         encoded=encoded if options.word_times else None,
     )
     state.token_limit += state.num_given

@@ -7,6 +7,7 @@ neighbours needs none.
 
 from __future__ import annotations
 
+import heapq
 import math
 
 import torch
@@ -60,6 +61,70 @@ def keep_positions(scores_BT: Tensor, sparsity: float, within: int = 0) -> Tenso
 def even_positions(num_frames: int, num: int) -> Tensor:
     """`num` of `num_frames` positions at even distances from 0 on: int64 (num,)."""
     return torch.arange(num) * num_frames // num
+
+
+def alike_positions(keys_TD: Tensor, num: int) -> Tensor:
+    """The first frame of each of `num` groups of neighbours that are most alike: int64 (num,).
+
+    Again and again the two neighbouring groups become one whose variance grows least by it
+    (Ward's method); a group has at most twice as many frames as it would in equal ones. Of equal
+    growths the earlier is taken. Source: A-ToMe (arXiv 2306.16009) merges neighbours by likeness
+    of keys, in pairs and by cosine.
+    """
+    num_frames = len(keys_TD)
+    most = min(-(-2 * num_frames // num), num_frames)
+    variance = _variances(keys_TD, most)
+    sizes = [1] * num_frames  # of the group that begins at a frame; 0: none does
+    begins = list(range(num_frames))  # of the group that ends at a frame
+
+    def growth(first: int, left: int, right: int) -> float:
+        whole, second = variance[left + right - 1][first], first + left
+        return whole - variance[left - 1][first] - variance[right - 1][second]
+
+    # Growth, first frame, and the sizes of both groups.
+    near = [(growth(first, 1, 1), first, 1, 1) for first in range(num_frames - 1)]
+    heapq.heapify(near)
+    for _ in range(num_frames - num):
+        while True:
+            _, first, left, right = heapq.heappop(near)
+            if sizes[first] == left and sizes[first + left] == right:
+                break
+        size = left + right
+        sizes[first], sizes[first + left], begins[first + size - 1] = size, 0, first
+        after, before = first + size, begins[first - 1] if first else None
+        if after < num_frames and size + sizes[after] <= most:
+            heapq.heappush(near, (growth(first, size, sizes[after]), first, size, sizes[after]))
+        if before is not None and sizes[before] + size <= most:
+            left = sizes[before]
+            heapq.heappush(near, (growth(before, left, size), before, left, size))
+    return torch.tensor([frame for frame, size in enumerate(sizes) if size])
+
+
+def _variances(x_TD: Tensor, most: int) -> list[list[float]]:
+    """For 1 to `most` frames in a row from each frame on: the sum of their squared distances to
+    their mean. What reaches past the end is not meant."""
+    num_frames = len(x_TD)
+    x_TD = x_TD.float()
+    products_T = [
+        F.pad((x_TD[: num_frames - apart] * x_TD[apart:]).sum(-1), (0, apart))
+        for apart in range(most)
+    ]
+    near = torch.stack(products_T).double().cpu()
+    whole_T = squares_T = torch.zeros(num_frames, dtype=torch.float64)
+    found: list[list[float]] = []
+    for size in range(1, most + 1):
+        # The frame that comes to those before it: its square, and twice its products with them.
+        last = size - 1
+        squares_T = squares_T + _shifted(near[0], last)
+        whole_T = whole_T + _shifted(near[0], last)
+        for apart in range(1, size):
+            whole_T = whole_T + 2 * _shifted(near[apart], last - apart)
+        found.append((squares_T - whole_T / size).tolist())
+    return found
+
+
+def _shifted(x_T: Tensor, by: int) -> Tensor:
+    return F.pad(x_T[by:], (0, by))
 
 
 def mean_of_neighbours(states_BTD: Tensor, first_k: Tensor) -> Tensor:

@@ -62,11 +62,10 @@ class Whisper:
         groups: dict[tuple[Profile, int], list[int]] = defaultdict(list)
         encoded: dict[int, Encoded] = {}
         for window, (profile, frames) in enumerate(zip(profiles, sounding, strict=True)):
-            short = None
-            if frames is not None:
-                short = self._encode_short(mel_BFT[window : window + 1], profile, frames)
-            if short is not None:
-                encoded[window] = short
+            layout = self._lay_out(profile, frames)
+            if layout is not None:
+                mel_1FT = mel_BFT[window : window + 1]
+                encoded[window] = self._encode_laid_out(mel_1FT, profile, layout, frames)
             else:
                 groups[_what_it_does(profile), window if mel_BFT.is_cpu else 0].append(window)
         for (profile, _), windows in groups.items():
@@ -88,12 +87,23 @@ class Whisper:
                 )
         return [encoded[window] for window in range(len(profiles))]
 
-    def _encode_short(self, mel_1FT: Tensor, profile: Profile, audio_frames: int) -> Encoded | None:
-        """None where there is no padding to average, or the profile leaves it as it is."""
-        layout = padding.lay_out(audio_frames, self.info.num_frames, profile.padding)
-        if layout is None:
-            return None
-        states_1TD, layout = encoder.encode_short(
+    def _lay_out(self, profile: Profile, audio_frames: int | None) -> padding.Layout | None:
+        """How a window is laid out that is encoded by itself: None where it need not be."""
+        whole = self.info.num_frames
+        sounding = whole if audio_frames is None else audio_frames
+        layout = padding.lay_out(sounding, whole, profile.padding)
+        if layout is None and profile.sparsity and profile.pool == "alike":
+            return padding.plain(whole)
+        return layout
+
+    def _encode_laid_out(
+        self,
+        mel_1FT: Tensor,
+        profile: Profile,
+        layout: padding.Layout,
+        audio_frames: int | None,
+    ) -> Encoded:
+        states_1TD, layout = encoder.encode_laid_out(
             self.checkpoint.weights.encoder, mel_1FT, profile, layout
         )
         return Encoded(

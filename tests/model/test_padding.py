@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from service.audio.mel import log_mel
-from service.model.padding import Layout, lay_out, merge, place, thin
+from service.model.padding import Layout, lay_out, merge, place, plain, thin, thin_alike
 from service.types import SAMPLE_RATE
 
 FRAMES, WIDTH, MELS = 1500, 8, 80
@@ -97,6 +97,22 @@ def test_a_mean_of_equal_frames_weighs_as_many() -> None:
     fewer, thinner = thin(states, layout, 0.5)
     assert_close(attend(query, fewer[0], fewer[0], thinner.log_weights(fewer)), expected)
     assert not torch.allclose(attend(query, fewer[0], fewer[0]), expected, atol=1e-2)
+
+
+def test_frames_that_are_alike_become_one_that_weighs_as_many() -> None:
+    """Attention to what is left is attention to all, where those joined are equal."""
+    random = torch.Generator().manual_seed(3)
+    sizes = torch.tensor([1, 4, 2, 1, 3, 1, 4, 4])
+    frames = torch.randn(1, len(sizes), WIDTH, generator=random)
+    whole = frames.repeat_interleave(sizes, dim=1)
+    fewer, layout = thin_alike(whole, plain(20), 0.6, whole[0])
+    assert layout.num_near == 8
+    assert layout.sizes_T.tolist() == sizes.tolist()
+    assert layout.positions_T.tolist() == [0, 1, 5, 7, 8, 11, 12, 16]
+    assert_close(fewer, frames)
+    query = torch.randn(5, WIDTH, generator=random)
+    expected = attend(query, whole[0], whole[0])
+    assert_close(attend(query, fewer[0], fewer[0], layout.log_weights(fewer)), expected)
 
 
 def test_pairs_of_means_weigh_as_both() -> None:

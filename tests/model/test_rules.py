@@ -16,7 +16,7 @@ from transformers.generation.logits_process import (
 )
 from whisper.decoding import ApplyTimestampRules
 
-from service.model.rules import apply, likeliest, make_rules
+from service.model.rules import apply, likeliest, make_rules, suppressing
 from service.model.tokens import Vocabulary
 
 VOCABULARY = Vocabulary(
@@ -103,6 +103,22 @@ def test_a_pair_is_closed_by_a_timestamp_that_does_not_go_back() -> None:
     assert not ruled[:20].isfinite().any()
     assert ruled[20].isfinite()
     assert ruled[30:].isfinite().nonzero().flatten().tolist() == list(range(10, 30))
+
+
+def test_a_segment_that_opens_with_something_left_is_said() -> None:
+    """The end is banned there alone: not one after it was said, nor near the recording's end."""
+    histories = [[30, 5, 40, 40], [30, 5, 40], [30, 5, 40, 40, 6], [30, 5, 50, 50], [30], [5]]
+    timed = [True, True, True, True, True, False]
+    ruled = apply(RULES, logits_for(6, 0, lift=-50.0), histories, timed, None, [50] * 6)
+    assert ruled[:, 20].isfinite().tolist() == [False, True, True, True, True, True]
+    assert ruled[0, 5].isfinite()
+    assert not ruled[0, 30:].isfinite().any()
+
+
+def test_where_all_text_is_suppressed_a_segment_may_be_left_unsaid() -> None:
+    own = suppressing(VOCABULARY, range(20), CPU)
+    ruled = apply(RULES, torch.zeros(1, 60), [[30, 5, 40, 40]], [True], {0: own}, [50])
+    assert ruled[0].isfinite().nonzero().flatten().tolist() == [20]
 
 
 def test_without_timestamps_there_are_none() -> None:

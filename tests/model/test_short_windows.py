@@ -21,6 +21,8 @@ from tests.checkpoints import load_plain
 
 SHORT = Profile("short", padding=8)
 BOTH = Profile("both", layer=1, sparsity=0.5, pool="mean", late=0.25, padding=8)
+ALIKE = Profile("alike", layer=1, sparsity=0.5, pool="alike")
+PADDED = replace(ALIKE, name="padded", padding=8)
 SECONDS = (2.0, 5.0, 2.1, 30.0)
 FRAMES = [round(50 * seconds) for seconds in SECONDS]
 
@@ -76,6 +78,27 @@ def test_one_of_many_says_what_it_says_alone(model: Whisper, mel: Tensor) -> Non
     assert together == alone
 
 
+def test_a_window_of_which_the_most_alike_are_joined_is_the_same_alone(
+    model: Whisper, mel: Tensor
+) -> None:
+    """A full one keeps its share of all frames, a short one of its recording's."""
+    profiles = [ALIKE, PADDED, PADDED, ALIKE]
+    encoded = model.encode(mel, profiles, FRAMES)
+    assert [len(one.states_TD) for one in encoded] == [750, 225, 160, 750]
+    for window, one in enumerate(encoded):
+        assert one.pooled
+        assert bool((one.positions_T.diff() > 0).all())
+        assert one.log_weights_T is not None
+        sizes = one.log_weights_T.exp()
+        counted = torch.diff(one.positions_T, append=torch.tensor([1500]))
+        assert_close(sizes / sizes[0], counted / counted[0])
+        alone = slice(window, window + 1)
+        single = model.encode(mel[alone], profiles[alone], FRAMES[alone])[0]
+        assert torch.equal(single.states_TD, one.states_TD)
+    together = texts(model, encoded)
+    assert together == [texts(model, [one])[0] for one in encoded]
+
+
 @torch.inference_mode()
 def test_cached_steps_weigh_states_as_the_whole_sequence_does(model: Whisper, mel: Tensor) -> None:
     weights = model.checkpoint.weights.decoder
@@ -103,8 +126,8 @@ def test_head_by_head_weighs_as_fused_attention_does(model: Whisper, mel: Tensor
     layout = padding.lay_out(FRAMES[0], 1500, 8)
     assert layout is not None
     weights = model.checkpoint.weights.encoder
-    fused, _ = encoder.encode_short(weights, mel[:1], SHORT, layout)
-    heads, _ = encoder.encode_short(
+    fused, _ = encoder.encode_laid_out(weights, mel[:1], SHORT, layout)
+    heads, _ = encoder.encode_laid_out(
         replace(weights, attend=by_head(torch.float32)), mel[:1], SHORT, layout
     )
     assert_close(heads, fused, atol=1e-4, rtol=0)

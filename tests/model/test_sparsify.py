@@ -19,6 +19,7 @@ from service.model import encoder
 from service.model.checkpoint import Checkpoint
 from service.model.operators.attention import attend_and_score
 from service.model.sparsify import (
+    alike_positions,
     baseline_scores,
     even_positions,
     keep_positions,
@@ -127,7 +128,12 @@ def test_local_eas_drops_late_what_is_left(checkpoint: Checkpoint) -> None:
 
 @pytest.mark.parametrize(
     "choices",
-    [*({"selection": selection} for selection in SELECTIONS), {"within": 2}, {"pool": "mean"}],
+    [
+        *({"selection": selection} for selection in SELECTIONS),
+        {"within": 2},
+        {"pool": "mean"},
+        {"pool": "alike"},
+    ],
     ids=lambda choices: "-".join(map(str, choices.values())),
 )
 @torch.inference_mode()
@@ -278,3 +284,35 @@ def test_every_choice_keeps_the_same_number(
     assert states.shape[:2] == positions.shape == (2, num_kept(FEW // 2, 0.6))
     assert positions.dtype == torch.int64
     assert (positions.diff(dim=-1) > 0).all()
+
+
+def by_hand(frames: list[Tensor], num: int) -> list[int]:
+    """Ward's method as it is written down: all neighbours tried for every group that is made."""
+
+    def variance(group: list[Tensor]) -> float:
+        rows = torch.stack(group).double()
+        return float((rows - rows.mean(0)).square().sum())
+
+    most = -(-2 * len(frames) // num)
+    groups = [[frame] for frame in frames]
+    while len(groups) > num:
+        growths = [
+            (variance(a + b) - variance(a) - variance(b), at)
+            for at, (a, b) in enumerate(pairwise(groups))
+            if len(a + b) <= most
+        ]
+        at = min(growths)[1]
+        groups[at : at + 2] = [groups[at] + groups[at + 1]]
+    firsts, at = [], 0
+    for group in groups:
+        firsts.append(at)
+        at += len(group)
+    return firsts
+
+
+@given(st.integers(1, 24), st.data())
+def test_the_most_alike_neighbours_are_joined(num_frames: int, data: st.DataObject) -> None:
+    num = data.draw(st.integers(1, num_frames))
+    random = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
+    keys = torch.randn(num_frames, 4, generator=random).cumsum(0)
+    assert alike_positions(keys, num).tolist() == by_hand(list(keys), num)
