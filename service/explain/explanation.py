@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby, repeat
 from typing import TypeVar
 
 import numpy as np
@@ -176,19 +177,16 @@ def explain(name: str, profile: Profile, ours: Transcript, dense: Transcript) ->
 
 
 def _panes(ours: Transcript, dense: Transcript, *, compares: bool) -> Iterator[Pane]:
-    words, dense_words = _words(ours), _words(dense) if compares else []
-    for window, group in groupby(ours.readings, lambda reading: reading.window.index):
-        readings = list(group)
-        fallbacks = [fallback for fallback in ours.fallbacks if fallback.window == window]
-        first = readings[0].window
-        span = (first.start_s, first.start_s + first.duration_s)
-        own, theirs = _within(words, *span), _within(dense_words, *span)
-        if compares:
-            marks, their_marks = compare(own, theirs, ours.language)
-            said = (_marked(own, marks), _marked(theirs, their_marks))
-        else:
-            said = (_marked(own, (SAME,) * len(own)), ())
-        yield from _parts(readings, fallbacks, *said)
+    windows = [list(some) for _, some in groupby(ours.readings, lambda one: one.window.index)]
+    starts = [readings[0].window.start_s for readings in windows]
+    words = _shared_out(_words(ours), starts)
+    dense_words = _shared_out(_words(dense) if compares else [], starts)
+    for readings, own, theirs in zip(windows, words, dense_words, strict=True):
+        nothing = (SAME,) * len(own)
+        marks = compare(own, theirs, ours.language) if compares else (nothing, ())
+        number = readings[0].window.index
+        fallbacks = [fallback for fallback in ours.fallbacks if fallback.window == number]
+        yield from _parts(readings, fallbacks, _marked(own, marks[0]), _marked(theirs, marks[1]))
 
 
 def _parts(
@@ -199,26 +197,24 @@ def _parts(
 ) -> Iterator[Pane]:
     """A pane for each stretch of a window that was encoded: all of it, and rests that were gone on
     with. Each reading but the first is there for a fallback's sake."""
-    why = dict(zip(range(1, len(readings)), fallbacks, strict=False))
-    numbered = list(enumerate(readings))
-    parts = [list(some) for _, some in groupby(numbered, lambda one: one[1].window.start_s)]
+    attempts = list(zip(readings, chain([None], fallbacks, repeat(None)), strict=False))
+    parts = [list(some) for _, some in groupby(attempts, lambda one: one[0].window.start_s)]
+    starts = [part[0][0].window.start_s for part in parts]
+    own, theirs = _shared_out(words, starts), _shared_out(dense_words, starts)
     for number, part in enumerate(parts):
-        reading = part[0][1]
-        window, kept = reading.window, reading.kept
-        following = parts[number + 1][0][1].window.start_s if number + 1 < len(parts) else None
-        end_s = window.start_s + window.duration_s if following is None else following
-        retries = [(one, why.get(at)) for at, one in part[1:]]
+        first = part[0][0]
+        following = starts[number + 1] if number + 1 < len(starts) else None
         yield Pane(
-            window=window.index + 1,
+            window=first.window.index + 1,
             part=number,
-            start_s=window.start_s,
-            audio_s=window.duration_s,
-            kept=kept,
-            mel_FT=_mel(window.samples),
-            samples=window.samples,
-            words=tuple(_within(words, window.start_s, end_s, last=following is None)),
-            dense_words=tuple(_within(dense_words, window.start_s, end_s, last=following is None)),
-            notes=tuple(_notes(number, reading, retries, following)),
+            start_s=first.window.start_s,
+            audio_s=first.window.duration_s,
+            kept=first.kept,
+            mel_FT=_mel(first.window.samples),
+            samples=first.window.samples,
+            words=tuple(own[number]),
+            dense_words=tuple(theirs[number]),
+            notes=tuple(_notes(number, first, part[1:], following)),
         )
 
 
@@ -253,14 +249,14 @@ def _words(transcript: Transcript) -> list[Word]:
     return [word for segment in transcript.segments for word in segment.words]
 
 
-def _within(words: Sequence[W], start_s: float, end_s: float, *, last: bool = True) -> list[W]:
-    """Those whose middle is in the stretch; the last of a window takes what ends with it."""
-    middle = [(word.start + word.end) / 2 for word in words]
-    return [
-        word
-        for word, at in zip(words, middle, strict=True)
-        if start_s <= at and (at < end_s or (last and at <= end_s))
-    ]
+def _shared_out(words: Sequence[W], starts: Sequence[float]) -> list[list[W]]:
+    """Each word in the stretch in which its middle is; a stretch lasts until the next begins."""
+    stretches: list[list[W]] = [[] for _ in starts]
+    for word in words:
+        middle = (word.start + word.end) / 2
+        if stretches:
+            stretches[max(0, bisect_right(starts, middle) - 1)].append(word)
+    return stretches
 
 
 def _marked(words: Sequence[Word], marks: Sequence[str]) -> tuple[ShownWord, ...]:

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.api.services import Services
 from service.config import ApiKeys
-from service.types import TranscribeRequest, Transcript
 
 from .conftest import StartServer
 from .harness import Running, refused, running, silence, voice
@@ -88,21 +86,3 @@ def test_the_form_is_open_and_what_is_posted_needs_a_key(server: StartServer) ->
     files = {"file": voice(1)}
     refused(one.client.post("/explain", files=files), 401, "invalid_api_key")
     assert one.client.post("/explain", files=files, headers=BEARER).status_code == 200
-
-
-def test_nothing_is_asked_of_the_model_that_is_not_to_be_explained(
-    explaining: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The picture costs those nothing who do not ask for one."""
-    services: Services = explaining.services
-    seen: list[Transcript] = []
-    whole = services.pipeline.transcribe
-
-    async def watched(source: object, request: TranscribeRequest) -> Transcript:
-        seen.append(await whole(source, request))  # type: ignore[arg-type]
-        return seen[-1]
-
-    monkeypatch.setattr(services.pipeline, "transcribe", watched)
-    explain(explaining, voice(2), profile="fast")
-    assert explaining.transcribe(voice(2), profile="fast").status_code == 200
-    assert [len(one.readings) for one in seen] == [1, 0, 0]
