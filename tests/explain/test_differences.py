@@ -53,6 +53,11 @@ def test_a_difference_beside_one_that_is_none() -> None:
     assert (ours, dense) == ({"cats": CHANGED}, {"dogs": CHANGED})
 
 
+def test_what_the_normaliser_leaves_out_is_no_part_of_a_difference() -> None:
+    assert marks("red um cats", "red dogs") == ({"cats": CHANGED}, {"dogs": CHANGED})
+    assert marks("red cats", "red uh dogs") == ({"cats": CHANGED}, {"dogs": CHANGED})
+
+
 def test_languages_without_spaces_are_compared_by_character() -> None:
     first = [Word(0, 1, "客観的", 1.0), Word(1, 2, "実在の", 1.0)]
     second = [Word(0, 1, "客観", 1.0), Word(1, 2, "的実在", 1.0), Word(2, 3, "の。", 1.0)]
