@@ -28,9 +28,9 @@ from service.lab.manifest import read_manifest
 from service.lab.material import Domain, Material, of_corpus
 from service.lab.packing import Item, Pcm, to_float
 from service.lab.runs import Answer, How, Service
-from service.lab.wer import align, words_of
 from service.model.load import load_served
 from service.profiles import load_profiles
+from service.text.wer import align, words_of
 from service.types import SAMPLE_RATE, WINDOW_SAMPLES, Audio, Segment
 
 NEAR_S = 1.5

@@ -23,7 +23,7 @@ from bench.record import Record
 from loadtest.own_service import own_service
 from service.lab.packing import Item
 from service.lab.runs import wav
-from service.lab.wer import word_errors, words_of
+from service.text.wer import word_errors, words_of
 
 HEADS = (
     "| profile | in flight | requests/s: least, median, most | x real time | p50, s | p95, s "

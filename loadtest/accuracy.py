@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from loadtest.outcomes import Visit
-from service.lab.wer import word_errors, words_of
+from service.text.wer import word_errors, words_of
 
 
 @dataclass(frozen=True, slots=True)

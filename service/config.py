@@ -117,6 +117,7 @@ class ServerConfig:
     max_decode_windows: int = 32
     batch_wait_ms: int = 5
     deadline_seconds: int = 900
+    explain: bool = False  # /explain draws what a profile keeps of a recording, at twice the cost
     drain_seconds: int = 30
     max_live_sessions: int = 64  # connected at once; as many more are kept for those cut off
     live_keep_seconds: int = 60  # how long a session outlives its connection

@@ -25,6 +25,7 @@ from service.types import (
     Fallback,
     Hypothesis,
     Job,
+    Reading,
     TranscribeRequest,
     Window,
     WindowResult,
@@ -100,6 +101,19 @@ class WindowWork:
         if held:
             self._engine.withdraw(held)
 
+    def readings(self) -> tuple[Reading, ...]:
+        """Every attempt at the windows that are finished, in time order, where the request is to
+        be explained."""
+        if not self._request.explain:
+            return ()
+        replies = [(job, job.reply.result()) for job in self._jobs]
+        found = [
+            Reading(job.window, job.profile.name, reply.kept, reply.hypothesis)
+            for job, reply in replies
+            if reply.kept is not None
+        ]
+        return tuple(sorted(found, key=lambda one: (one.window.index, one.window.start_s)))
+
     async def _finish(self, job: Job) -> Done:
         """The window, and on from where its text ends while that is before its speech does."""
         done = await self._stand(job)
@@ -164,7 +178,11 @@ class WindowWork:
         """The jobs of the windows, accepted by the engine all together."""
         while windows:
             jobs = [
-                Job(self._id, window, attempt.profile, attempt.options, self._deadline, resumed)
+                Job(
+                    *(self._id, window, attempt.profile, attempt.options, self._deadline),
+                    resumed=resumed,
+                    explain=self._request.explain,
+                )
                 for window in windows
             ]
             try:

@@ -14,10 +14,10 @@ from service.audio.reader import AudioReader, Recording
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
-from service.errors import ConfigError, DeadlineExceeded, InvalidRequest, NotReady
+from service.errors import ConfigError, DeadlineExceeded, InvalidRequest, NotReady, TooLarge
 from service.gather import Done, WindowWork
 from service.metrics import Metrics
-from service.profiles import Profile, check_depth
+from service.profiles import BUILT_IN, Profile, check_depth
 from service.text.progress import InOrder, RunningText
 from service.text.stitch import main_language, spoken_languages
 from service.text.tags import ANY, language_code
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from service.model.protocol import ModelInfo
 
 TASKS = ("transcribe", "translate")
+EXPLAINED_S = 3600  # an hour is a page of 20 MB
 NUM_LISTED = 12  # languages that an error message lists before it only counts the rest
 
 
@@ -152,8 +153,27 @@ class Pipeline:
                         parts.append(Progress(running.add(segments), tuple(segments)))
                         yield parts[-1]
         transcript = _assemble(recording, done, parts, request, self._engine.model.info, began)
+        transcript = replace(transcript, readings=work.readings())
         self._observe(transcript, len(done))
         yield Progress(transcript=transcript)
+
+    async def explain(
+        self, source: BinaryIO, request: TranscribeRequest
+    ) -> tuple[Transcript, Transcript]:
+        """The transcript with word times and its `readings`, and dense's of the same recording.
+
+        Raises what `transcribe` does, and TooLarge for more than an hour.
+        """
+        began = time.monotonic()
+        options = replace(request.options, word_times=True)
+        asked = replace(request, options=options, explain=True)
+        ours = await self.transcribe(source, asked)
+        if request.profile.is_dense:
+            return ours, ours
+        source.seek(0)
+        left_s = max(0.0, request.timeout_s - (time.monotonic() - began))
+        dense = replace(asked, profile=BUILT_IN["dense"], explain=False, timeout_s=left_s)
+        return ours, await self.transcribe(source, dense)
 
     async def detect_language(self, source: BinaryIO, request: TranscribeRequest) -> SpokenLanguage:
         """The language of the first window that has speech.
@@ -197,6 +217,9 @@ class Pipeline:
                 self._waiting_room if request.wait_for_room else nullcontext(),
             ):
                 recording = await self._reader.read(source, request)
+                if request.explain and recording.duration_s > EXPLAINED_S:
+                    lasts = f"the recording lasts {recording.duration_s:.0f} s"
+                    raise TooLarge(f"{lasts}: at most {EXPLAINED_S} s are explained at once")
                 await work.submit(recording.windows)
             yield recording, work
         except DeadlineExceeded:

@@ -20,6 +20,8 @@ WINDOW_S = 30.0
 WINDOW_SAMPLES = 480_000
 
 Samples = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ class TranscribeRequest:
     `split_channels` keeps the channels apart instead of mixing them. `strict`: a recording of which
     a part cannot be read is refused.
     `wait_for_room`: where the queue is full, wait until it is not instead of being refused.
+    `explain`: the transcript comes with what was kept of every window, in its `readings`.
     """
 
     profile: Profile
@@ -139,6 +142,7 @@ class TranscribeRequest:
     split_channels: bool = False
     strict: bool = False
     wait_for_room: bool = False
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,13 +224,33 @@ class Fallback:
     temperature: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """What the encoder made of a window's frames, for whoever wants to see it.
+
+    State i of those that the decoder reads stands for `sizes[i]` frames from `positions[i]` on; a
+    frame that none stands for was dropped. `importance`: the attention that each frame receives,
+    dropped ones too, in encoder layer `layer`, by `aggregation` of its heads; the frames were
+    `chosen_by_it`, or it is what such a choice would have gone by.
+    """
+
+    positions: Counts
+    sizes: Counts
+    importance: Scores
+    layer: int
+    aggregation: str
+    chosen_by_it: bool
+
+
 @dataclass(frozen=True, slots=True)
 class WindowResult:
-    """The engine's reply to one job: the hypothesis it stands by, and what it cost."""
+    """The engine's reply to one job: the hypothesis it stands by, and what it cost; what was
+    `kept`, where the job asked."""
 
     hypothesis: Hypothesis
     timings: Timings
     fallbacks: tuple[Fallback, ...] = ()
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -235,7 +259,7 @@ class Job:
 
     `deadline` and `submitted` are readings of `time.monotonic()`. `reply.cancel()` asks for the
     work to be dropped. `request_id` is what fair turns are taken by; a `resumed` job goes on with
-    a window that has had its turn.
+    a window that has had its turn. `explain`: the reply says what was kept.
     """
 
     request_id: str
@@ -246,6 +270,7 @@ class Job:
     resumed: bool = False
     submitted: float = field(default_factory=time.monotonic)
     reply: Future[WindowResult] = field(default_factory=Future)
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,11 +323,22 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """One attempt at a window, or at the rest of one: the profile it was read by, and its kept
+    frames and text."""
+
+    window: Window
+    profile: str
+    kept: Kept
+    hypothesis: Hypothesis
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
     """The answer to one request.
 
     `language`: that of most windows; `languages`: those in which anything was said, the commonest
-    first.
+    first. `readings`: every attempt at every window, in time order, where that was asked for.
     """
 
     text: str
@@ -317,6 +353,7 @@ class Transcript:
     fallbacks: tuple[Fallback, ...] = ()
     warnings: tuple[Notice, ...] = ()
     languages: tuple[str, ...] = ()
+    readings: tuple[Reading, ...] = ()
 
     @property
     def real_time_factor(self) -> float:

@@ -15,8 +15,8 @@ import soundfile
 
 from loadtest.audio import SAID as MIX_SAID
 from loadtest.audio import SAMPLE as MIX
-from service.lab.wer import word_errors, words_of
 from service.model.whisper import Whisper
+from service.text.wer import word_errors, words_of
 from service.types import SAMPLE_RATE, Samples
 from tests.api.harness import PATIENCE_S, Running, running
 from tests.speech import (

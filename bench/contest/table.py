@@ -11,7 +11,7 @@ from typing import Any
 from bench.contest.contestant import Contestant, Turn
 from bench.contest.material import Clips
 from service.lab.statistics import Estimate, difference
-from service.lab.wer import word_errors, words_of
+from service.text.wer import word_errors, words_of
 
 HEADS = (
     "| clips | batch | side | computes in | WER | against the first "

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import __version__
-from service.api import detect, errors, live, models, openai, ops, realtime, transcribe
+from service.api import detect, errors, explain, live, models, openai, ops, realtime, transcribe
 from service.api.context import RequestContext
 from service.api.keys import RequireKey, keys_of, open_paths
 from service.api.manners import Manners, ShareAnswers
@@ -72,7 +72,7 @@ def create_app(
     if config.cors_origins:
         app.add_middleware(ShareAnswers, origins=config.cors_origins)
     errors.install(app)
-    for room in (transcribe, detect, openai, models, live, realtime, ops):
+    for room in (transcribe, detect, explain, openai, models, live, realtime, ops):
         app.include_router(room.router)
     return app
 

@@ -11,7 +11,9 @@ from service.api.errors import INVALID_KEY, error_response
 from service.config import ApiKeys, ServerConfig
 from service.errors import ConfigError
 
-ALWAYS_OPEN = frozenset({"/", "/healthz", "/readyz"})
+# To look at: what they ask for needs a key. So /explain is open, and what is posted there is not.
+ALWAYS_OPEN = frozenset({"/", "/explain", "/healthz", "/readyz"})
+READING = ("GET", "HEAD")
 # A browser's WebSocket has no headers of its own choice: OpenAI's client sends the key so.
 SUBPROTOCOL = "openai-insecure-api-key."
 
@@ -37,6 +39,8 @@ class RequireKey:
 
     def _is_open(self, scope: Scope) -> bool:
         path: str = scope["path"]
+        if scope["type"] == "http" and scope["method"] not in READING:
+            return False
         return path.removeprefix(scope.get("root_path", "")) in self._open_paths
 
     def _has_key(self, scope: Scope) -> bool:

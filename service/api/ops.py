@@ -10,7 +10,8 @@ from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.api.page import Choice, index_html
-from service.api.services import services_of
+from service.api.services import Services, services_of
+from service.config import ServerConfig
 from service.evidence import Evidence, measured
 
 router = APIRouter()
@@ -67,11 +68,22 @@ def _figures(evidence: Evidence) -> dict[str, Any]:
 async def index(request: Request) -> HTMLResponse:
     """A page to try the service by hand."""
     services = services_of(request)
-    choices = [
+    config, default = services.config, services.pipeline.resolve_profile(None)
+    return HTMLResponse(
+        index_html(
+            choices_of(services), default, asks_key=asks_key(config), explains=config.explain
+        )
+    )
+
+
+def choices_of(services: Services) -> list[Choice]:
+    """The profiles as pages offer them."""
+    return [
         Choice(profile, measured(profile, services.evidence[profile.name]))
         for profile in services.pipeline.profiles.values()
     ]
-    config = services.config
-    asks_key = bool(config.api_keys) or config.api_keys_file is not None
-    default = services.pipeline.resolve_profile(None)
-    return HTMLResponse(index_html(choices, default, asks_key=asks_key))
+
+
+def asks_key(config: ServerConfig) -> bool:
+    """Whether anything is answered only to who has an API key."""
+    return bool(config.api_keys) or config.api_keys_file is not None

@@ -1,4 +1,4 @@
-"""The index page: one self-contained document, no asset from anywhere else."""
+"""The pages: self-contained documents, no asset from anywhere else."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ from string import Template
 
 from service.profiles import Profile
 
-PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Winnow</title>
-<link rel="icon" href="data:,">
-<style>
-:root { color-scheme: light dark; --accent: #8a5a00; }
+STYLE = """:root { color-scheme: light dark; --accent: #8a5a00; }
 @media (prefers-color-scheme: dark) { :root { --accent: #e0b050; } }
 body { font: 1rem/1.55 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto; padding: 0 1rem }
 h1 { margin: 0; letter-spacing: -.02em }
@@ -31,24 +23,86 @@ input, select { width: 100%; box-sizing: border-box; text-overflow: ellipsis }
 #about { margin: -.5rem 0 0; font-size: .85rem; opacity: .75 }
 button { justify-self: start; padding: .45rem 1.2rem; border: 0; border-radius: .4rem;
          background: var(--accent); color: Canvas; cursor: pointer }
+button.quiet { background: none; color: inherit; box-shadow: inset 0 0 0 1px currentColor }
+.buttons { display: flex; flex-wrap: wrap; gap: .6rem }
+.check { display: flex; gap: .5rem; align-items: baseline }
+.check input { width: auto }
 button:disabled { opacity: .5; cursor: progress }
 output { display: block; white-space: pre-wrap; min-height: 1.5em }
 output small { display: block; margin-top: .5rem; opacity: .7 }
 a { color: var(--accent) }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .8rem; border-radius: .4rem;
       background: color-mix(in srgb, currentColor 8%, transparent) }
-</style>
+"""
+
+SCRIPT = """const about = document.getElementById("about"), key = document.getElementById("key");
+const form = document.querySelector("form"), picker = form.elements.profile;
+const output = form.querySelector("output");
+const withKey = (options = {}) =>
+  key?.value ? { ...options, headers: { authorization: "Bearer " + key.value } } : options;
+if (key) {
+  key.value = sessionStorage.getItem("winnow-key") ?? "";
+  key.addEventListener("input", () => sessionStorage.setItem("winnow-key", key.value));
+}
+const tell = () => {
+  about.textContent = picker.selectedOptions[0].dataset.about;
+  const chosen = document.getElementById("chosen");
+  if (chosen) chosen.textContent = picker.value;
+};
+picker.addEventListener("change", tell);
+tell();  // a browser may have kept another choice
+const post = async (path) => {
+  const response = await fetch(path, withKey({ method: "POST", body: new FormData(form) }));
+  if (!response.ok) throw new Error((await response.json()).error.message);
+  return response;
+};
+const working = async (said, work) => {
+  const buttons = [...form.querySelectorAll("button")];
+  buttons.forEach((button) => { button.disabled = true; });
+  output.textContent = said;
+  try {
+    await work();
+  } catch (error) {
+    output.textContent = error.message;
+  } finally {
+    buttons.forEach((button) => { button.disabled = false; });
+  }
+};
+const explain = () => working("Drawing…", async () => {
+  const page = await (await post("explain")).blob();
+  output.textContent = "";
+  location.assign(URL.createObjectURL(page));
+});
+"""
+
+HEAD = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<link rel="icon" href="data:,">
+<style>
+$style</style>
 </head>
 <body>
-<h1>Winnow</h1>
+"""
+
+FIELDS = """  <label>Recording
+  <input type="file" name="file" accept="audio/*,video/mp4,video/webm" required></label>
+  <label>Profile <select name="profile" aria-describedby="about">$options</select></label>
+  <p id="about" aria-live="polite">$about</p>
+"""
+
+PAGE = Template(
+    HEAD
+    + """<h1>Winnow</h1>
 <p>Speech to text, made faster by giving the model fewer frames of the audio to read.</p>
 $key
 <form method="post" action="transcribe" enctype="multipart/form-data">
-  <label>Recording <input type="file" name="file" accept="audio/*,video/mp4,video/webm" required>
-  </label>
-  <label>Profile <select name="profile" aria-describedby="about">$options</select></label>
-  <p id="about" aria-live="polite">$about</p>
-  <button>Transcribe</button>
+"""
+    + FIELDS
+    + """  <div class="buttons"><button>Transcribe</button>$explain</div>
   <output aria-live="polite"></output>
 </form>
 <pre>curl -F file=@speech.wav -F profile=<span id="chosen">$default</span> \
@@ -58,59 +112,65 @@ $header<span id="here"></span>transcribe</pre>
 <a href="metrics">Metrics</a></p>
 <pre id="shown" hidden></pre>
 <script>
-const about = document.getElementById("about"), key = document.getElementById("key");
+$script
 document.getElementById("here").textContent = new URL(".", location.href);
-const withKey = (options = {}) =>
-  key?.value ? { ...options, headers: { authorization: "Bearer " + key.value } } : options;
-if (key) {
-  key.value = sessionStorage.getItem("winnow-key") ?? "";
-  key.addEventListener("input", () => sessionStorage.setItem("winnow-key", key.value));
-  // A link sends no key of its own.
-  document.getElementById("links").addEventListener("click", async (event) => {
-    if (!key.value || !event.target.href) return;
-    event.preventDefault();
-    const shown = document.getElementById("shown");
-    try {
-      shown.textContent = await (await fetch(event.target.href, withKey())).text();
-    } catch (error) {
-      shown.textContent = error.message;
-    }
-    shown.hidden = false;
-  });
-}
-const form = document.querySelector("form"), picker = form.elements.profile;
-const tell = () => {
-  about.textContent = picker.selectedOptions[0].dataset.about;
-  document.getElementById("chosen").textContent = picker.value;
-};
-picker.addEventListener("change", tell);
-tell();  // a browser may have kept another choice
-form.addEventListener("submit", async (event) => {
+// A link sends no key of its own.
+document.getElementById("links").addEventListener("click", async (event) => {
+  if (!key?.value || !event.target.href) return;
   event.preventDefault();
-  const button = form.querySelector("button"), output = form.querySelector("output");
-  button.disabled = true;
-  output.textContent = "Listening…";
+  const shown = document.getElementById("shown");
   try {
-    const asked = withKey({ method: "POST", body: new FormData(form) });
-    const response = await fetch("transcribe", asked);
-    const answer = await response.json();
-    if (!response.ok) throw new Error(answer.error.message);
-    output.textContent = answer.text || "(no speech found)";
-    const note = document.createElement("small");
-    note.textContent = `$${answer.duration.toFixed(1)} s of audio, $${answer.language}, ` +
-      `$${answer.timings.total.toFixed(2)} s of work, ` +
-      `$${answer.frames.kept} of $${answer.frames.total} frames kept`;
-    output.append(note);
+    shown.textContent = await (await fetch(event.target.href, withKey())).text();
   } catch (error) {
-    output.textContent = error.message;
-  } finally {
-    button.disabled = false;
+    shown.textContent = error.message;
   }
+  shown.hidden = false;
+});
+const transcribe = () => working("Listening…", async () => {
+  const answer = await (await post("transcribe")).json();
+  output.textContent = answer.text || "(no speech found)";
+  const note = document.createElement("small");
+  note.textContent = `$${answer.duration.toFixed(1)} s of audio, $${answer.language}, ` +
+    `$${answer.timings.total.toFixed(2)} s of work, ` +
+    `$${answer.frames.kept} of $${answer.frames.total} frames kept`;
+  output.append(note);
+});
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (event.submitter?.hasAttribute("formaction")) explain();
+  else transcribe();
 });
 </script>
 </body>
 </html>
-""")
+"""
+)
+
+EXPLAIN_PAGE = Template(
+    HEAD
+    + """<h1>What is kept</h1>
+<p>A recording as <a href="./">Winnow</a> reads it under a profile: the frames that are kept,
+merged and dropped, the attention that they receive, and the words, beside dense's.</p>
+$key
+<form method="post" action="explain" enctype="multipart/form-data">
+"""
+    + FIELDS
+    + """  <label class="check"><input type="checkbox" name="audio" value="true">
+  with the recording in the page, to be heard</label>
+  <div class="buttons"><button>Draw</button></div>
+  <output aria-live="polite"></output>
+</form>
+<script>
+$script
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  explain();
+});
+</script>
+</body>
+</html>
+"""
+)
 
 
 KEY = """<p class="key"><label>API key, kept in this tab alone
@@ -130,22 +190,46 @@ class Choice:
         return f"{self.profile.description} {self.measured}"
 
 
-def index_html(choices: Sequence[Choice], default: Profile, *, asks_key: bool) -> str:
+EXPLAIN = '<button formaction="explain" class="quiet">Show what is kept</button>'
+
+
+def index_html(
+    choices: Sequence[Choice], default: Profile, *, asks_key: bool, explains: bool = False
+) -> str:
     """The page, with every profile in its picker and `default` chosen and told about.
 
-    `asks_key`: with a field for the API key, without which nothing else is answered.
+    `asks_key`: with a field for the API key, without which nothing else is answered. `explains`:
+    with a button for what `/explain` draws.
     """
+    return PAGE.substitute(
+        _fields(choices, default, asks_key),
+        title="Winnow",
+        default=escape(default.name),
+        header=KEY_HEADER if asks_key else "",
+        explain=EXPLAIN if explains else "",
+    )
+
+
+def explain_html(choices: Sequence[Choice], default: Profile, *, asks_key: bool) -> str:
+    """The form for what `/explain` draws."""
+    return EXPLAIN_PAGE.substitute(
+        _fields(choices, default, asks_key), title="What is kept - Winnow"
+    )
+
+
+def _fields(choices: Sequence[Choice], default: Profile, asks_key: bool) -> dict[str, str]:
     options = "".join(
         f'<option value="{escape(choice.profile.name)}" data-about="{escape(choice.about)}"'
         f"{' selected' if choice.profile.name == default.name else ''}>"
         f"{escape(choice.profile.name)}</option>"
         for choice in choices
     )
-    about = next(choice.about for choice in choices if choice.profile.name == default.name)
-    return PAGE.substitute(
-        options=options,
-        default=escape(default.name),
-        about=escape(about),
-        key=KEY if asks_key else "",
-        header=KEY_HEADER if asks_key else "",
-    )
+    return {
+        "style": STYLE,
+        "script": SCRIPT,
+        "options": options,
+        "about": escape(
+            next(choice.about for choice in choices if choice.profile.name == default.name)
+        ),
+        "key": KEY if asks_key else "",
+    }

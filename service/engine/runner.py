@@ -26,7 +26,7 @@ from service.errors import DeadlineExceeded, EngineError
 from service.metrics import Metrics
 from service.model.protocol import DecodeBatch, SpeechModel
 from service.profiles import BUILT_IN
-from service.types import WINDOW_SAMPLES, Encoded, Hypothesis, Job, Timings, WindowResult
+from service.types import WINDOW_SAMPLES, Encoded, Hypothesis, Job, Kept, Timings, WindowResult
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class _Slot:
     mel_s: float
     encode_s: float
     decode_s: float = 0.0
+    kept: Kept | None = None
 
 
 class Runner:
@@ -159,8 +160,11 @@ class Runner:
             for job, window in zip(jobs, encoded, strict=True)
         ]
         self._metrics.batch_windows.observe(len(jobs))
-        for slot in slots:
+        for number, slot in enumerate(slots):
             self._count_frames(slot)
+            if slot.job.explain:
+                mel_1FT = mel_BFT[number : number + 1]
+                slot.kept = self._model.explain(mel_1FT, slot.job.profile, slot.encoded)
         return slots
 
     def _await_device(self) -> None:
@@ -226,7 +230,7 @@ class Runner:
             decode=slot.decode_s,
             total=self._clock() - slot.job.submitted,
         )
-        resolve(slot.job, WindowResult(hypothesis, timings))
+        resolve(slot.job, WindowResult(hypothesis, timings, kept=slot.kept))
 
     def _isolate(self, error: Exception) -> None:
         """After a failure in decode: its windows are decoded again by halves, until it is one.

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from service.lab.packing import Item
 from service.lab.runs import Answer, Run
 from service.lab.statistics import Estimate, difference, error_rate
-from service.lab.wer import Errors, Pair, align, errors_of, words_of
 from service.text.timestamps import compression_ratio
+from service.text.wer import Errors, Pair, align, errors_of, words_of
 from service.types import Thresholds
 
 LOOPS_ABOVE = Thresholds().compression_ratio

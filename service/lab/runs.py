@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 import soundfile
@@ -36,6 +36,7 @@ from service.types import (
     Segment,
     Thresholds,
     TranscribeRequest,
+    Transcript,
     Window,
 )
 
@@ -133,6 +134,17 @@ class Service:
     def _num_windows(self, profile: Profile) -> int:
         labels = {"profile": profile.name}
         return int(self._metrics.registry.get_sample_value("winnow_windows_total", labels) or 0)
+
+    def explain(
+        self, source: BinaryIO, profile: Profile, language: str | None = None, *, vad: bool = True
+    ) -> tuple[Transcript, Transcript]:
+        """A recording under the profile, and dense; `language` is detected where there is none.
+
+        Raises what `Pipeline.explain` raises.
+        """
+        options = DecodeOptions(self._pipeline.resolve_language(language))
+        request = TranscribeRequest(profile, options, vad=vad, timeout_s=TIMEOUT_S)
+        return self._loop.run(self._pipeline.explain(source, request))
 
     async def _all(
         self,

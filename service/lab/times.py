@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.lab.runs import Answer
-from service.lab.wer import align, words_of
+from service.text.wer import align, words_of
 from service.types import Word
 
 NEAR_S = 0.1

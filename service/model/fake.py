@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import torch
 
+from service.model.explain import sizes_of
 from service.model.protocol import ModelInfo
 from service.model.sparsify import even_positions, num_kept
 from service.profiles import Profile
-from service.types import WINDOW_S, DecodeOptions, Encoded, Hypothesis, Piece, Word
+from service.types import WINDOW_S, DecodeOptions, Encoded, Hypothesis, Kept, Piece, Word
 
 NUM_FRAMES = 1500
 FRAME_S = WINDOW_S / NUM_FRAMES
@@ -114,6 +115,18 @@ class FakeModel:
         positions_T = even_positions(NUM_FRAMES, kept)
         states_TD = states_T[positions_T].unsqueeze(1)
         return Encoded(states_TD, positions_T, NUM_FRAMES, audio_frames, pooled=profile.pools)
+
+    def explain(self, mel_1FT: torch.Tensor, profile: Profile, encoded: Encoded) -> Kept:
+        """What it kept, and the frames' loudness as their importance."""
+        loudness_T = mel_1FT[0].float().reshape(len(mel_1FT[0]), NUM_FRAMES, -1).mean(dim=(0, 2))
+        return Kept(
+            positions=encoded.positions_T.numpy(),
+            sizes=sizes_of(encoded).numpy(),
+            importance=loudness_T.softmax(dim=0).numpy(),
+            layer=profile.layer,
+            aggregation=profile.aggregation,
+            chosen_by_it=False,
+        )
 
     def new_decode_batch(self) -> FakeDecodeBatch:
         """An empty decode batch."""

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from service.profiles import Profile
-from service.types import DecodeOptions, Encoded, Hypothesis, Piece
+from service.types import DecodeOptions, Encoded, Hypothesis, Kept, Piece
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -83,6 +83,9 @@ class SpeechModel(Protocol):
     ) -> list[Encoded]:
         """Encodes padded windows, each by its own profile. `mel_BFT`: (B, num_mels, 3000);
         `audio_frames`: how many of each window's frames hold the recording, None: all."""
+
+    def explain(self, mel_1FT: torch.Tensor, profile: Profile, encoded: Encoded) -> Kept:
+        """What became of the frames of one window that `encode` gave; as costly as that."""
 
     def new_decode_batch(self) -> DecodeBatch:
         """An empty decode batch."""

@@ -9,13 +9,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from service.model import encoder, padding
+from service.model import encoder, explain, padding
 from service.model.checkpoint import Checkpoint
 from service.model.decoding import WindowDecoder
 from service.model.protocol import ModelInfo, dtype_name
 from service.model.rules import make_rules
 from service.profiles import Profile
-from service.types import Encoded, Piece
+from service.types import Encoded, Kept, Piece
 
 
 class Whisper:
@@ -114,6 +114,12 @@ class Whisper:
             pooled=True,
             log_weights_T=layout.log_weights(states_1TD),
         )
+
+    @torch.inference_mode()
+    def explain(self, mel_1FT: Tensor, profile: Profile, encoded: Encoded) -> Kept:
+        """What became of the frames of a window that was encoded by the profile."""
+        mel_1FT = mel_1FT.to(self.checkpoint.device, self.checkpoint.dtype)
+        return explain.explain(self.checkpoint.weights.encoder, mel_1FT, profile, encoded)
 
     def new_decode_batch(self) -> WindowDecoder:
         return WindowDecoder(

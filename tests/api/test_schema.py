@@ -15,14 +15,20 @@ from .harness import Running, running, voice
 
 AUDIO = voice(0.5)
 PATHS = {
-    *("/transcribe", "/detect-language", "/v1/audio/transcriptions", "/v1/audio/translations"),
+    *(
+        "/transcribe",
+        "/detect-language",
+        "/explain",
+        "/v1/audio/transcriptions",
+        "/v1/audio/translations",
+    ),
     *("/v1/models", "/v1/models/{model_id}", "/profiles", "/healthz", "/readyz", "/metrics"),
 }
 
 
 @pytest.fixture(scope="module")
 def one() -> Iterator[Running]:
-    with running(max_audio_seconds=5) as started:
+    with running(max_audio_seconds=5, explain=True) as started:
         yield started
 
 

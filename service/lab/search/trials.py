@@ -9,8 +9,8 @@ from typing import Any
 from service.lab.outcomes import ItemOutcome, outcome
 from service.lab.packing import Item
 from service.lab.runs import Answer
-from service.lab.wer import Errors
 from service.text.guard import UNFINISHED
+from service.text.wer import Errors
 
 _FLAGS = ("looped", "broke_off", "skipped", "invented")
 

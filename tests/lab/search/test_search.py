@@ -15,8 +15,8 @@ from service.lab.search.halving import Plan
 from service.lab.search.search import Found, Stage, search, whole
 from service.lab.search.space import Space
 from service.lab.search.trials import Place, Trial
-from service.lab.wer import Errors
 from service.profiles import Profile
+from service.text.wer import Errors
 from tests.lab.search.standings import places
 
 WORDS = 100  # of each recording

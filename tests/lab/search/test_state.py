@@ -11,7 +11,7 @@ from service.errors import ConfigError
 from service.lab.outcomes import ItemOutcome
 from service.lab.search.state import FILE, Identity, State, digest, recorded_dtype
 from service.lab.search.trials import Trial, from_record, to_record
-from service.lab.wer import Errors
+from service.text.wer import Errors
 from tests.lab.search.standings import places
 
 ONE = Identity("base 12ab cpu", "int8", "d1", "s1", "served", 0)

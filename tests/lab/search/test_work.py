@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from service.lab.outcomes import ItemOutcome
 from service.lab.search.trials import Trial
 from service.lab.search.work import FAKE, _encoding, operations, window_of
-from service.lab.wer import Errors
 from service.model.encoder import encode
 from service.model.whisper import Whisper
 from service.profiles import Profile
+from service.text.wer import Errors
 from tests.checkpoints import load_plain
 
 DENSE = Profile("dense")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.lab.wer import align, count_errors, word_errors, words_of
+from service.text.wer import align, count_errors, word_errors, words_of
 
 WORDS = st.lists(st.sampled_from(["one", "two", "three"]), max_size=6)
 
