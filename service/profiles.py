@@ -33,9 +33,9 @@ def _is_number(value: object) -> bool:
 class Profile:
     """How one window is winnowed.
 
-    `layer` encoder layers run densely (1-based), then `sparsity` of the frames goes
-    (0 <= s < 1; 0 drops nothing), and `late` of those left after the last layer, so that the
-    decoder alone sees fewer.
+    `layer` encoder layers run densely (1-based; 0 is for `mean` alone), then `sparsity` of the
+    frames goes (0 <= s < 1; 0 drops nothing), and `late` of those left after the last layer, so
+    that the decoder alone sees fewer.
 
     `pool` says what becomes of a frame that goes. With `drop`, `selection` says where the scores
     come from that choose who stays, `aggregation` how attention heads are combined
@@ -67,8 +67,10 @@ class Profile:
             raise ConfigError(
                 f"profile name {self.name!r}: use 1 to 64 of A-Z, a-z, 0-9, '-', '_' and '.'"
             )
-        if not _is_int(self.layer) or self.layer < 1:
-            raise ConfigError(f"profile {self.name}: layer must be an integer >= 1")
+        if not _is_int(self.layer) or self.layer < (0 if self.pool == "mean" else 1):
+            raise ConfigError(
+                f"profile {self.name}: layer must be an integer >= 1, or 0 with pool = 'mean'"
+            )
         for share in ("sparsity", "late"):
             value = getattr(self, share)
             if not _is_number(value) or not 0 <= value < 1:
@@ -135,7 +137,8 @@ class Profile:
         )
 
     def _early(self) -> str:
-        share, where = _percent(self.sparsity), f"after encoder layer {self.layer}"
+        share = _percent(self.sparsity)
+        where = f"after encoder layer {self.layer}" if self.layer else "before the encoder's layers"
         if self.pool == "mean":
             return f"Averages neighbouring frames {where}, which leaves {share} fewer."
         if self.pool == "alike":

@@ -43,7 +43,9 @@ def test_a_file_adds_profiles_and_may_change_a_built_in_one(tmp_path: Path) -> N
         ("[a]\nsparsity = nan", "sparsity must be"),
         ("[a]\nsparsity = true", "sparsity must be"),
         ("[a]\nsparsity = '0.5'", "sparsity must be"),
-        ("[a]\nlayer = 0", "layer must be an integer >= 1"),
+        ("[a]\nlayer = 0", "layer must be an integer >= 1, or 0 with pool = 'mean'"),
+        ("[a]\nlayer = 0\npool = 'alike'", "layer must be"),
+        ("[a]\nlayer = -1\npool = 'mean'", "layer must be"),
         ("[a]\nlayer = 1.5", "layer must be"),
         ("[a]\nlayer = true", "layer must be"),
         ("[a]\naggregation = 'sum'", "aggregation must be one of mean, max, min, median"),
@@ -174,6 +176,10 @@ def test_a_built_in_may_differ_by_model_and_a_file_of_ones_own_goes_before(
             {"sparsity": 0.5, "pool": "mean", "late": 0.5},
             "Averages neighbouring frames after encoder layer 1, which leaves 50% fewer. "
             "Averages again after the last encoder layer, which leaves 50% fewer for the decoder.",
+        ),
+        (
+            {"sparsity": 0.5, "layer": 0, "pool": "mean"},
+            "Averages neighbouring frames before the encoder's layers, which leaves 50% fewer.",
         ),
         (
             {"sparsity": 0.5, "layer": 2, "pool": "alike"},

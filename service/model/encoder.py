@@ -26,6 +26,8 @@ def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[
     states = embed(weights, mel_BFT)
     num_windows, num_frames, _ = states.shape
     positions = torch.arange(num_frames, device=states.device).expand(num_windows, -1)
+    if profile.sparsity > 0 and profile.layer == 0:
+        states, positions = _thin_evenly(states, positions, profile.sparsity, profile.pool)
     for number, layer in enumerate(weights.layers, start=1):
         thins = profile.sparsity > 0 and number == profile.layer
         scores: Tensor | None = None
@@ -66,6 +68,8 @@ def encode_laid_out(
     stand for. One window alone where those are joined that are most alike."""
     near_BFT = mel_BFT[..., : layout.mel_frames]
     states = padding.place(_stem(weights, near_BFT), weights.positions_TD, layout)
+    if profile.sparsity > 0 and profile.layer == 0:
+        states, layout = padding.thin(states, layout, profile.sparsity)
     for number, layer in enumerate(weights.layers, start=1):
         states, keys_BTD = attend_keyed(states, layer, weights, layout.log_weights(states))
         states = mlp(states, layer.mlp)

@@ -115,6 +115,34 @@ def test_frames_are_thinned_evenly_early_and_late(
 
 
 @torch.inference_mode()
+def test_frames_may_be_averaged_before_the_first_layer(
+    checkpoint: Checkpoint, openai: OpenAIWhisper
+) -> None:
+    mel, audio = noise(1)[..., :FEW], openai.encoder
+    x = F.gelu(audio.conv2(F.gelu(audio.conv1(mel)))).transpose(1, 2)
+    x = thinned(x[0] + audio.positional_embedding[: FEW // 2], 0.5, "mean")[None]
+    expected = audio.ln_post(audio.blocks[1](audio.blocks[0](x)))
+    profile = Profile("p", 0, 0.5, pool="mean")
+    states, positions = encoder.encode(checkpoint.weights.encoder, mel, profile)
+    assert_close(states, expected, atol=1e-4, rtol=0)
+    assert positions[0].tolist() == list(range(0, FEW // 2, 2))
+
+
+@torch.inference_mode()
+def test_the_most_alike_are_found_by_the_keys_of_the_layer_before(
+    checkpoint: Checkpoint, openai: OpenAIWhisper
+) -> None:
+    mel, audio = noise(1)[..., :FEW], openai.encoder
+    x = F.gelu(audio.conv2(F.gelu(audio.conv1(mel)))).transpose(1, 2)
+    x = x + audio.positional_embedding[: FEW // 2]
+    attention = audio.blocks[0].attn
+    keys = attention.key(audio.blocks[0].attn_ln(x))[0]
+    profile = Profile("p", 1, 0.5, pool="alike")
+    _, positions = encoder.encode(checkpoint.weights.encoder, mel, profile)
+    assert positions[0].tolist() == alike_positions(keys, FEW // 4).tolist()
+
+
+@torch.inference_mode()
 def test_local_eas_drops_late_what_is_left(checkpoint: Checkpoint) -> None:
     mel = noise(1)[..., :FEW]
     local = Profile("p", 1, 0.5, "max", within=2)
