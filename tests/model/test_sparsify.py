@@ -17,7 +17,7 @@ from whisper.model import Whisper as OpenAIWhisper
 
 from service.model import encoder
 from service.model.checkpoint import Checkpoint
-from service.model.operators.attention import attend_and_score
+from service.model.operators.attention import attend_and_score, attend_near, fused
 from service.model.sparsify import (
     alike_positions,
     baseline_scores,
@@ -181,6 +181,36 @@ def test_explicit_attention_is_the_fused_one(checkpoint: Checkpoint) -> None:
     context, received = attend_and_score(query, key, value)
     assert_close(context, F.scaled_dot_product_attention(query, key, value), atol=1e-5, rtol=0)
     assert_close(received.sum(-1), torch.ones(2, 4))  # every query gives away 1 in all
+
+
+@pytest.mark.parametrize("reach", [7, 20, 50])
+def test_attention_reaches_at_least_so_far_and_no_further_than_its_block_does(reach: int) -> None:
+    source = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, 50, 16, generator=source)
+    bias = torch.randn(50, generator=source)
+    at = torch.arange(50)
+    block = at // (2 * reach) * 2 * reach
+    sees = (at >= block[:, None] - reach) & (at < block[:, None] + 3 * reach)
+    mask = torch.zeros(50, 50).masked_fill(~sees, -math.inf) + bias
+    assert bool(sees[(at[:, None] - at).abs() <= reach].all())
+    expected = F.scaled_dot_product_attention(query, key, value, mask)
+    assert_close(attend_near(fused, query, key, value, bias, reach), expected, atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_layers_before_the_thinning_look_around_those_after_at_all(checkpoint: Checkpoint) -> None:
+    """A change in the last frames is not seen in the first ones by two layers that reach no
+    further, and is by one after them."""
+    mel = noise(1)[..., :FEW]
+    other = torch.cat([mel[..., :-20], -mel[..., -20:]], dim=-1)
+    weights = checkpoint.weights.encoder
+    near = Profile("p", reach=20)
+    some, same = (encoder.encode(weights, one, near)[0] for one in (mel, other))
+    assert torch.equal(some[:, :40], same[:, :40])
+    assert not torch.equal(some[:, -1], same[:, -1])
+    thins = replace(near, layer=1, sparsity=0.5, pool="mean")
+    some, same = (encoder.encode(weights, one, thins)[0] for one in (mel, other))
+    assert not torch.equal(some[:, :20], same[:, :20])
 
 
 @torch.inference_mode()
