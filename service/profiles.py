@@ -17,6 +17,12 @@ AGGREGATIONS = ("mean", "max", "min", "median")
 SELECTIONS = ("attention", "stride", "energy", "random")
 POOLS = ("drop", "mean", "alike")
 _CHOICES = (("aggregation", AGGREGATIONS), ("selection", SELECTIONS), ("pool", POOLS))
+FRAMES_PER_S = 50
+_COUNTS = (
+    ("within", "for all frames"),
+    ("padding", "to leave it as it is"),
+    ("reach", "for all"),
+)
 SHIPPED = Path(__file__).parent / "assets" / "profiles"
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -33,9 +39,9 @@ def _is_number(value: object) -> bool:
 class Profile:
     """How one window is winnowed.
 
-    `layer` encoder layers run densely (1-based), then `sparsity` of the frames goes
-    (0 <= s < 1; 0 drops nothing), and `late` of those left after the last layer, so that the
-    decoder alone sees fewer.
+    `layer` encoder layers run densely (1-based; 0 is for `mean` alone), then `sparsity` of the
+    frames goes (0 <= s < 1; 0 drops nothing), and `late` of those left after the last layer, so
+    that the decoder alone sees fewer.
 
     `pool` says what becomes of a frame that goes. With `drop`, `selection` says where the scores
     come from that choose who stays, `aggregation` how attention heads are combined
@@ -48,6 +54,9 @@ class Profile:
     `padding`: how many neighbours become one, before the first layer, of the silence that fills
     up a window behind its recording, and pairs of those after it (`model/padding.py`); 0 leaves
     it as it is. What else goes then goes from the recording's frames, by averaging alone.
+
+    `reach`: how many states on either side a state attends to at least, in the encoder layers
+    that come before the thinning (the first `layer`, all where nothing goes early); 0: to all.
     """
 
     name: str
@@ -59,6 +68,7 @@ class Profile:
     pool: str = "drop"
     late: float = 0.0
     padding: int = 0
+    reach: int = 0
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming the field and what would be right."""
@@ -67,13 +77,15 @@ class Profile:
             raise ConfigError(
                 f"profile name {self.name!r}: use 1 to 64 of A-Z, a-z, 0-9, '-', '_' and '.'"
             )
-        if not _is_int(self.layer) or self.layer < 1:
-            raise ConfigError(f"profile {self.name}: layer must be an integer >= 1")
+        if not _is_int(self.layer) or self.layer < (0 if self.pool == "mean" else 1):
+            raise ConfigError(
+                f"profile {self.name}: layer must be an integer >= 1, or 0 with pool = 'mean'"
+            )
         for share in ("sparsity", "late"):
             value = getattr(self, share)
             if not _is_number(value) or not 0 <= value < 1:
                 raise ConfigError(f"profile {self.name}: {share} must be a number, 0 <= s < 1")
-        for count, none in (("within", "for all frames"), ("padding", "to leave it as it is")):
+        for count, none in _COUNTS:
             value = getattr(self, count)
             if not _is_int(value) or value < 0 or value == 1:
                 raise ConfigError(
@@ -101,20 +113,31 @@ class Profile:
                 f"profile {self.name}: selection = 'stride' takes every n-th frame of all; leave "
                 "out within, or use selection = 'attention', 'energy' or 'random'"
             )
-        if self.padding and self.pool == "drop" and (self.sparsity or self.late):
+        for field in ("padding", "reach"):
+            if getattr(self, field) and self.pool == "drop" and (self.sparsity or self.late):
+                raise ConfigError(
+                    f"profile {self.name}: {field} goes with pool = 'mean' or 'alike' where frames "
+                    f"go too; use one of these, or leave out {field}"
+                )
+        if self.reach and self.sparsity and self.layer == 0:
             raise ConfigError(
-                f"profile {self.name}: padding goes with pool = 'mean' or 'alike' where other "
-                "frames go too; use one of these, or leave out padding"
+                f"profile {self.name}: reach is of the layers before the thinning, and layer = 0 "
+                "has none; leave it out, or use layer >= 1"
             )
 
     @property
     def is_dense(self) -> bool:
-        return self.sparsity == 0 and self.late == 0 and self.padding == 0
+        return not (self.sparsity or self.late or self.padding or self.reach)
 
     @property
     def pools(self) -> bool:
         """Whether a state stands for all the frames from its position to the next one's."""
-        return not self.is_dense and (self.pool != "drop" or self.padding > 0)
+        thins = self.sparsity > 0 or self.late > 0
+        return self.padding > 0 or (thins and self.pool != "drop")
+
+    def reach_of(self, layer: int) -> int:
+        """How many states on either side one of a layer (1-based) attends to; 0: to all."""
+        return self.reach if self.sparsity == 0 or layer <= self.layer else 0
 
     @property
     def description(self) -> str:
@@ -122,6 +145,8 @@ class Profile:
         if self.is_dense:
             return "Every frame goes through the whole model."
         said = [self._padding()] if self.padding else []
+        if self.reach:
+            said.append(self._reach())
         if self.sparsity:
             said.append(self._early())
         if self.late:
@@ -134,8 +159,15 @@ class Profile:
             f"Averages the padding behind a recording, {2 * self.padding} frames into one.{others}"
         )
 
+    def _reach(self) -> str:
+        layers = (
+            "every encoder layer" if self.sparsity == 0 else f"encoder layers 1 to {self.layer}"
+        )
+        return f"In {layers} attention reaches {self.reach / FRAMES_PER_S:g} s to either side."
+
     def _early(self) -> str:
-        share, where = _percent(self.sparsity), f"after encoder layer {self.layer}"
+        share = _percent(self.sparsity)
+        where = f"after encoder layer {self.layer}" if self.layer else "before the encoder's layers"
         if self.pool == "mean":
             return f"Averages neighbouring frames {where}, which leaves {share} fewer."
         if self.pool == "alike":

@@ -43,7 +43,9 @@ def test_a_file_adds_profiles_and_may_change_a_built_in_one(tmp_path: Path) -> N
         ("[a]\nsparsity = nan", "sparsity must be"),
         ("[a]\nsparsity = true", "sparsity must be"),
         ("[a]\nsparsity = '0.5'", "sparsity must be"),
-        ("[a]\nlayer = 0", "layer must be an integer >= 1"),
+        ("[a]\nlayer = 0", "layer must be an integer >= 1, or 0 with pool = 'mean'"),
+        ("[a]\nlayer = 0\npool = 'alike'", "layer must be"),
+        ("[a]\nlayer = -1\npool = 'mean'", "layer must be"),
         ("[a]\nlayer = 1.5", "layer must be"),
         ("[a]\nlayer = true", "layer must be"),
         ("[a]\naggregation = 'sum'", "aggregation must be one of mean, max, min, median"),
@@ -65,6 +67,10 @@ def test_a_file_adds_profiles_and_may_change_a_built_in_one(tmp_path: Path) -> N
         ("[a]\npool = 'mean'\nwithin = 2", "averages neighbours .* leave out selection"),
         ("[a]\npool = 'mean'\naggregation = 'max'", "averages neighbours and chooses none"),
         ("[a]\npool = 'mean'\nselection = 'stride'", "averages neighbours and chooses none"),
+        ("[a]\nreach = 1", "reach must be an integer >= 2, or 0 for all"),
+        ("[a]\nreach = 9\nsparsity = 0.5", "reach goes with pool = 'mean' or 'alike'"),
+        ("[a]\nreach = 9\nsparsity = 0.5\nlayer = 0\npool = 'mean'", "layer = 0 has none"),
+        ("[dense]\nreach = 9", "dense: it drops nothing"),
         ("[a]\npool = 'alike'\nwithin = 2", "pool = 'alike' averages neighbours and chooses none"),
         (
             "[a]\npool = 'alike'\nsparsity = 0.5\nlate = 0.5",
@@ -174,6 +180,16 @@ def test_a_built_in_may_differ_by_model_and_a_file_of_ones_own_goes_before(
             "Averages neighbouring frames after encoder layer 1, which leaves 50% fewer. "
             "Averages again after the last encoder layer, which leaves 50% fewer for the decoder.",
         ),
+        ({"reach": 125}, "In every encoder layer attention reaches 2.5 s to either side."),
+        (
+            {"reach": 50, "sparsity": 0.5, "layer": 2, "pool": "alike"},
+            "In encoder layers 1 to 2 attention reaches 1 s to either side. Averages the "
+            "neighbours most alike after encoder layer 2, which leaves 50% fewer.",
+        ),
+        (
+            {"sparsity": 0.5, "layer": 0, "pool": "mean"},
+            "Averages neighbouring frames before the encoder's layers, which leaves 50% fewer.",
+        ),
         (
             {"sparsity": 0.5, "layer": 2, "pool": "alike"},
             "Averages the neighbours most alike after encoder layer 2, which leaves 50% fewer.",
@@ -212,6 +228,8 @@ def test_the_description_says_what_it_does(choices: dict[str, Any], says: str) -
         ({"sparsity": 0.5}, False),
         ({"sparsity": 0.5, "pool": "mean"}, True),
         ({"sparsity": 0.5, "pool": "alike"}, True),
+        ({"reach": 9}, False),
+        ({"reach": 9, "pool": "mean"}, False),
         ({"padding": 8}, True),
     ],
 )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from service.model import padding, sparsify
 from service.model.layers import merge_heads, mlp, norm, project
-from service.model.operators.attention import attend_and_score
+from service.model.operators.attention import attend_and_score, attend_near
 from service.model.weights import EncoderLayer, EncoderWeights
 from service.profiles import Profile
 
@@ -26,13 +26,15 @@ def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[
     states = embed(weights, mel_BFT)
     num_windows, num_frames, _ = states.shape
     positions = torch.arange(num_frames, device=states.device).expand(num_windows, -1)
+    if profile.sparsity > 0 and profile.layer == 0:
+        states, positions = _thin_evenly(states, positions, profile.sparsity, profile.pool)
     for number, layer in enumerate(weights.layers, start=1):
         thins = profile.sparsity > 0 and number == profile.layer
         scores: Tensor | None = None
         if thins and profile.pool == "drop" and profile.selection == "attention":
             states, scores = attend_scored(states, layer, weights, profile.aggregation)
         else:
-            states = attend(states, layer, weights)
+            states = attend(states, layer, weights, profile.reach_of(number))
         states = mlp(states, layer.mlp)
         if thins and profile.pool == "drop":
             if scores is None:
@@ -66,8 +68,12 @@ def encode_laid_out(
     stand for. One window alone where those are joined that are most alike."""
     near_BFT = mel_BFT[..., : layout.mel_frames]
     states = padding.place(_stem(weights, near_BFT), weights.positions_TD, layout)
+    if profile.sparsity > 0 and profile.layer == 0:
+        states, layout = padding.thin(states, layout, profile.sparsity)
     for number, layer in enumerate(weights.layers, start=1):
-        states, keys_BTD = attend_keyed(states, layer, weights, layout.log_weights(states))
+        states, keys_BTD = attend_keyed(
+            states, layer, weights, layout.log_weights(states), profile.reach_of(number)
+        )
         states = mlp(states, layer.mlp)
         thins = profile.sparsity > 0 and number == profile.layer
         if thins and profile.pool == "alike":
@@ -107,9 +113,11 @@ def _stem(weights: EncoderWeights, mel_BFT: Tensor) -> Tensor:
     return stem.transpose(1, 2)
 
 
-def attend(states_BTD: Tensor, layer: EncoderLayer, weights: EncoderWeights) -> Tensor:
-    """The residual self-attention half of a layer."""
-    return attend_keyed(states_BTD, layer, weights)[0]
+def attend(
+    states_BTD: Tensor, layer: EncoderLayer, weights: EncoderWeights, reach: int = 0
+) -> Tensor:
+    """The residual self-attention half of a layer; `reach` as `attend_near` has it, 0: all."""
+    return attend_keyed(states_BTD, layer, weights, reach=reach)[0]
 
 
 def attend_keyed(
@@ -117,11 +125,15 @@ def attend_keyed(
     layer: EncoderLayer,
     weights: EncoderWeights,
     log_weights_T: Tensor | None = None,
+    reach: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """The same half, and the frames' keys (B, T, D); where states stand for several frames, the
     logarithms of how many count."""
     query, key, value = project(states_BTD, layer.attention, weights.heads)
-    context = weights.attend(query, key, value, log_weights_T)
+    if reach:
+        context = attend_near(weights.attend, query, key, value, log_weights_T, reach)
+    else:
+        context = weights.attend(query, key, value, log_weights_T)
     return states_BTD + layer.attention.out(merge_heads(context)), merge_heads(key)
 
 

@@ -52,6 +52,9 @@ def texts(model: Whisper, encoded: list[Encoded]) -> list[tuple[int, ...]]:
 def test_a_window_keeps_what_its_layout_says(model: Whisper, mel: Tensor) -> None:
     encoded = model.encode(mel, [SHORT, BOTH, SHORT, SHORT], FRAMES)
     assert [len(one.states_TD) for one in encoded] == [235, 187, 235, 1500]
+    stem = replace(BOTH, layer=0, late=0.0)
+    lengths = [len(one.states_TD) for one in model.encode(mel, [stem] * 4, FRAMES)]
+    assert lengths == [160, 225, 160, 750]
     for one, frames in zip(encoded, FRAMES, strict=True):
         assert one.audio_frames == frames
         assert len(one.positions_T) == len(one.states_TD)

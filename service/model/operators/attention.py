@@ -42,6 +42,29 @@ def by_head(dtype: torch.dtype) -> Attend:
     return attend
 
 
+def attend_near(
+    attend: Attend,
+    query_BHTK: Tensor,
+    key_BHTK: Tensor,
+    value_BHTK: Tensor,
+    bias_T: Tensor | None,
+    reach: int,
+) -> Tensor:
+    """`attend`, but to what is near: to at least `reach` states on either side.
+
+    In blocks of twice as many, each of which attends to itself and `reach` around it, so that the
+    products stay whole matrices.
+    """
+    num_states, contexts = query_BHTK.shape[2], []
+    for first in range(0, num_states, 2 * reach):
+        end = min(first + 2 * reach, num_states)
+        near = slice(max(0, first - reach), min(num_states, end + reach))
+        bias = None if bias_T is None else bias_T[near]
+        block = query_BHTK[:, :, first:end]
+        contexts.append(attend(block, key_BHTK[:, :, near], value_BHTK[:, :, near], bias))
+    return torch.cat(contexts, dim=2)
+
+
 def attend_and_score(
     query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor
 ) -> tuple[Tensor, Tensor]:
