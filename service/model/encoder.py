@@ -56,7 +56,7 @@ def _encode_alike(
 ) -> tuple[Tensor, Tensor]:
     """One window after the other: each has groups of its own."""
     layout = padding.plain(mel_BFT.shape[-1] // 2)
-    each = [encode_laid_out(weights, mel_1FT, profile, layout) for mel_1FT in mel_BFT.split(1)]
+    each = [encode_laid_out(weights, mel_FT[None], profile, layout) for mel_FT in mel_BFT]
     positions = [found.positions_T.to(mel_BFT.device) for _, found in each]
     return torch.cat([states for states, _ in each]), torch.stack(positions)
 

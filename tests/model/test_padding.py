@@ -149,5 +149,6 @@ def test_only_the_recording_is_thinned() -> None:
 def test_the_weights_are_relative_to_the_recordings_frames() -> None:
     layout = Layout(torch.tensor([0, 2, 4]), torch.tensor([2.0, 2.0, 8.0]), 2)
     weights = layout.log_weights(torch.zeros(1, dtype=torch.bfloat16))
+    assert weights is not None
     assert weights.dtype == torch.bfloat16
     assert_close(weights.float(), torch.tensor([0, 0, math.log(4)]), atol=1e-2, rtol=0)
