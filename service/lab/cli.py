@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import ConfigError
-from service.lab import evaluate_command, plot_command
+from service.lab import evaluate_command, plot_command, reproduce_command
 
 
 def add_commands(subparsers: Any) -> None:
     """Adds the lab's commands; each sets `run`, which takes the arguments and returns a status."""
     evaluate_command.add(subparsers)
     plot_command.add(subparsers)
+    reproduce_command.add(subparsers)
     bench = subparsers.add_parser(
         "bench",
         help="speed and words beside faster-whisper, whisper.cpp and others, from a checkout",
