@@ -231,6 +231,9 @@ def _source(args: argparse.Namespace, info: ModelInfo) -> Source:
 
 
 def _said(claims: list[Claim]) -> str:
-    """A line for each claim."""
+    """A line for each claim, and how many hold."""
+    from service.lab.reproduce.claim import counted
+
     width = max(len(claim.verdict) for claim in claims)
-    return "\n".join(f"{claim.verdict:<{width}}  {claim.said}. {claim.found}" for claim in claims)
+    lines = [f"{claim.verdict:<{width}}  {claim.said}. {claim.found}" for claim in claims]
+    return "\n".join([*lines, counted(claims)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -61,4 +61,14 @@ def in_points(points: Estimate) -> str:
 
 
 def signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+    # Rounded first: a minus before 0.0 says nothing.
+    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def counted(claims: Sequence[Claim]) -> str:
+    """How many hold, in a sentence."""
+    by = {verdict: sum(claim.verdict == verdict for claim in claims) for verdict in Verdict}
+    return (
+        f"Of {len(claims)} claims {by[Verdict.HOLDS]} hold, {by[Verdict.FAILS]} do not, and "
+        f"{by[Verdict.OPEN]} are not decided by these recordings."
+    )

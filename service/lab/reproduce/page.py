@@ -7,12 +7,12 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.lab.reproduce.claim import Claim, Verdict
+from service.lab.reproduce.claim import Claim, Verdict, counted
 
 # Of verdicts, dark enough to be read on white, and told apart without colour by their words.
 COLOURS = {Verdict.HOLDS: "#00614a", Verdict.FAILS: "#a13c00", Verdict.OPEN: "#555555"}
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
   color: #1a1a1a; background: #fff; }
 h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 img { max-width: 100%; height: auto; }
@@ -64,6 +64,7 @@ def to_html(page: Page) -> str:
         f"<h1>{title}</h1>",
         *map(_paragraph, page.said),
         "<h2>What was claimed, and what was found</h2>",
+        _paragraph(counted(page.claims)),
         _claims(page.claims),
         *(_section(section) for section in page.sections),
         "<h2>How this was made</h2>",

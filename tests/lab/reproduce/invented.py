@@ -98,9 +98,8 @@ def results(
 
     texts = {c: outcomes(c.set_name, c.profile, c.raw) for c in search_cells(size, gathered)}
     found = Results(size, gathered.sets, texts, timed)
-    chosen = [found.chosen(of) for of in gathered.of(Role.SEARCH)]
-    at = [(profile.layer, profile.sparsity) for profile in chosen if profile]
-    checked = {c: outcomes(c.set_name, c.profile, c.raw) for c in check_cells(size, gathered, at)}
+    cells = check_cells(size, gathered, found.all_chosen())
+    checked = {cell: outcomes(cell.set_name, cell.profile, cell.raw) for cell in cells}
     return replace(found, texts={**texts, **checked})
 
 

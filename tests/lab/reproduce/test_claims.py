@@ -6,7 +6,7 @@ import pytest
 
 from service.lab import statistics
 from service.lab.breakdown import Job
-from service.lab.reproduce.claim import Claim, Verdict, all_of, any_of, at_most, in_points
+from service.lab.reproduce.claim import Claim, Verdict, all_of, any_of, at_most, counted, in_points
 from service.lab.reproduce.eas.checks import (
     beats_equal_k,
     checks,
@@ -224,6 +224,11 @@ def test_all_are_made_whatever_there_is() -> None:
     found = results()
     every = [*claims(found), *checks(found)]
     assert len({claim.said for claim in every}) == len(every) == 15
+    by = [sum(claim.verdict == verdict for claim in every) for verdict in (HOLDS, FAILS, OPEN)]
+    assert counted(every) == (
+        f"Of 15 claims {by[0]} hold, {by[1]} do not, and {by[2]} are not decided by these "
+        "recordings."
+    )
     assert all(isinstance(claim, Claim) and claim.found.endswith(".") for claim in every)
 
 
@@ -238,4 +243,5 @@ def test_verdicts_together() -> None:
     assert [all_of([HOLDS, FAILS]), all_of([HOLDS, HOLDS]), all_of([HOLDS, OPEN]), all_of([])] == [
         *(FAILS, HOLDS, OPEN, OPEN)
     ]
+    assert in_points(Estimate(-0.04, -0.05, 0.04)) == "+0.0 (\N{MINUS SIGN}0.1 to +0.0)"
     assert in_points(Estimate(-0.16, -1, 2)) == ("\N{MINUS SIGN}0.2 (\N{MINUS SIGN}1.0 to +2.0)")

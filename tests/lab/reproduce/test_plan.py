@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from service.lab.breakdown import DENSE
@@ -60,16 +62,24 @@ def test_what_is_searched_and_what_is_checked() -> None:
     assert {cell.set_name for cell in search} == {"full", "single"}
     assert all(cell.raw for cell in search)
     assert len(search) == len(set(search)) == 2 * (1 + 3 * 5)
-    checks = check_cells(SIZE, gathered, [(1, 0.6), (2, SPARSITY)])
+    chosen = {True: setting(ATTENTION, 1, 0.6), False: setting(ATTENTION, 2, SPARSITY)}
+    checks = check_cells(SIZE, gathered, chosen)
     assert len(checks) == len(set(checks))
     assert {cell.set_name for cell in checks} == {
         one.name for one in gathered.sets if one.role != Role.SEARCH
     }
-    for name in ("full, held", "single, held"):
-        for raw in (True, False):
-            profiles = {c.profile for c in checks if (c.set_name, c.raw) == (name, raw)}
-            assert DENSE in profiles
-            assert {setting(way, *at) for way in RIVALS for at in ((2, 0.5), (1, 0.6))} <= profiles
+    run = {
+        (name, raw): {c.profile for c in checks if (c.set_name, c.raw) == (name, raw)}
+        for name in ("full, held", "single, held", "noise", "german")
+        for raw in (True, False)
+    }
+    everywhere = {DENSE, *(setting(way, 2, 0.5) for way in RIVALS)}
+    rivals_of_chosen = {setting(way, 1, 0.6) for way in (ATTENTION, STRIDE, MEANS)}
+    assert everywhere | rivals_of_chosen <= run["full, held", True]
+    assert run["full, held", False] == {*everywhere, chosen[True]}
+    assert run["single, held", True] == run["single, held", False] == everywhere
+    assert run["noise", True] == run["german", True] == everywhere
+    assert run["noise", False] == run["german", False] == set()
     deep = [c.set_name for c in checks if c.profile == setting(ATTENTION, 2, 0.9)]
     assert deep == ["full, held"]
 
@@ -77,7 +87,7 @@ def test_what_is_searched_and_what_is_checked() -> None:
 def test_where_no_window_is_full_single_utterances_are_looked_at_closer() -> None:
     gathered = sets(5)
     single = tuple(one for one in gathered.sets if not one.full)
-    checks = check_cells(SIZE, type(gathered)(single, ()), [])
+    checks = check_cells(SIZE, type(gathered)(single, ()), {})
     deep = [c.set_name for c in checks if c.profile == setting(ATTENTION, 2, 0.9)]
     assert deep == ["single, held"]
 
@@ -87,6 +97,8 @@ def test_every_job_is_timed_once_and_dense_by_itself() -> None:
     assert len({job.name for job in wanted}) == len(wanted)
     whole = {(job.profile.name, job.batch) for job in wanted if job.piece == "encode"}
     assert {("dense", 1), ("dense", 8), ("attention-4-0.8", 1)} <= whole
+    pieces = {(job.piece, job.batch) for job in jobs(replace(SIZE, batches=(1, 2, 8)))}
+    assert {batch for piece, batch in pieces if piece == "drop"} == {1, 8}
     assert timing_share(SIZE, 6) > SIZE.rounds * 2 * sum(SIZE.batches)
 
 

@@ -158,11 +158,11 @@ def scoring_pays(results: Results) -> Claim:
     """Scoring is a constant overhead, and the frames that go are worth more, at every batch."""
     at = setting(ATTENTION, results.size.layer, SPARSITY)
     speedups = {batch: results.speedup(at, batch) for batch in results.size.batches}
-    scoring = {b: results.parts(at, b)["scoring"] for b in speedups}
-    total = {b: sum(results.parts(DENSE, b).values()) for b in speedups}
+    scoring = {b: results.parts(at, b)["scoring"] for b in results.size.cut_batches}
+    total = {b: sum(results.parts(DENSE, b).values()) for b in scoring}
     by_batch = ", ".join(f"{b}: {times(speedup)}" for b, speedup in speedups.items())
     low, high = min(scoring.values()), max(scoring.values())
-    share = 100 * max(scoring[b] / total[b] for b in speedups)
+    share = 100 * max(scoring[b] / total[b] for b in scoring)
     return Claim(
         "Scoring costs the same whatever the batch, and less than what it saves",
         PAPER,

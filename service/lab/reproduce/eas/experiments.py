@@ -14,12 +14,14 @@ from service.lab.outcomes import ItemOutcome, outcome
 from service.lab.packing import to_float
 from service.lab.reproduce.eas.data import Gathered, Recordings, Role, Source, gather
 from service.lab.reproduce.eas.plan import (
+    ATTENTION,
     Cell,
     Cost,
     Size,
     check_cells,
     jobs,
     search_cells,
+    setting,
     timing_share,
 )
 from service.lab.reproduce.eas.results import Outcomes, Results
@@ -29,7 +31,7 @@ from service.model.whisper import Whisper
 
 TRIAL_TEXTS = 4  # by which it is said how long all will take
 # What the search may choose at most, for estimates: one setting for each kind of recordings.
-ANY_TWO = ((1, 0.0), (1, 0.1))
+ANY_TWO = dict.fromkeys((True, False), setting(ATTENTION, 1, 0.0))
 
 Say = Callable[[str], object]
 
@@ -59,9 +61,8 @@ def run(
     texts = _texts(lab, gathered, search_cells(size, gathered), "search")
     timed = _times(lab, size, gathered)
     known = Results(size, gathered.sets, texts, timed, source.material.seed)
-    chosen = [known.chosen(one) for one in gathered.of(Role.SEARCH)]
-    at = [(profile.layer, profile.sparsity) for profile in chosen if profile]
-    texts = texts | _texts(lab, gathered, check_cells(size, gathered, at), "checks")
+    checks = check_cells(size, gathered, known.all_chosen())
+    texts = texts | _texts(lab, gathered, checks, "checks")
     return replace(known, texts=texts), gathered
 
 
@@ -87,11 +88,11 @@ def _settle(
 
 
 def _trial(lab: Lab, gathered: Gathered) -> float:
-    """Seconds of a dense text; the first ones warm up what is slow once."""
+    """Seconds of a dense text: the least of two runs, the first of which warms up what is slow
+    once."""
     items = gathered.sets[0].items[:TRIAL_TEXTS]
     how = How(raw=True, concurrency=lab.concurrency)
-    lab.service.run(items[:1], DENSE, how)
-    return lab.service.run(items, DENSE, how).seconds / len(items)
+    return min(lab.service.run(items, DENSE, how).seconds for _ in range(2)) / len(items)
 
 
 def _num_texts(source: Source, size: Size, whole: Gathered) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from service.lab.breakdown import DENSE, PIECES, WHOLE, Job
@@ -56,6 +56,11 @@ class Size:
     layer: int = LAYER
 
     @property
+    def cut_batches(self) -> tuple[int, ...]:
+        """Those at which the parts of the work are timed: the smallest and the largest."""
+        return tuple(dict.fromkeys((min(self.batches), max(self.batches))))
+
+    @property
     def grid(self) -> list[Profile]:
         return [setting(ATTENTION, at, share) for at in self.layers for share in self.sparsities]
 
@@ -69,7 +74,7 @@ def size_of(num_layers: int, *, quick: bool = False) -> Size:
     return Size(
         layers=tuple(sorted(n for n in layers if 0 < n < max(num_layers, 2))),
         sparsities=(0.2, 0.4, 0.5, 0.6, 0.8),
-        ladder=(0.3, 0.5, 0.7, 0.8, 0.9),
+        ladder=(0.5, 0.7, 0.8, 0.9),
         batches=(1, 2, 4, 8),
         rounds=3,
         num_tokens=100,
@@ -92,21 +97,22 @@ def search_cells(size: Size, gathered: Gathered) -> list[Cell]:
     return [Cell(s.name, True, p) for s in gathered.of(Role.SEARCH) for p in profiles]
 
 
-def check_cells(size: Size, gathered: Gathered, chosen: Sequence[tuple[int, float]]) -> list[Cell]:
+def check_cells(size: Size, gathered: Gathered, chosen: Mapping[bool, Profile]) -> list[Cell]:
     """All that is reported on recordings which nothing was chosen on.
 
-    `chosen`: the layer and sparsity that the search chose, for each kind of recordings.
+    `chosen`: what the search chose, by whether on full windows.
     """
-    at = dict.fromkeys([(size.layer, SPARSITY), *chosen])
-    rivals = [DENSE, *(setting(way, *one) for one in at for way in RIVALS)]
+    here = [DENSE, *(setting(way, size.layer, SPARSITY) for way in RIVALS)]
     cells = []
     for held in gathered.of(Role.HELD):
-        more = deeper(size) if held.full or not gathered.of(Role.HELD, full=True) else []
-        cells += [Cell(held.name, True, p) for p in [*rivals, *more]]
-        cells += [Cell(held.name, False, p) for p in rivals]
+        best = [chosen[held.full]] if held.full in chosen else []
+        more = [setting(way, one.layer, one.sparsity) for one in best for way in (STRIDE, MEANS)]
+        if held.full or not gathered.of(Role.HELD, full=True):
+            more += deeper(size)
+        cells += [Cell(held.name, True, p) for p in [*here, *best, *more]]
+        cells += [Cell(held.name, False, p) for p in [*here, *best]]
     for role in (Role.NOISE, Role.OTHER):
-        for one in gathered.of(role):
-            cells += [Cell(one.name, True, p) for p in rivals]
+        cells += [Cell(one.name, True, p) for one in gathered.of(role) for p in here]
     return list(dict.fromkeys(cells))
 
 
@@ -127,7 +133,8 @@ def jobs(size: Size) -> list[Job]:
     published, means = (setting(way, size.layer, SPARSITY) for way in (ATTENTION, MEANS))
     found = []
     for batch in size.batches:
-        found += [Job(piece, published, batch) for piece in PIECES]
+        pieces = PIECES if batch in size.cut_batches else WHOLE
+        found += [Job(piece, published, batch) for piece in pieces]
         for other in (DENSE, means):
             found += [Job(piece, other, batch) for piece in WHOLE]
     for profile in size.grid:

@@ -50,10 +50,10 @@ def search(results: Results) -> bytes:
 
 def breakdown(results: Results) -> bytes:
     """Milliseconds of a window by part, dense and with half of the frames, by batch."""
-    figure = new_figure(8, 1.2 + 0.75 * len(results.size.batches))
+    figure = new_figure(8, 1.2 + 0.75 * len(results.size.cut_batches))
     axes = figure.subplots()
     at = setting(ATTENTION, results.size.layer, SPARSITY)
-    rows = [(batch, one) for batch in results.size.batches for one in (DENSE, at)]
+    rows = [(batch, one) for batch in results.size.cut_batches for one in (DENSE, at)]
     parts = [results.parts(profile, batch) for batch, profile in rows]
     names = [f"batch {b}: {'dense' if p.is_dense else 'attention'}" for b, p in rows]
     left = [0.0] * len(rows)
@@ -184,12 +184,18 @@ def _points_scale(axes: Any, *, across: bool = False) -> None:
     low, high = axes.get_xlim() if across else axes.get_ylim()
     if max(abs(low), abs(high)) <= 4 * LINEAR_TO:
         return
+    low = max(low, _least(axes, across=across) - 0.5)  # margins of a hundred are many of one
     ticks = [tick for tick in (-100, -30, -10, -3, 0, 1, 3, 10, 30, 100) if low <= tick <= high]
     scale = axes.set_xscale if across else axes.set_yscale
     scale("symlog", linthresh=LINEAR_TO)
     set_ticks = axes.set_xticks if across else axes.set_yticks
     set_ticks(ticks, [str(tick) for tick in ticks])
     (axes.set_xlim if across else axes.set_ylim)(low, high)
+
+
+def _least(axes: Any, *, across: bool) -> float:
+    """Of all that is drawn, without margins."""
+    return float(axes.dataLim.x0 if across else axes.dataLim.y0)
 
 
 def _label(axes: Any, title: str, below: str, beside: str) -> None:

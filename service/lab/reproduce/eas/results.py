@@ -105,7 +105,7 @@ class Results:
         """Milliseconds of a window by part, the least of the rounds: the encoder up to the drop as
         dense has it, what scoring and choosing add to that, the encoder after it, the decoder.
 
-        Of dense and of the setting whose pieces were timed.
+        Of dense and of the setting whose pieces were timed, at the batches at which they were.
         """
         cut = self._published
 
@@ -116,10 +116,10 @@ class Results:
         dropped = before if profile.is_dense else max(before, least_ms("drop", profile))
         return {
             "stem": stem,
-            "encoder before the drop": before - stem,
+            "encoder before": before - stem,
             "scoring": dropped - before,
             "encoder after": max(0.0, least_ms("encode", profile) - dropped),
-            "cross-attention's keys": least_ms("cross", profile),
+            "cross keys": least_ms("cross", profile),
             "decoder steps": least_ms("steps", profile),
         }
 
@@ -135,6 +135,11 @@ class Results:
     def chosen(self, of: Recordings) -> Profile | None:
         """As the paper chooses: the fastest of them."""
         return next(iter(self.solutions(of)), None)
+
+    def all_chosen(self) -> dict[bool, Profile]:
+        """By whether on full windows; none where no setting is within a point."""
+        found = {of.full: self.chosen(of) for of in self.of(Role.SEARCH)}
+        return {full: profile for full, profile in found.items() if profile is not None}
 
 
 def _totals(outcomes: Sequence[ItemOutcome]) -> list[int]:
