@@ -116,6 +116,8 @@ def test_without_full_windows(folder: Path) -> None:
 
 
 def test_nothing_to_read(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="noise: nothing is said in it"):
+        gather(source(folder, "noise"), None)
     with pytest.raises(ConfigError, match="unknown domain 'spoken'"):
         gather(replace(source(folder), domains=(Domain("spoken"),)), None)
 

@@ -141,6 +141,8 @@ def _set(
 ) -> list[Recordings]:
     if not items:
         return []
+    if not any(item.text for item in items):
+        raise ConfigError(f"{domain.name}: nothing is said in it; noise is for --snr")
     some = tuple(evenly(items, limit or len(items)))
     name = _name(domain, full) + (", to choose on" if role == Role.SEARCH else "")
     return [Recordings(name, role, full, some, digest(some))]
