@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import ConfigError
-from service.lab import evaluate_command, explain_command, search_command
+from service.lab import (
+    evaluate_command,
+    explain_command,
+    plot_command,
+    reproduce_command,
+    search_command,
+)
 
 
 def add_commands(subparsers: Any) -> None:
     """Adds the lab's commands; each sets `run`, which takes the arguments and returns a status."""
     evaluate_command.add(subparsers)
     search_command.add(subparsers)
+    reproduce_command.add(subparsers)
     explain_command.add(subparsers)
+    plot_command.add(subparsers)
     bench = subparsers.add_parser(
         "bench",
         help="speed and words beside faster-whisper, whisper.cpp and others, from a checkout",

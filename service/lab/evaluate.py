@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from tqdm import tqdm
 
@@ -77,15 +78,25 @@ def _times(items: Sequence[Item], runs: dict[str, Run]) -> dict[str, dict[str, f
     }
 
 
+class Named(Protocol):
+    """A profile, or whatever else takes turns."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Turn = TypeVar("Turn", bound=Named)
+
+
 def in_turns(
-    profiles: Sequence[Profile], num_rounds: int, seconds: Callable[[Profile], float]
+    sides: Sequence[Turn], num_rounds: int, seconds: Callable[[Turn], float]
 ) -> dict[str, list[float]]:
-    """What each profile took in each round; every round begins with the next profile."""
-    took: dict[str, list[float]] = {profile.name: [] for profile in profiles}
+    """What each side took in each round; every round begins with the next one."""
+    took: dict[str, list[float]] = {side.name: [] for side in sides}
     for number in range(num_rounds):
-        first = number % len(profiles)
-        for profile in (*profiles[first:], *profiles[:first]):
-            took[profile.name].append(seconds(profile))
+        first = number % len(sides)
+        for side in (*sides[first:], *sides[:first]):
+            took[side.name].append(seconds(side))
     return took
 
 
