@@ -71,7 +71,7 @@ def _add_space(group: Any) -> None:
             f"--{field.name.replace('_', '-')}",
             dest=FIELD + field.name,
             metavar="VALUES",
-            help=f"values by commas ({field.default})",
+            help=f"values by commas (left out: {field.default})",
         )
 
 

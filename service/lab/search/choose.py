@@ -98,15 +98,15 @@ def signed(text: str) -> str:
 
 def clearly_faster(
     choice: Choice, standings: Sequence[Standing], rounds: Rounds, plan: Plan
-) -> list[str]:
-    """Who keeps to the budget as well, and was faster than the chosen one in every round."""
-    if choice.chosen is None or plan.by_clock:
-        return []
-    return [
+) -> str | None:
+    """The fastest of those that keep to the budget as well, and were faster than the chosen one in
+    every round."""
+    if choice.chosen is None or plan.by_clock or not rounds:
+        return None
+    faster = [
         one.profile.name
         for one in standings
-        if one.profile.name != choice.chosen
-        and upper_points(one, each=plan.each) <= choice.budget_points
-        and rounds
+        if upper_points(one, each=plan.each) <= choice.budget_points
         and all(ratio > 1 for ratio in ratios(rounds, one.profile.name, choice.chosen))
     ]
+    return max(faster, key=lambda name: speed(rounds, name), default=None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from service.lab.material import Domain, Material
+from service.lab.material import NOISE, Domain, Material
 from service.lab.runs import How, Service
 from service.lab.search.halving import in_order
 from service.lab.search.space import Space, choices_of
@@ -25,7 +25,10 @@ Places = Mapping[str, list[Place]]
 
 def places_of(material: Material, domains: Sequence[Domain], seed: int) -> Places:
     """What is chosen on and what is reported on. Raises what `Material.items` and `parted` do."""
-    folders = parted(material.folders, seed)
+    # What noise is taken from is parted where it is mixed in (`noise.halves`).
+    spoken = {domain.folder for domain in domains} - {NOISE}
+    asked = {name: rows for name, rows in material.folders.items() if name in spoken}
+    folders = {**material.folders, **parted(asked, seed)}
     found = {}
     for split in (TRAIN, TEST):
         side = replace(material, folders=folders, split=split)

@@ -15,6 +15,7 @@ from service.lab.search.report import (
     doubts,
     interval,
     name_of,
+    place_said,
 )
 from service.lab.search.search import Found
 from service.lab.search.space import choices_of
@@ -108,9 +109,7 @@ class Date(str):
 
 
 def _machine(told: Told) -> str:
-    model, machine = told.about["model"], told.about["machine"]
-    cpu = f"{machine['cpu']}, {machine['threads']} threads"
-    return f"{machine.get('gpu') or cpu}, {model['weight_dtype']}"
+    return f"{place_said(told.about['machine'])}, {told.about['model']['weight_dtype']}"
 
 
 def _value(value: Any) -> str:

@@ -41,7 +41,14 @@ class Progress:
 
     def begins(self, what: str, num_left: int) -> None:
         if self._bar is None:
-            self._bar = tqdm(unit="answer", leave=False, disable=None, dynamic_ncols=True)
+            self._bar = tqdm(
+                desc=what,
+                total=num_left,
+                unit="answer",
+                leave=False,
+                disable=None,
+                dynamic_ncols=True,
+            )
         self._bar.total = self._bar.n + num_left
         self._bar.set_description(what)
         pace_s = self._pace_s()

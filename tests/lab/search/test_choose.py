@@ -84,9 +84,9 @@ def test_speed_is_compared_within_each_round() -> None:
 def test_who_was_faster_in_every_round_is_told() -> None:
     plan = Plan(budgets=(1.0,))
     (choice,) = choose(ALL, ROUNDS, WORDS, plan)
-    assert clearly_faster(choice, ALL, ROUNDS, plan) == ["middle"]
+    assert clearly_faster(choice, ALL, ROUNDS, plan) == "middle"
     level = [ROUNDS[0], {**ROUNDS[1], "middle": 9.5}]
-    assert clearly_faster(choice, ALL, level, plan) == []
+    assert clearly_faster(choice, ALL, level, plan) is None
     beyond = [standing("middle", 2.0, 0.7), QUICK]
-    assert clearly_faster(choice, beyond, ROUNDS, plan) == []
-    assert clearly_faster(choice, ALL, ROUNDS, replace(plan, by_clock=True)) == []
+    assert clearly_faster(choice, beyond, ROUNDS, plan) is None
+    assert clearly_faster(choice, ALL, ROUNDS, replace(plan, by_clock=True)) is None
