@@ -13,8 +13,8 @@ from service.lab.packing import Item
 from service.lab.reproduce.eas.data import Gathered, Recordings, Role
 from service.lab.reproduce.eas.plan import Size, check_cells, jobs, search_cells
 from service.lab.reproduce.eas.results import Results
-from service.text.wer import Errors
 from service.profiles import Profile
+from service.text.wer import Errors
 
 NUM_LAYERS = 6
 SIZE = Size((1, 2, 4), (0.2, 0.4, 0.5, 0.6, 0.8), (0.5, 0.9), (1, 8), 3, 10)
