@@ -200,6 +200,7 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
             Profile("dense"),
             Profile("balanced", layer=3, sparsity=0.5, pool="mean"),
             Profile("fast", layer=2, sparsity=0.5, pool="mean"),
+            Profile("turbo", layer=1, sparsity=0.5, pool="mean"),
             # For recordings of a few seconds: what is full of speech is dense.
             Profile("clips", padding=8),
             # Early Attentive Sparsification with the paper's choices: to compare with.

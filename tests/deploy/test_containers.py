@@ -215,6 +215,6 @@ def test_the_load_test_is_run_as_it_wants_to_be() -> None:
     service = COMPOSE["services"]["load"]
     options = parse_load_options(service["command"])
     assert options.host == "http://winnow:8000"
-    assert set(options.profiles) == set(BUILT_IN) - {"clips", "eas-published"}
+    assert set(options.profiles) == set(BUILT_IN) - {"turbo", "clips", "eas-published"}
     assert f"load-results:{options.out}" in service["volumes"]
     assert service["profiles"] == ["load"]
