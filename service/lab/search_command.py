@@ -162,14 +162,14 @@ def _search(args: argparse.Namespace) -> int:
     from service.lab.search.search import search
     from service.lab.search.splits import TEST, TRAIN
     from service.lab.search.state import State, recorded_dtype
-    from service.model.load import load_served
+    from service.lab.search.steady import load_steady
 
     grids, plan = grids_of(args), plan_of(args)
     places = places_of(*material_of(args), plan.seed)
     dtype = (recorded_dtype(args.state) if args.dtype == "auto" else None) or args.dtype
     config = ServerConfig(model=args.model, device=args.device, dtype=dtype, threads=args.threads)
     how = How(raw=args.raw, detect=args.detect, concurrency=args.concurrency)
-    with Service(config, partial(load_served, config)) as service:
+    with Service(config, partial(load_steady, config)) as service:
         num_layers = service.info.num_encoder_layers
         space = make_space(grids or default_grids(num_layers), num_layers)
         identity = identity_of(service, places, space, how, plan.seed)

@@ -15,6 +15,7 @@ from service.lab.search.halving import in_order
 from service.lab.search.space import Space, choices_of
 from service.lab.search.splits import TEST, TRAIN, parted
 from service.lab.search.state import Identity, digest
+from service.lab.search.steady import computed_by
 from service.lab.search.trials import Place
 from service.model.protocol import SpeechModel
 from service.model.weights import Norm
@@ -66,7 +67,7 @@ def identity_of(service: Service, places: Places, space: Space, how: How, seed: 
     )
     candidates = json.dumps([[p.name, choices_of(p)] for p in space.candidates])
     return Identity(
-        model=f"{Path(info.name).name} {_weights(service.model)} {info.device.partition(':')[0]}",
+        model=f"{Path(info.name).name} {_weights(service.model)}, {computed_by(info)}",
         dtype=info.weight_dtype,
         data=data,
         space=digest(candidates),

@@ -36,7 +36,7 @@ class Identity:
 
 # What is most telling first.
 _CALLED = {
-    "model": "another model, or the same on another device",
+    "model": "another model, or the same on another device or processor",
     "dtype": "answers that were computed in another type",
     "seed": "another seed",
     "how": "answers that were made in another way",
