@@ -182,6 +182,15 @@ def test_eight_bits_that_are_slower_are_served_to_whom_asks(
     assert eight.weight_dtype == "int8"
 
 
+@pytest.mark.parametrize(("other", "chosen"), [(0.75, "first"), (0.65, "other")])
+def test_the_first_stays_unless_another_is_clearly_faster(other: float, chosen: str) -> None:
+    choices = [choose._Choice("first", Dense, 1.0), choose._Choice("other", Dense, other)]
+    found = choose._fastest(choices)
+    assert found is not None
+    assert found.name == chosen
+    assert choose._fastest([]) is None
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @torch.inference_mode()
 def test_attention_head_by_head_is_the_fused_one(dtype: torch.dtype) -> None:

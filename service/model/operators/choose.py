@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -30,6 +30,9 @@ MOST_ACTIVATIONS = (127, 63)
 # instructions for them they take a hundred times as long; beside other work a trial may take
 # twice as long as it should, and what one start says in 8 bits the next one should.
 MUCH_SLOWER = 3
+# What comes first in order stays unless another takes less than this of its time: of two that are
+# about as fast each start would take another, and what they round differently changes words.
+CLEARLY_FASTER = 0.7
 FAILURES = (RuntimeError, AttributeError)  # an operator that is not there, or not for this
 
 
@@ -87,8 +90,8 @@ def cpu_operators(kind: str) -> Operators | None:
 def steady_operators(kind: str) -> Operators | None:
     """Right ones in a fixed order, whichever are fastest: the same at every start.
 
-    Of two that are about as fast `cpu_operators` takes one at one start and the other at the next,
-    and what they round differently changes words. `kind`: int8, float32, bfloat16 or float16. None
+    `cpu_operators` goes by a clock, which other work disturbs, and what two of them round
+    differently changes words. `kind`: int8, float32, bfloat16 or float16. None
     where none is right here.
     """
     if kind == "float16":
@@ -103,6 +106,8 @@ def steady_operators(kind: str) -> Operators | None:
     if not all(found):
         return None
     (many, pack_many), (few, pack_few) = (some[0] for some in found)
+    if kind == "int8":
+        pack_few = unless_few(pack_few, packed_for(FEW))
     names = f"frames by {many}, tokens by {few}, attention fused"
     return Operators(pack_many, pack_few, fused, dtype, kind, dtype, names)
 
@@ -114,8 +119,8 @@ def _in_8_bits(asked: bool) -> Operators | None:
     for rows, twice in ((MANY, False), (FEW, True)):
         ours, theirs = _eight_bits(twice), _floats(rows)
         tried = _try([*ours, *theirs], rows, torch.float32)
-        eight = _fastest(choice for choice in tried if choice.pack in dict(ours).values())
-        floats = _fastest(choice for choice in tried if choice.pack in dict(theirs).values())
+        eight = _fastest([choice for choice in tried if choice.pack in dict(ours).values()])
+        floats = _fastest([choice for choice in tried if choice.pack in dict(theirs).values()])
         if eight is None or floats is None:
             return None
         chosen.append((eight, floats))
@@ -221,8 +226,12 @@ def _try(
     return [_Choice(*one, took) for one, took in zip(able, _seconds(runs), strict=True)]
 
 
-def _fastest(choices: Iterable[_Choice]) -> _Choice | None:
-    return min(choices, key=lambda choice: choice.seconds, default=None)
+def _fastest(choices: Sequence[_Choice]) -> _Choice | None:
+    """The first, unless another is clearly faster."""
+    if not choices:
+        return None
+    best = min(choices, key=lambda choice: choice.seconds)
+    return best if best.seconds < CLEARLY_FASTER * choices[0].seconds else choices[0]
 
 
 def _attention(dtype: torch.dtype) -> tuple[str, Attend]:
@@ -242,9 +251,10 @@ def _attention(dtype: torch.dtype) -> tuple[str, Attend]:
         if _near(attend(query, key, value, None), right, share)
     ]
     took = _seconds([partial(attend, query, key, value, None) for _, attend in able])
-    tried = zip(took, able, strict=True)
-    _, chosen = min(tried, key=lambda one: one[0], default=(0.0, ("fused", fused)))
-    return chosen
+    if not able:
+        return "fused", fused
+    least = min(took)
+    return able[took.index(least) if least < CLEARLY_FASTER * took[0] else 0]
 
 
 def _cross_dtype(dtype: torch.dtype) -> torch.dtype:
