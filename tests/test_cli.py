@@ -420,7 +420,7 @@ def test_a_folder_without_audio_fails(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--profile", "turbo", "dense, balanced, fast"),
+        ("--profile", "warp", "dense, balanced, fast"),
         ("--language", "klingon", "en, de, fr"),
         ("--device", "toaster", "auto, cpu, cuda"),
         ("--profiles", "absent.toml", "absent.toml"),

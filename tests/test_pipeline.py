@@ -156,7 +156,7 @@ def test_profiles_resolve_by_name(service: Service) -> None:
     assert service.pipeline.resolve_profile(None).name == "dense"
     assert service.pipeline.resolve_profile("fast") == BUILT_IN["fast"]
     with pytest.raises(InvalidRequest, match="dense, balanced, fast") as refused:
-        service.pipeline.resolve_profile("turbo")
+        service.pipeline.resolve_profile("warp")
     assert refused.value.param == "profile"
 
 
@@ -244,7 +244,7 @@ def test_an_unknown_task_is_refused(service: Service) -> None:
 
 
 def test_a_default_profile_that_is_not_there_is_refused_at_once() -> None:
-    config, metrics = ServerConfig(default_profile="turbo"), Metrics()
+    config, metrics = ServerConfig(default_profile="warp"), Metrics()
     engine = Engine(FakeModel, config, metrics)
     with pytest.raises(ConfigError, match="dense, balanced, fast"):
         Pipeline(engine, config, metrics, BUILT_IN)
