@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 
 from service.config import ServerConfig
@@ -12,6 +14,8 @@ from service.model.protocol import ModelInfo, SpeechModel
 from service.model.whisper import Whisper
 from service.threads import usable_threads
 
+X86 = ("x86_64", "AMD64")
+
 
 def load_steady(config: ServerConfig) -> SpeechModel:
     """What `load_served` loads, on a CPU by operators that no clock has chosen: a killed search has
@@ -20,7 +24,10 @@ def load_steady(config: ServerConfig) -> SpeechModel:
     if config.model == "fake" or not on_cpu:
         return load_served(config)
     kind = config.dtype
-    if kind == "auto":
+    if kind == "auto" and platform.machine() in X86 and steady_operators("int8"):
+        # Where they are right there, only the clock of a busy machine says they are slow.
+        kind = "int8"
+    elif kind == "auto":
         kind = operators_for(kind, torch.device("cpu")).weight_dtype
     operators = steady_operators(kind)
     if operators is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from service.config import ServerConfig
-from service.lab.search.steady import computed_by, load_steady
+from service.lab.search.steady import X86, computed_by, load_steady
 from service.model.operators import choose
 from service.model.whisper import Whisper
 
@@ -42,3 +43,11 @@ def test_a_search_reads_with_them(mini_folder: Path) -> None:
     assert isinstance(model, Whisper)
     assert model.info.weight_dtype == "float32"
     assert computed_by(model.info).startswith("cpu, frames by ")
+
+
+@pytest.mark.skipif(platform.machine() not in X86, reason="elsewhere a clock decides on 8 bits")
+def test_the_type_is_the_same_at_every_start(mini_folder: Path) -> None:
+    if choose.steady_operators("int8") is None:
+        pytest.skip("nothing multiplies 8 bits rightly on this processor")
+    model = load_steady(ServerConfig(model=str(mini_folder), device="cpu"))
+    assert model.info.weight_dtype == "int8"
