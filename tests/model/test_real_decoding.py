@@ -48,6 +48,12 @@ def both_of(folder: Path, ours: Whisper, windows: dict[str, Samples]) -> Both:
     return Both(folder, ours, to_openai_whisper(folder), dict(zip(windows, encoded, strict=True)))
 
 
+@pytest.fixture(autouse=True)
+def their_rules_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have none that who opens a segment says it."""
+    monkeypatch.setattr("service.model.rows.LEAST_LEFT", seconds(60))
+
+
 @pytest.fixture(scope="module")
 def english(tiny_en_folder: Path, tiny_en: Whisper) -> Both:
     first, second = samples_of(SAMPLE), samples_of(NAME_SAMPLE)
