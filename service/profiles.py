@@ -160,9 +160,12 @@ class Profile:
         )
 
     def _reach(self) -> str:
-        layers = (
-            "every encoder layer" if self.sparsity == 0 else f"encoder layers 1 to {self.layer}"
-        )
+        if self.sparsity == 0:
+            layers = "every encoder layer"
+        elif self.layer == 1:
+            layers = "encoder layer 1"
+        else:
+            layers = f"encoder layers 1 to {self.layer}"
         return f"In {layers} attention reaches {self.reach / FRAMES_PER_S:g} s to either side."
 
     def _early(self) -> str:

@@ -181,6 +181,11 @@ def test_a_built_in_may_differ_by_model_and_a_file_of_ones_own_goes_before(
             "Averages neighbouring frames after encoder layer 1, which leaves 50% fewer. "
             "Averages again after the last encoder layer, which leaves 50% fewer for the decoder.",
         ),
+        (
+            {"reach": 50, "sparsity": 0.5, "pool": "mean"},
+            "In encoder layer 1 attention reaches 1 s to either side. Averages neighbouring frames "
+            "after encoder layer 1, which leaves 50% fewer.",
+        ),
         ({"reach": 125}, "In every encoder layer attention reaches 2.5 s to either side."),
         (
             {"reach": 50, "sparsity": 0.5, "layer": 2, "pool": "alike"},
