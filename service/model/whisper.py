@@ -151,7 +151,7 @@ def _what_it_does(profile: Profile) -> Profile:
     if profile.is_dense:
         return Profile("dense")
     if profile.sparsity == 0:
-        return Profile("sparse", pool=profile.pool, late=profile.late)
+        return Profile("sparse", pool=profile.pool, late=profile.late, reach=profile.reach)
     if profile.selection != "attention":
         profile = replace(profile, aggregation="mean")
     return replace(profile, name="sparse")

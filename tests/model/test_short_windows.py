@@ -71,6 +71,18 @@ def test_a_full_window_and_one_of_unknown_length_are_dense(model: Whisper, mel: 
     assert not full.pooled
 
 
+@torch.inference_mode()
+def test_what_reaches_less_far_is_not_taken_for_dense(model: Whisper, mel: Tensor) -> None:
+    """Also where no frame goes early."""
+    near, late = Profile("near", reach=20), Profile("late", reach=20, late=0.5, pool="mean")
+    encoded = model.encode(mel[:1].expand(3, -1, -1), [near, late, Profile("dense")], [1500] * 3)
+    weights = model.checkpoint.weights.encoder
+    for profile, one in zip((near, late), encoded, strict=False):
+        states_BTD, _ = encoder.encode(weights, mel[:1], profile)
+        assert torch.equal(one.states_TD, states_BTD[0])
+    assert not torch.allclose(encoded[0].states_TD, encoded[2].states_TD, atol=1e-3)
+
+
 def test_one_of_many_says_what_it_says_alone(model: Whisper, mel: Tensor) -> None:
     """Beside dense and short windows of its own and of another length."""
     profiles = [SHORT, BOTH, SHORT, Profile("dense")]
