@@ -125,7 +125,7 @@ def _in_8_bits(asked: bool) -> Operators | None:
             return None
         chosen.append((eight, floats))
     ratios = [eight.seconds / floats.seconds for eight, floats in chosen]
-    if not asked and min(ratios) >= MUCH_SLOWER:
+    if not asked and max(ratios) >= MUCH_SLOWER:
         return None
     (many, _), (few, floats) = chosen
     few = replace(few, pack=unless_few(few.pack, floats.pack))
