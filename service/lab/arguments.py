@@ -20,32 +20,39 @@ DEFAULT_PROFILES = "dense,balanced,fast"
 GRID_LIKE = "balanced"
 
 
-def add_material(group: Any, *, split: bool = True) -> None:
-    """`split`: whether one is asked for, or the command takes them by itself."""
+DOMAINS = (
+    "folders of the corpus, as in librispeech,german; NAME-packed joins utterances of a "
+    "speaker, 0.3 s between them, to windows of 18 to 30 s; NAME@10dB has noise in it; noise "
+    "is noises and silence alone"
+)
+MANIFEST = (
+    "recordings of your own, a domain named after the file: TSV with a header (path, "
+    "transcript, perhaps language, speaker, split) or JSONL (audio_filepath, text); may be "
+    "given several times"
+)
+
+
+def add_recordings(group: Any, *, domains: str = DOMAINS, manifest: str = MANIFEST) -> None:
+    """Where recordings are; `domains`, `manifest`: what these two mean to the command."""
     group.add_argument(
         "--corpus",
         type=Path,
         metavar="DIR",
         help="a folder with manifest.tsv; its folders are domains, and noise is taken from it",
     )
+    group.add_argument("--domains", default="", metavar="NAMES", help=domains)
     group.add_argument(
-        "--domains",
-        default="",
-        metavar="NAMES",
-        help="folders of the corpus, as in librispeech,german; NAME-packed joins utterances of a "
-        "speaker, 0.3 s between them, to windows of 18 to 30 s; NAME@10dB has noise in it; noise "
-        "is noises and silence alone",
+        "--manifest", type=Path, action="append", default=[], metavar="FILE", help=manifest
     )
     group.add_argument(
-        "--manifest",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="recordings of your own, a domain named after the file: TSV with a header (path, "
-        "transcript, perhaps language, speaker, split) or JSONL (audio_filepath, text); may be "
-        "given several times",
+        "--language", default="en", help="of a manifest's rows that name none (%(default)s)"
     )
+    group.add_argument("--seed", type=int, default=0, help="of noise and intervals (%(default)s)")
+
+
+def add_material(group: Any, *, split: bool = True) -> None:
+    """`split`: whether one is asked for, or the command takes them by itself."""
+    add_recordings(group)
     group.add_argument("--pack", action="store_true", help="each --manifest also packed")
     group.add_argument(
         "--noise",
@@ -62,10 +69,6 @@ def add_material(group: Any, *, split: bool = True) -> None:
     group.add_argument(
         "--limit", type=positive, metavar="N", help="at most N of a domain, evenly over speakers"
     )
-    group.add_argument(
-        "--language", default="en", help="of a manifest's rows that name none (%(default)s)"
-    )
-    group.add_argument("--seed", type=int, default=0, help="of noise and intervals (%(default)s)")
 
 
 def add_profiles(group: Any) -> None:
@@ -91,7 +94,7 @@ def add_profiles(group: Any) -> None:
 
 
 def add_model(group: Any) -> None:
-    """The model, on what it runs, and what of the service's path is left out."""
+    """The model, and on what it runs."""
     group.add_argument("--model", default=ServerConfig().model, help="(%(default)s)")
     group.add_argument("--device", default="auto", help="auto (the default), cpu, cuda or cuda:N")
     group.add_argument(
@@ -105,6 +108,10 @@ def add_model(group: Any) -> None:
         metavar="N",
         help="recordings in flight (%(default)s)",
     )
+
+
+def add_path(group: Any) -> None:
+    """What of the service's path is left out."""
     group.add_argument(
         "--raw",
         action="store_true",
@@ -117,6 +124,7 @@ def add_model(group: Any) -> None:
 
 def add_how(group: Any) -> None:
     add_model(group)
+    add_path(group)
     group.add_argument(
         "--times", action="store_true", help="also how far word times are from those of dense"
     )

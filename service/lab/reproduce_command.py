@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.config import ServerConfig
 from service.errors import ConfigError
-from service.lab.arguments import material_of, positive
+from service.lab.arguments import add_model, add_recordings, material_of, positive
 from service.threads import usable_threads
 
 if TYPE_CHECKING:
@@ -41,34 +41,19 @@ def add(subparsers: Any) -> None:
     )
     add_data(eas.add_argument_group("recordings"))
     _add_size(eas.add_argument_group("how much"))
-    _add_model(eas.add_argument_group("how"))
+    add_model(eas.add_argument_group("how"))
     eas.set_defaults(run=_eas, pack=False, split="test", noise="")
 
 
 def add_data(group: Any) -> None:
     """Recordings to choose on and to report on."""
-    group.add_argument(
-        "--corpus",
-        type=Path,
-        metavar="DIR",
-        help="a folder with manifest.tsv; its folders are domains, and noise is taken from it",
-    )
-    group.add_argument(
-        "--domains",
-        default="",
-        metavar="NAMES",
-        help="folders of the corpus, as in librispeech,german: the first is searched (its split "
+    add_recordings(
+        group,
+        domains="folders of the corpus, as in librispeech,german: the first is searched (its split "
         "train) and reported on (split test), the others are reported on; each alone and packed "
         "to full windows",
-    )
-    group.add_argument(
-        "--manifest",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="recordings of your own, as winnow evaluate takes them; the first is reported on in "
-        "full where there is no --domains",
+        manifest="recordings of your own, as winnow evaluate takes them; the first is reported on "
+        "in full where there is no --domains",
     )
     group.add_argument(
         "--search",
@@ -81,10 +66,6 @@ def add_data(group: Any) -> None:
         metavar="DB",
         help="noise of the corpus at so many dB, as in 10,5,0 (10 where the corpus has noise)",
     )
-    group.add_argument(
-        "--language", default="en", help="of a manifest's rows that name none (%(default)s)"
-    )
-    group.add_argument("--seed", type=int, default=0, help="of noise and intervals (%(default)s)")
 
 
 def _add_size(group: Any) -> None:
@@ -110,22 +91,6 @@ def _add_size(group: Any) -> None:
     group.add_argument("--sparsities", metavar="S,S", help="to search (0.2,0.4,0.5,0.6,0.8)")
     group.add_argument("--batches", metavar="N,N", help="to time (1,2,4,8)")
     group.add_argument("--rounds", type=positive, metavar="N", help="of timing (3)")
-
-
-def _add_model(group: Any) -> None:
-    group.add_argument("--model", default=ServerConfig().model, help="(%(default)s)")
-    group.add_argument("--device", default="auto", help="auto (the default), cpu, cuda or cuda:N")
-    group.add_argument(
-        "--dtype", default="auto", help="auto (the default), int8, bfloat16, float16 or float32"
-    )
-    group.add_argument("--threads", type=int, default=0, help="on a CPU (as many as may be used)")
-    group.add_argument(
-        "--concurrency",
-        type=positive,
-        default=16,
-        metavar="N",
-        help="recordings in flight (%(default)s)",
-    )
 
 
 def _eas(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.config import ServerConfig
 from service.errors import ConfigError
-from service.lab.arguments import add_material, add_model, material_of, positive
+from service.lab.arguments import add_material, add_model, add_path, material_of, positive
 from service.lab.search.space import (
     Grid,
     choice_fields,
@@ -46,7 +46,9 @@ def add(subparsers: Any) -> None:
     add_material(parser.add_argument_group("recordings"), split=False)
     _add_space(parser.add_argument_group("what is tried"))
     _add_plan(parser.add_argument_group("how it is chosen"))
-    add_model(parser.add_argument_group("how it is read"))
+    how = parser.add_argument_group("how it is read")
+    add_model(how)
+    add_path(how)
     parser.add_argument(
         "--state",
         type=Path,
