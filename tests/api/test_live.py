@@ -313,8 +313,9 @@ def test_who_is_refused_with_more_on_the_way_is_let_go_at_once(one: Running) -> 
     with live(one) as client:
         began = time.monotonic()
         client.socket.send("[]")
-        for _ in range(50):
-            client.socket.send(bytes(2000))
+        with suppress(ConnectionClosed):  # being let go may overtake what is still being sent
+            for _ in range(50):
+                client.socket.send(bytes(2000))
         assert client.close_code()[0] == 1008
         assert time.monotonic() - began < 8
 
