@@ -21,7 +21,16 @@ from service.model.checkpoint import load_checkpoint
 from service.model.operators import choose
 from service.model.operators.attention import by_head
 from service.model.operators.choose import cpu_operators, plain_operators
-from service.model.operators.products import Dense, Pack, fbgemm, onednn, packed_for
+from service.model.operators.products import (
+    FEW_WEIGHTS,
+    Dense,
+    Half,
+    Pack,
+    fbgemm,
+    half,
+    onednn,
+    packed_for,
+)
 
 # 63 is right on every processor: what 127 does without VNNI is a test of its own.
 EIGHT = {
@@ -29,7 +38,7 @@ EIGHT = {
     for make in (fbgemm, onednn)
     for twice in (False, True)
 }
-PACKS = {"dense": Dense, "packed": packed_for(8), **EIGHT}
+PACKS = {"dense": Dense, "packed": packed_for(8), "half": half(Dense, exact=False), **EIGHT}
 SHAPES = [(3,), (1, 1), (5, 7), (1, 100), (2, 0)]  # of what comes before a row
 
 
@@ -61,7 +70,8 @@ def test_every_product_is_the_plain_one(name: str, shape: tuple[int, ...]) -> No
         assert found.shape == right.shape
         assert product.shape == (96, 64)
         # Of weights in 8 bits alone: 0.006.
-        most = {"dense": 1e-6, "packed": 1e-5}.get(name, 0.008 if "twice" in name else 0.02)
+        eight = 0.008 if "twice" in name else 0.02
+        most = {"dense": 1e-6, "packed": 1e-5, "half": 5e-4}.get(name, eight)
         assert not right.numel() or off(found, right) < most
 
 
@@ -106,14 +116,49 @@ def test_eight_bits_take_a_quarter_of_the_memory() -> None:
 
 
 @torch.inference_mode()
-def test_few_weights_of_the_decoder_stay_floats() -> None:
+def test_few_weights_of_the_decoder_stay_finer_than_8_bits() -> None:
     """Quantising a row takes longer than reading them."""
     operators = cpu_operators("int8")
     assert operators is not None
-    few, more = (operators.few(drawn(rows, 512), None) for rows in (512, 520))
-    assert (few.nbytes, more.nbytes) == (4 * 512 * 512, 520 * 512)
-    x = drawn(3, 512, seed=1)
-    assert off(few(x), x @ drawn(512, 512).T) < 1e-5 < off(more(x), x @ drawn(520, 512).T)
+    width = 1024
+    few, more = (operators.few(drawn(rows, width), None) for rows in (64, FEW_WEIGHTS // width + 1))
+    assert few.nbytes == 2 * 64 * width
+    assert more.nbytes == FEW_WEIGHTS + width
+    x = drawn(3, width, seed=1)
+    assert off(few(x), x @ drawn(64, width).T) < 5e-4
+
+
+@torch.inference_mode()
+def test_what_float16_holds_is_exact_in_it_and_the_rest_is_left_to_others() -> None:
+    published, x = drawn(96, 64).half().float(), drawn(5, 64, seed=2)
+    product = half(Dense, exact=True)(published, drawn(96, seed=1))
+    assert isinstance(product, Half)
+    assert off(product(x), F.linear(x, published, drawn(96, seed=1))) < 1e-6
+    rounded = published * 1.0001
+    assert isinstance(half(Dense, exact=True)(rounded, None), Dense)
+    assert isinstance(half(Dense, exact=False)(rounded, None), Half)
+    for too_large in (70_000.0, torch.nan):
+        published[3, 4] = too_large
+        assert isinstance(half(Dense, exact=False)(published, None), Dense)
+
+
+@torch.inference_mode()
+def test_weights_in_float16_leave_what_is_no_number_in_its_row() -> None:
+    product = half(Dense, exact=True)(drawn(40, 64).half().float(), drawn(40))
+    rows = drawn(3, 64)
+    rows[1, 5] = torch.nan
+    found = product(rows)
+    assert found[1].isnan().all()
+    assert found[[0, 2]].isfinite().all()
+
+
+@torch.inference_mode()
+def test_float32_serves_published_weights_as_they_are() -> None:
+    operators = cpu_operators("float32")
+    assert operators is not None
+    weight, x = drawn(96, 512), drawn(3, 512, seed=1)
+    for given in (weight, weight.half().float()):
+        assert off(operators.few(given, None)(x), x @ given.T) < 1e-6
 
 
 @torch.inference_mode()
@@ -143,6 +188,19 @@ def missing(most: int, twice: bool) -> Pack:
         raise AttributeError("no such operator")
 
     return pack
+
+
+@torch.inference_mode()
+def test_without_an_operator_from_float16_the_others_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "half", lambda otherwise, *, exact: missing(0, twice=False))
+    for kind in ("int8", "float32"):
+        found = cpu_operators(kind)
+        assert found is not None
+        assert "float16" not in found.names
+        assert (
+            off(found.few(drawn(96, 512), None)(drawn(3, 512)), drawn(3, 512) @ drawn(96, 512).T)
+            < 0.02
+        )
 
 
 @torch.inference_mode()
@@ -189,10 +247,7 @@ def test_eight_bits_that_are_slower_are_served_to_whom_asks(
 @pytest.mark.parametrize(("other", "chosen"), [(0.75, "first"), (0.65, "other")])
 def test_the_first_stays_unless_another_is_clearly_faster(other: float, chosen: str) -> None:
     choices = [choose._Choice("first", Dense, 1.0), choose._Choice("other", Dense, other)]
-    found = choose._fastest(choices)
-    assert found is not None
-    assert found.name == chosen
-    assert choose._fastest([]) is None
+    assert choose._fastest(choices).name == chosen
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

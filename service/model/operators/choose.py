@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from service.model.operators.attention import Attend, by_head, fused
-from service.model.operators.products import Dense, Pack, fbgemm, onednn, packed_for, unless_few
+from service.model.operators.products import (
+    Dense,
+    Pack,
+    by_size,
+    fbgemm,
+    half,
+    onednn,
+    packed_for,
+)
 from service.model.protocol import dtype_name
 
 log = logging.getLogger(__name__)
@@ -97,50 +105,60 @@ def steady_operators(kind: str) -> Operators | None:
     if kind == "float16":
         return plain_operators(torch.float16)
     dtype = torch.float32 if kind == "int8" else getattr(torch, kind)
+    eight = kind == "int8"
     found = [
-        _eight_bits(twice=rows == FEW)
-        if kind == "int8"
-        else [each for each in reversed(_floats(rows)) if _is_right(each[1], dtype)]
+        _eight_bits(twice=rows == FEW) if eight else _steady_floats(rows, dtype)
         for rows in (MANY, FEW)
     ]
     if not all(found):
         return None
     (many, pack_many), (few, pack_few) = (some[0] for some in found)
-    if kind == "int8":
-        pack_few = unless_few(pack_few, packed_for(FEW))
+    if eight:
+        small, pack_small = (*_halves(exact=False), *_steady_floats(FEW, dtype))[0]
+        few, pack_few = f"{small}, large ones by {few}", by_size(pack_small, pack_few)
     names = f"frames by {many}, tokens by {few}, attention fused"
     return Operators(pack_many, pack_few, fused, dtype, kind, dtype, names)
 
 
+def _steady_floats(rows: int, dtype: torch.dtype) -> list[tuple[str, Pack]]:
+    halves = _halves(exact=True) if rows == FEW and dtype == torch.float32 else []
+    return [*halves, *reversed(_floats(rows, dtype))]
+
+
 def _in_8_bits(asked: bool) -> Operators | None:
     """None where it is not right, or not `asked` for and much slower than float32."""
-    chosen = []
+    found = []
     # The decoder's activations do not bear 8 bits (docs/log.md), and its time is the weights'.
     for rows, twice in ((MANY, False), (FEW, True)):
-        ours, theirs = _eight_bits(twice), _floats(rows)
-        tried = _try([*ours, *theirs], rows, torch.float32)
-        eight = _fastest([choice for choice in tried if choice.pack in dict(ours).values()])
-        floats = _fastest([choice for choice in tried if choice.pack in dict(theirs).values()])
-        if eight is None or floats is None:
+        candidates = [_floats(rows, torch.float32), _eight_bits(twice)]
+        candidates.append(_halves(exact=False) if rows == FEW else [])
+        floats, eight, halves = _try(candidates, rows, torch.float32)
+        if not eight or not floats:
             return None
-        chosen.append((eight, floats))
-    ratios = [eight.seconds / floats.seconds for eight, floats in chosen]
+        found.append((floats, eight, halves))
+    ratios = [_fastest(eight).seconds / _fastest(floats).seconds for floats, eight, _ in found]
     if not asked and max(ratios) >= MUCH_SLOWER:
         return None
-    (many, _), (few, floats) = chosen
-    few = replace(few, pack=unless_few(few.pack, floats.pack))
+    many, large = (_fastest(eight) for _, eight, _ in found)
+    floats, eight, halves = found[1]
+    few = _by_size(_fastest([*halves, *floats, *eight]), large)
     return _operators(many, few, torch.float32, "int8")
 
 
+def _by_size(small: _Choice, large: _Choice) -> _Choice:
+    name = small.name if small is large else f"{small.name}, large ones by {large.name}"
+    return replace(large, name=name, pack=by_size(small.pack, large.pack))
+
+
 def _in_floats(dtype: torch.dtype) -> Operators:
-    many, few = (
-        _fastest(_try([one for one in _floats(rows) if _is_right(one[1], dtype)], rows, dtype))
-        for rows in (MANY, FEW)
-    )
-    if many is None or few is None:
+    halves = _halves(exact=True) if dtype == torch.float32 else []
+    many, _ = _try([_floats(MANY, dtype), []], MANY, dtype)
+    few, by_half = _try([_floats(FEW, dtype), halves], FEW, dtype)
+    if not many or not few:
         log.warning("no product in %s is right on this processor", dtype_name(dtype))
         return plain_operators(dtype)
-    return _operators(many, few, dtype, dtype_name(dtype))
+    fastest = _fastest([*by_half, *few])
+    return _operators(_fastest(many), fastest, dtype, dtype_name(dtype))
 
 
 def _operators(many: _Choice, few: _Choice, dtype: torch.dtype, weights: str) -> Operators:
@@ -153,8 +171,18 @@ def _operators(many: _Choice, few: _Choice, dtype: torch.dtype, weights: str) ->
     return Operators(many.pack, few.pack, attend, dtype, weights, cross_dtype, names)
 
 
-def _floats(rows: int) -> list[tuple[str, Pack]]:
-    return [("torch", Dense), ("oneDNN", packed_for(rows))]
+def _floats(rows: int, dtype: torch.dtype) -> list[tuple[str, Pack]]:
+    able: list[tuple[str, Pack]] = [("torch", Dense), ("oneDNN", packed_for(rows))]
+    return [one for one in able if _is_right(one[1], dtype)]
+
+
+def _halves(exact: bool) -> list[tuple[str, Pack]]:
+    """For few rows, where reading weights is what takes the time: with many, float32 is as fast.
+
+    `exact`: weights that float16 would round stay in float32.
+    """
+    pack = half(packed_for(FEW), exact=exact)
+    return [("FBGEMM from float16", pack)] if _is_right(pack, torch.float32) else []
 
 
 def _eight_bits(twice: bool) -> list[tuple[str, Pack]]:
@@ -200,36 +228,38 @@ def _near(found: Tensor, right: Tensor, share: float) -> bool:
 
 
 def _drawn(num_rows: int, dtype: torch.dtype, num_out: int = 4 * WIDTH) -> tuple[Tensor, Tensor]:
-    """Rows and weights of a product, the same at every start."""
+    """Rows and weights of a product, the same at every start; float16 holds the weights."""
     draws = torch.Generator().manual_seed(0)
     rows = torch.randn(num_rows, WIDTH, generator=draws)
-    weights = torch.randn(num_out, WIDTH, generator=draws)
+    weights = torch.randn(num_out, WIDTH, generator=draws).half()
     return rows.to(dtype), weights.to(dtype)
 
 
 def _try(
-    candidates: Sequence[tuple[str, Pack]], num_rows: int, dtype: torch.dtype
-) -> list[_Choice]:
-    """How long each takes that can be used here."""
+    candidates: Sequence[Sequence[tuple[str, Pack]]], num_rows: int, dtype: torch.dtype
+) -> list[list[_Choice]]:
+    """How long each of every kind takes that can be used here, all of them in turns."""
     rows, weights = _drawn(num_rows, dtype)
-    able: list[tuple[str, Pack]] = []
+    able: list[tuple[int, str, Pack]] = []
     runs: list[Callable[[], Tensor]] = []
-    for name, pack in candidates:
-        try:
-            product = pack(weights, None)
-            product(rows)
-        except FAILURES:
-            log.debug("%s cannot be used here", name, exc_info=True)
-            continue
-        able.append((name, pack))
-        runs.append(partial(product, rows))
-    return [_Choice(*one, took) for one, took in zip(able, _seconds(runs), strict=True)]
+    for kind, some in enumerate(candidates):
+        for name, pack in some:
+            try:
+                product = pack(weights, None)
+                product(rows)
+            except FAILURES:
+                log.debug("%s cannot be used here", name, exc_info=True)
+                continue
+            able.append((kind, name, pack))
+            runs.append(partial(product, rows))
+    tried: list[list[_Choice]] = [[] for _ in candidates]
+    for (kind, name, pack), took in zip(able, _seconds(runs), strict=True):
+        tried[kind].append(_Choice(name, pack, took))
+    return tried
 
 
-def _fastest(choices: Sequence[_Choice]) -> _Choice | None:
+def _fastest(choices: Sequence[_Choice]) -> _Choice:
     """The first, unless another is clearly faster."""
-    if not choices:
-        return None
     best = min(choices, key=lambda choice: choice.seconds)
     return best if best.seconds < CLEARLY_FASTER * choices[0].seconds else choices[0]
 
