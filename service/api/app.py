@@ -81,14 +81,14 @@ def serve(config: ServerConfig, load: Callable[[], SpeechModel]) -> None:
     """Serves until SIGTERM or SIGINT, then drains for at most `drain_seconds`.
 
     Raises ConfigError for a setting that cannot be used, CannotListen for an address, and the
-    error of loading if the model cannot be loaded.
+    error of loading if the model cannot be loaded, EngineError where the engine ended by itself.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     app = create_app(config, load)
     services: Services = app.state.services
     server = DrainingServer(app, services)
     server.run()
-    if services.engine.load_failed:
+    if services.engine.failed_for_good:
         services.engine.wait_ready(0)
 
 

@@ -99,6 +99,8 @@ class DrainingServer(uvicorn.Server):
         """uvicorn's heartbeat, ten times a second."""
         if not self._announced:
             self._announce()
+        if self._services.engine.failed_for_good:
+            self.should_exit = True
         if self._drain_ends is not None and not self.should_exit:
             now = time.monotonic()
             if not self.server_state.tasks:
@@ -110,8 +112,6 @@ class DrainingServer(uvicorn.Server):
 
     def _announce(self) -> None:
         engine = self._services.engine
-        if engine.load_failed:
-            self.should_exit = True
         if engine.state != "ready":
             return
         self._announced = True

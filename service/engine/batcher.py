@@ -18,6 +18,7 @@ done, at no price to the windows that others share. Four rules carry it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,12 +34,14 @@ DECODE_PER_ENCODE = 2.0
 class Load:
     """What the device is at: decode slots held by each request that holds any, and seconds.
 
-    `encode_s` is what the last encode took, `decode_s` what decode steps took since.
+    `encode_s` is what the last encode took, `decode_s` what decode steps took since; `limit`: of
+    windows in decode, where memory has room for fewer than `max_decode_windows`.
     """
 
     slots: Mapping[str, int]
     encode_s: float = 0.0
     decode_s: float = 0.0
+    limit: int = sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ def next_batch(queue: FairQueue, load: Load, now: float, config: ServerConfig) -
     Waits for company at most `batch_wait_ms` after the oldest submission, and only where the
     device is idle and the waiting windows do not fill a batch.
     """
-    free = config.max_decode_windows - sum(load.slots.values())
+    most = min(config.max_decode_windows, load.limit)
+    free = most - sum(load.slots.values())
     if not len(queue) or free <= 0:
         return Wait()
     idle = not load.slots
@@ -64,7 +68,7 @@ def next_batch(queue: FairQueue, load: Load, now: float, config: ServerConfig) -
             return Wait(wait_s)
     room = min(free, config.max_batch_windows)
     piece = max(1, config.max_batch_windows // PIECES_PER_BATCH)
-    share = max(1, config.max_decode_windows // 2)
+    share = max(1, most // 2)
     slots = load.slots
     jobs = queue.take(room, lambda request: 0 if request in slots else min(piece, share))
     shared = len(slots) > 1

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from service.config import ServerConfig
+from service.engine.faults import DeviceGoneError
 from service.engine.intake import RETRY_AFTER_S, Intake, State
 from service.engine.probe import warm_up
 from service.engine.runner import Runner
@@ -24,13 +25,15 @@ log = logging.getLogger(__name__)
 
 # How long `stop` waits for the device's thread, which may be in the middle of a long encode.
 STOP_S = 30.0
+RECOVERY_S = 5.0  # between two probes of a lost device
 
 
 class Engine:
     """Serves jobs with the model that `load` returns, on a thread of its own.
 
     `load` runs on that thread, then a silent window through `warm_up`'s profiles.
-    After the device was lost, it is probed every `recovery_s`.
+    After the device was lost, it is probed every `recovery_s` (RECOVERY_S), a dozen times; then
+    the thread ends.
     Deadlines and submissions are read on `clock`.
     """
 
@@ -41,18 +44,19 @@ class Engine:
         metrics: Metrics,
         *,
         warm_up: Sequence[Profile] = (),
-        recovery_s: float = 5.0,
+        recovery_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
         self._metrics = metrics
         self._warm_up = tuple(warm_up)
-        self._recovery_s = recovery_s
+        self._recovery_s = RECOVERY_S if recovery_s is None else recovery_s
         self._clock = clock
         self._intake = Intake(config, metrics, clock)
+        self._most_windows = config.max_decode_windows
         self._model: SpeechModel | None = None
         self._runner: Runner | None = None
-        self._load_error: Exception | None = None
+        self._fatal: Exception | None = None
         self.num_threads = 0  # of the model on a CPU; known when it is loaded
         # A daemon: a device that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._main, name="winnow-engine", daemon=True)
@@ -67,9 +71,10 @@ class Engine:
         return self._intake.reason
 
     @property
-    def load_failed(self) -> bool:
-        """Whether the model could not be loaded: unlike a lost device, that is for good."""
-        return self._load_error is not None
+    def failed_for_good(self) -> bool:
+        """Whether the model could not be loaded, or the thread has ended: because of a device that
+        was given up, or of a bug. What mends that is another process."""
+        return self._fatal is not None
 
     @property
     def model(self) -> SpeechModel:
@@ -95,11 +100,12 @@ class Engine:
     def wait_ready(self, timeout_s: float) -> None:
         """Returns when the engine is ready.
 
-        Raises the error of loading, NotReady if that takes longer or the engine is closed.
+        Raises the error of loading or the one that ended the thread, NotReady if that takes longer
+        or the engine is closed.
         """
         state = self._intake.wait_state("loading", timeout_s)
-        if self._load_error is not None:
-            raise self._load_error
+        if self._fatal is not None:
+            raise self._fatal
         if state != "ready":
             raise NotReady(f"not ready: {self.reason}", RETRY_AFTER_S)
 
@@ -145,8 +151,11 @@ class Engine:
         # Even SystemExit: whoever waits for an answer has to get one.
         except BaseException as error:
             reason = f"the engine's thread ended ({type(error).__name__})"
+            if isinstance(error, DeviceGoneError):
+                reason = str(error)
             log.critical(reason)
             self._intake.fail(reason, partial(EngineError, reason))
+            self._fatal = EngineError(reason)
 
     def _start_up(self) -> Runner | None:
         begin = self._clock()
@@ -155,7 +164,7 @@ class Engine:
             self.num_threads = torch.get_num_threads()
             warm_up(model, self._warm_up)
         except Exception as error:
-            self._load_error = error
+            self._fatal = error
             text = str(error) if isinstance(error, WinnowError) else repr(error)
             log.exception("the model cannot be loaded")
             reason = f"the model cannot be loaded: {text}"
@@ -175,7 +184,7 @@ class Engine:
         )
         self._metrics.watch_device_memory(info.device)
         runner = self._runner = Runner(
-            model, self._intake, self._metrics, self._recovery_s, self._clock
+            model, self._intake, self._metrics, self._recovery_s, self._clock, self._most_windows
         )
         if self.state == "stopped":
             runner.stop()

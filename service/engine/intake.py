@@ -105,6 +105,12 @@ class Intake:
             self._show_queue()
             self._changed.notify_all()
 
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """Jobs that `next_jobs` gave wait again, ahead of all others."""
+        with self._changed:
+            self._queue.put_back(jobs)
+            self._show_queue()
+
     def next_jobs(self, load: Load) -> tuple[Job, ...]:
         """The jobs to encode now, or none; expired ones are answered.
 

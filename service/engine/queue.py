@@ -67,14 +67,22 @@ class FairQueue:
             self._rested_s += now - self._resting_since
             self._resting_since = None
         for job in jobs:
-            waiting = self._turns.setdefault(job.request_id, deque())
-            if job.resumed:
-                waiting.appendleft(job)
-                self._turns.move_to_end(job.request_id, last=False)
-            else:
-                waiting.append(job)
-            self._earliest_deadline = min(self._earliest_deadline, job.deadline)
-        self._size += len(jobs)
+            self._add(job, ahead=job.resumed)
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """Jobs that were taken wait again, ahead of everybody's, however many wait."""
+        for job in reversed(jobs):
+            self._add(job, ahead=True)
+
+    def _add(self, job: Job, ahead: bool) -> None:
+        waiting = self._turns.setdefault(job.request_id, deque())
+        if ahead:
+            waiting.appendleft(job)
+            self._turns.move_to_end(job.request_id, last=False)
+        else:
+            waiting.append(job)
+        self._earliest_deadline = min(self._earliest_deadline, job.deadline)
+        self._size += 1
 
     def take(self, limit: int, allowance: Callable[[str], int]) -> tuple[Job, ...]:
         """Removes up to `limit` jobs in turn, at most `allowance(request_id)` of each request.

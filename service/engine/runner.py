@@ -1,7 +1,9 @@
 """The one thread that owns the device: encode, join, step, answer, over and over.
 
-A failure is traced to its window by halves. If a silent window fails too, it is the device: then
-everybody is answered, readiness goes, and the device is probed until it works again.
+A window whose values are no numbers fails alone, and where memory runs out what was in flight is
+put back and fewer go on. Any other failure is traced to its window by halves. If a silent window
+fails too, it is the device: everybody is answered, readiness goes, and the device is probed until
+it works again or is given up.
 """
 
 from __future__ import annotations
@@ -12,27 +14,33 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from service.audio.mel import log_mel
 from service.engine.batcher import Load
+from service.engine.faults import (
+    DeviceGoneError,
+    DeviceLostError,
+    Room,
+    give_back_memory,
+    is_out_of_memory,
+)
 from service.engine.intake import Intake
 from service.engine.probe import probe
 from service.engine.replies import reject, resolve
 from service.errors import DeadlineExceeded, EngineError
 from service.metrics import Metrics
-from service.model.protocol import DecodeBatch, SpeechModel
+from service.model.protocol import DecodeBatch, SpeechModel, WindowsFailedError
 from service.profiles import BUILT_IN
 from service.types import WINDOW_SAMPLES, Encoded, Hypothesis, Job, Kept, Timings, WindowResult
 
 log = logging.getLogger(__name__)
 
-
-class _DeviceLostError(Exception):
-    """A silent window failed as well; the message is the device's, and free of user data."""
+# Of a lost device, a minute as the service has it; then whoever watches the process starts another.
+MOST_PROBES = 12
 
 
 @dataclass(slots=True)
@@ -58,6 +66,7 @@ class Runner:
         metrics: Metrics,
         recovery_s: float,
         clock: Callable[[], float],
+        most_windows: int,
     ) -> None:
         self._model = model
         self._intake = intake
@@ -71,17 +80,18 @@ class Runner:
         # After a failed step: groups that one of the failed belongs to, to decode from the start.
         self._suspects: list[list[_Slot]] = []
         self._encode_s = self._decode_s = 0.0
-        self._lost = False
+        self._room = Room(most_windows)
+        self._failed_probes: int | None = None  # since the device was lost; None: it is not
 
     def stop(self) -> None:
         """Ends `run` after the turn it is in; from any thread, once the intake has stopped."""
         self._stopping.set()
 
     def run(self) -> None:
-        """Takes turns until stopped. No Exception ends it."""
+        """Takes turns until stopped. No Exception ends it but DeviceGoneError."""
         with torch.inference_mode():
             while not self._stopping.is_set():
-                if self._lost:
+                if self._failed_probes is not None:
                     self._recover()
                     continue
                 try:
@@ -121,12 +131,12 @@ class Runner:
         if self._suspects:
             return ()
         slots = Counter(slot.job.request_id for slot in self._slots.values())
-        return self._intake.next_jobs(Load(slots, self._encode_s, self._decode_s))
+        return self._intake.next_jobs(Load(slots, self._encode_s, self._decode_s, self._room.limit))
 
     def _encode(self, jobs: Sequence[Job], started: float) -> list[_Slot]:
         """The jobs as windows to decode. One at fault is answered with an error, and is left out.
 
-        Raises _DeviceLostError if it is not the window's fault.
+        Raises DeviceLostError if it is not the window's fault.
         """
         if not jobs:
             return []
@@ -134,6 +144,9 @@ class Runner:
             return self._encode_together(jobs, started)
         except Exception as error:
             self._report("encode", len(jobs), error)
+            if is_out_of_memory(error) and len(jobs) + len(self._slots) > 1:
+                self._put_back(jobs, limit=len(self._slots) or len(jobs) // 2)
+                return []
             if len(jobs) == 1:
                 self._blame(jobs[0], error)
                 return []
@@ -193,8 +206,10 @@ class Runner:
                 [slot.job.options for slot in joining.values()],
             )
             self._await_device()
+        except WindowsFailedError as error:
+            self._fail_windows(error)
         except Exception as error:
-            self._isolate(error)
+            self._isolate(error, joining)
             return
         # The prompt, the language and the cross-attention's keys: the first part of decoding.
         join_s = time.perf_counter() - begin
@@ -210,6 +225,9 @@ class Runner:
         try:
             done = self._decode.step()
             finished = [(self._slots[key], hypothesis) for key, hypothesis in done.items()]
+        except WindowsFailedError as error:
+            self._fail_windows(error)
+            return
         except Exception as error:
             self._isolate(error)
             return
@@ -231,16 +249,41 @@ class Runner:
             total=self._clock() - slot.job.submitted,
         )
         resolve(slot.job, WindowResult(hypothesis, timings, kept=slot.kept))
+        self._room.answered()
 
-    def _isolate(self, error: Exception) -> None:
+    def _fail_windows(self, error: WindowsFailedError) -> None:
+        """Answers windows that failed alone. Where there are no others it may be the device."""
+        self._report("decode", len(error.keys), error)
+        failed = [self._slots.pop(key).job for key in error.keys]
+        if not self._slots:
+            self._probe()
+        for job in failed:
+            reject(job, _window_failed(error))
+
+    def _put_back(self, jobs: Sequence[Job], limit: int) -> None:
+        """Jobs for which there was no memory wait again, ahead of everybody; fewer go at once."""
+        self._room.shrink(limit)
+        log.warning(
+            "out of memory: %d windows wait again, %d are decoded at once from now on",
+            *(len(jobs), self._room.limit),
+        )
+        self._intake.put_back(jobs)
+        give_back_memory()
+
+    def _isolate(self, error: Exception, joining: Collection[int] | None = None) -> None:
         """After a failure in decode: its windows are decoded again by halves, until it is one.
 
-        Raises _DeviceLostError if it is not that one's fault.
+        `joining`: the keys of those that failed to join: the others are as they were. Where it is
+        memory, they wait again instead. Raises DeviceLostError if it is not that one's fault.
         """
-        slots = list(self._slots.values())
+        keys = list(self._slots if joining is None else joining)
+        slots = [self._slots.pop(key) for key in keys]
         self._report("decode", len(slots), error)
-        self._slots, self._decode = {}, None
-        if len(slots) == 1:
+        if not self._slots:
+            self._decode = None
+        if is_out_of_memory(error) and len(slots) + len(self._slots) > 1:
+            self._put_back([slot.job for slot in slots], limit=len(self._slots) or len(slots) // 2)
+        elif len(slots) == 1:
             self._blame(slots[0].job, error)
         elif slots:
             half = len(slots) // 2
@@ -248,11 +291,16 @@ class Runner:
 
     def _blame(self, job: Job, error: Exception) -> None:
         """Answers the job with an error, if the device does well without it."""
+        self._probe()
+        if is_out_of_memory(error):
+            self._room.restore()
+        reject(job, _window_failed(error))
+
+    def _probe(self) -> None:
         try:
             probe(self._model, BUILT_IN["dense"])
-        except Exception as device_error:
-            raise _DeviceLostError(f"{type(device_error).__name__}: {device_error}") from None
-        reject(job, EngineError(f"the model failed on this window ({type(error).__name__})"))
+        except Exception as error:
+            raise DeviceLostError(f"{type(error).__name__}: {error}") from None
 
     def _report(self, stage: str, num_windows: int, error: Exception) -> None:
         # An exception's message may quote what it failed on: no audio and no text in logs.
@@ -261,13 +309,13 @@ class Runner:
 
     def _lose(self, error: Exception) -> None:
         """Not ready until the device answers a probe; everybody who waits gets an error."""
-        if isinstance(error, _DeviceLostError):
+        if isinstance(error, DeviceLostError):
             reason = f"the device failed: {error}"
         else:
             self._report("the engine", len(self._slots), error)
             reason = f"the engine failed ({type(error).__name__})"
         log.error("not ready, %s", reason)
-        self._lost = True
+        self._failed_probes = 0
         self._slots, self._suspects, self._decode = {}, [], None
         self._metrics.decoding_windows.set(0)
         self._intake.fail(reason, _engine_failed)
@@ -276,14 +324,26 @@ class Runner:
         if self._stopping.wait(self._recovery_s):
             return
         try:
-            probe(self._model, BUILT_IN["dense"])
-        except Exception as error:
-            reason = f"the device failed: {type(error).__name__}: {error}"
-            self._intake.fail(reason, _engine_failed)
+            self._probe()
+        except DeviceLostError as error:
+            self._count_failed_probe(f"the device failed: {error}")
             return
         log.warning("the device works again")
-        self._lost = False
+        self._failed_probes = None
         self._intake.open()
+
+    def _count_failed_probe(self, reason: str) -> None:
+        """Raises DeviceGoneError for the last one that is tried."""
+        self._failed_probes = (self._failed_probes or 0) + 1
+        self._intake.fail(reason, _engine_failed)
+        if self._failed_probes >= MOST_PROBES:
+            raise DeviceGoneError(f"{reason}, {MOST_PROBES} times in a row")
+
+
+def _window_failed(error: Exception) -> EngineError:
+    if is_out_of_memory(error):
+        return EngineError("there is not enough memory for this window")
+    return EngineError(f"the model failed on this window ({type(error).__name__})")
 
 
 def _engine_failed() -> EngineError:

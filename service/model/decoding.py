@@ -18,6 +18,7 @@ from service.model import decoder, loops, rules, search
 from service.model.alignment import Alignment
 from service.model.cache import empty_cache
 from service.model.language import language_probs
+from service.model.protocol import WindowsFailedError
 from service.model.rows import GIVEN, Row, WindowState, fit, new_state
 from service.model.rules import Rules
 from service.model.search import Candidate, Scored
@@ -48,6 +49,7 @@ class WindowDecoder:
         self.guarded = True  # a window in a loop ends before its limit
         self.rows: list[Row] = []
         self.done: dict[int, Hypothesis] = {}
+        self.failed: set[int] = set()  # since the last time that they were named
 
     def __len__(self) -> int:
         return len({row.window.key for row in self.rows}) + len(self.done)
@@ -65,10 +67,15 @@ class WindowDecoder:
             unknown = wish.language is None and self.vocabulary.multilingual
             kept = (len(window.states_TD), window.log_weights_T is None)
             groups[kept, given, unknown, wish.language_only].append(i)
-        for members in groups.values():
-            wishes = [options[i] for i in members]
-            windows = [encoded[i] for i in members]
-            self._prefill([keys[i] for i in members], windows, wishes)
+        try:
+            for members in groups.values():
+                wishes = [options[i] for i in members]
+                windows = [encoded[i] for i in members]
+                self._prefill([keys[i] for i in members], windows, wishes)
+        except Exception:
+            self.drop(keys)
+            raise
+        self._name_failed()
 
     @torch.inference_mode()
     def step(self) -> dict[int, Hypothesis]:
@@ -76,6 +83,7 @@ class WindowDecoder:
         if self.rows:
             logits_BNV = decoder.step(self.weights, self._latest_tokens(), self.cache)
             self._choose(logits_BNV[:, -1], first_row=0)
+        self._name_failed()
         done, self.done = self.done, {}
         return done
 
@@ -87,6 +95,11 @@ class WindowDecoder:
         self._remove_over(first_row=0)
         for key in keys:
             self.done.pop(key, None)
+
+    def _name_failed(self) -> None:
+        failed, self.failed = self.failed, set()
+        if failed:
+            raise WindowsFailedError(sorted(failed))
 
     def _prefill(
         self, keys: Sequence[int], encoded: Sequence[Encoded], options: Sequence[DecodeOptions]
@@ -108,7 +121,8 @@ class WindowDecoder:
             self._hear_language(states, first_row)
             if options[0].language_only:
                 self._forget(first_row)
-                self.done |= {s.key: s.hypothesis(Scored((), 0.0, ended=True)) for s in states}
+                for state in states:
+                    self._answer_language(state)
                 return
             logits_BV = self._read_prompts(states, first_row)
             self.rows += [
@@ -137,8 +151,6 @@ class WindowDecoder:
         if not unknown and not wish.language_only:
             return
         start_BV = self._read([[self.vocabulary.sot]] * len(states), first_row, [0])[:, 0]
-        if start_BV.isnan().any():
-            raise FloatingPointError("the logits are not numbers")
         self._note_silence(states, start_BV)
         among = [state.options.languages for state in states]
         heard = language_probs(self.vocabulary, start_BV, among)
@@ -174,7 +186,7 @@ class WindowDecoder:
     def _choose(self, logits_BV: Tensor, first_row: int) -> None:
         """Appends the next token of each row from `first_row` on, and moves ended ones to done.
 
-        Raises FloatingPointError where there is no likeliest token: NaN is no answer to anybody.
+        Where there is no likeliest token the window fails: NaN is no answer to anybody.
         """
         rows = self.rows[first_row:]
         allowed_BV = rules.apply(
@@ -190,16 +202,32 @@ class WindowDecoder:
         for number, row in enumerate(rows):
             if row.window.draws is not None:
                 weights_V = (allowed_BV[number] / row.window.options.temperature).softmax(-1)
+                # Nothing is drawn of NaN: it is found below.
+                weights_V = weights_V.nan_to_num(1.0)
                 chosen_B[number] = torch.multinomial(weights_V, 1, generator=row.window.draws)[0]
         chosen_logprobs = logprobs_BV.gather(1, chosen_B[:, None])[:, 0].tolist()
-        if any(map(math.isnan, chosen_logprobs)):
-            raise FloatingPointError("the logits are not numbers")
+        self._fail(
+            {r.window.key for r, p in zip(rows, chosen_logprobs, strict=True) if math.isnan(p)}
+        )
         for row, token, logprob in zip(rows, chosen_B.tolist(), chosen_logprobs, strict=True):
-            if row.window.beam_size == 1:
+            if row.window.beam_size == 1 and not row.over:
                 self._say(row, token, logprob)
         if any(row.window.beam_size > 1 for row in rows):
             self._branch(logprobs_BV, first_row)
         self._remove_over(first_row)
+
+    def _fail(self, keys: Collection[int]) -> None:
+        """These windows' rows leave at this step."""
+        self.failed.update(keys)
+        for row in self.rows if keys else ():
+            row.over = row.over or row.window.key in keys
+
+    def _answer_language(self, state: WindowState) -> None:
+        """Of a window that was asked for nothing else."""
+        if math.isnan(state.language_probs[0][1]):
+            self.failed.add(state.key)
+        else:
+            self.done[state.key] = state.hypothesis(Scored((), 0.0, ended=True))
 
     def _say(self, row: Row, token: int, logprob: float) -> None:
         """The next token of a window of one row."""
@@ -238,7 +266,7 @@ class WindowDecoder:
         """The next token of windows that have beams, each by the best of its rows."""
         beams: dict[int, list[int]] = defaultdict(list)
         for number, row in enumerate(self.rows[first_row:]):
-            if row.window.beam_size > 1:
+            if row.window.beam_size > 1 and not row.over:
                 beams[row.window.key].append(number)
         for numbers in beams.values():
             window = self.rows[first_row + numbers[0]].window

@@ -51,6 +51,17 @@ class ModelInfo:
         return self.multilingual and len(self.languages) > 1
 
 
+class WindowsFailedError(Exception):
+    """What was to be said of the windows `keys` is not a number: the batch has forgotten them.
+
+    Nothing happened to the others; those that were done are in what the next step returns.
+    """
+
+    def __init__(self, keys: Sequence[int]) -> None:
+        super().__init__("the logits are not numbers")
+        self.keys = tuple(keys)
+
+
 class DecodeBatch(Protocol):
     """Windows being decoded together. All its state is here, none on the model."""
 
@@ -60,10 +71,16 @@ class DecodeBatch(Protocol):
     def join(
         self, keys: Sequence[int], encoded: Sequence[Encoded], options: Sequence[DecodeOptions]
     ) -> None:
-        """Adds windows at the next step. Keys are the caller's, and unique within the batch."""
+        """Adds windows at the next step. Keys are the caller's, and unique within the batch.
+
+        Raises WindowsFailedError for those that failed; after any other error none has joined.
+        """
 
     def step(self) -> dict[int, Hypothesis]:
-        """Decodes one token of every window; returns, and forgets, those that are done."""
+        """Decodes one token of every window; returns, and forgets, those that are done.
+
+        Raises WindowsFailedError for those that failed; after any other error the batch is lost.
+        """
 
     def drop(self, keys: Collection[int]) -> None:
         """Forgets windows whose results nobody waits for."""

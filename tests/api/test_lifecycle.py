@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,11 +18,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
 from service.api.app import serve
 from service.api.server import start_up_line
 from service.config import ServerConfig
-from service.errors import CheckpointError, ConfigError
+from service.errors import CheckpointError, ConfigError, EngineError
 from service.model.fake import FakeModel
 from service.model.protocol import ModelInfo, SpeechModel
 
@@ -71,6 +73,48 @@ def test_a_model_that_cannot_be_loaded_ends_the_server() -> None:
 
     with pytest.raises(CheckpointError, match="no such model"):
         serve(ServerConfig(port=0), load)
+
+
+@pytest.mark.parametrize("end", ["a dead thread", "a device that stays lost"])
+def test_what_only_another_process_mends_ends_the_server_when_all_are_answered(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.engine.runner.MOST_PROBES", 1)
+    monkeypatch.setattr("service.engine.engine.RECOVERY_S", 0.01)
+    armed = threading.Event()
+
+    def fail(_: torch.Tensor) -> bool:
+        if end == "a dead thread" and armed.is_set():
+            raise SystemExit
+        return armed.is_set()
+
+    port = free_port()
+    with ThreadPoolExecutor(1) as pool:
+        served = pool.submit(
+            serve, ServerConfig(port=port), lambda: FakeModel(fail_encode_when=fail)
+        )
+        url = f"http://127.0.0.1:{port}"
+        give_up = time.monotonic() + PATIENCE_S
+        while not is_ready(url):
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        armed.set()
+        answer = httpx.post(f"{url}/transcribe", files={"file": voice(1)}, timeout=PATIENCE_S)
+        refused(answer, 500, "engine_error")
+        with pytest.raises(EngineError, match=r"SystemExit|1 times in a row"):
+            served.result(PATIENCE_S)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def test_a_profile_too_deep_for_the_model_is_refused_at_start(

@@ -19,6 +19,7 @@ from service.model import decoder
 from service.model.cache import empty_cache
 from service.model.checkpoint import load_checkpoint
 from service.model.decoding import WindowDecoder
+from service.model.protocol import WindowsFailedError
 from service.model.whisper import Whisper
 from service.profiles import BUILT_IN, Profile
 from service.types import DecodeOptions, Encoded, Hypothesis
@@ -199,17 +200,50 @@ def test_a_row_keeps_nothing_of_the_windows_before(model: Whisper, encoded: list
         assert_close(logits_BV[row], whole, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("wish", [OPTIONS[0], OPTIONS[2]], ids=["language", "detected"])
+NOT_A_NUMBER = {
+    "language": OPTIONS[0],
+    "detected": OPTIONS[2],
+    "nothing but the language": DecodeOptions(language_only=True),
+    "sampled": replace(OPTIONS[0], temperature=0.8),
+    "beam": replace(OPTIONS[0], beam_size=3),
+}
+
+
+@pytest.mark.parametrize("wish", NOT_A_NUMBER.values(), ids=NOT_A_NUMBER)
 def test_a_window_that_is_not_a_number_fails_and_leaves_no_trace(
     model: Whisper, encoded: list[Encoded], alone: list[Hypothesis], wish: DecodeOptions
 ) -> None:
     states_TD = torch.full_like(encoded[0].states_TD, torch.nan)
     batch = new_batch(model)
     batch.join([0], encoded[:1], OPTIONS[:1])
-    with pytest.raises(FloatingPointError, match="not numbers"):
-        batch.join([9], [replace(encoded[0], states_TD=states_TD)], [wish])
-    batch.join([1], encoded[1:2], OPTIONS[1:2])
+    with pytest.raises(WindowsFailedError, match="not numbers") as failed:
+        batch.join(
+            [9, 1],
+            [replace(encoded[0], states_TD=states_TD), encoded[1]],
+            [wish, OPTIONS[1]],
+        )
+    assert failed.value.keys == (9,)
     assert_same(finish(batch, 2), alone[:2])
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+@torch.inference_mode()
+def test_a_window_that_ceases_to_be_a_number_fails_alone(
+    model: Whisper, encoded: list[Encoded], alone: list[Hypothesis], beam_size: int
+) -> None:
+    batch = new_batch(model)
+    wishes = [OPTIONS[0], replace(OPTIONS[0], beam_size=beam_size), OPTIONS[1]]
+    batch.join([0, 9, 1], [encoded[0], encoded[0], encoded[1]], wishes)
+    done = batch.step()
+    for number, row in enumerate(batch.rows):
+        if row.window.key == 9:
+            batch.cache.keys[:, number] = torch.nan
+    with pytest.raises(WindowsFailedError) as failed:
+        batch.step()
+    assert failed.value.keys == (9,)
+    while len(batch):
+        done |= batch.step()
+    assert_same([done[0], done[1]], alone[:2])
 
 
 def test_a_window_holds_no_memory_of_those_it_was_encoded_with(encoded: list[Encoded]) -> None:
