@@ -3,8 +3,8 @@
 A row is one window, or one sequence of a window's beam. Rows `[0, num_rows)` are in use; a row that
 leaves is overwritten by the last one, so every step works on views, never on gathered copies. What
 an earlier window left in a row is zeroed: masked positions still multiply, and NaN times zero is
-NaN. Cross-attention keys live in one pool per kept length: windows of different profiles share a
-step, and none pays for another's padding.
+NaN. Cross-attention keys live in pools by kept length: windows of different profiles share a step,
+and none pays for another's padding. What a window kept is held once, however many rows it has.
 """
 
 from __future__ import annotations
@@ -20,31 +20,41 @@ from service.model.weights import DecoderWeights
 TOKENS_AT_ONCE = 64  # by which rows grow: few windows say as much as a context holds
 
 
-@dataclass(slots=True)
+# That a pool has places for on a CPU. A product reads them in one call; a place that nothing was
+# written to takes no memory, and growing would hold what there was twice.
+POOL_WINDOWS = 8
+
+
+@dataclass(slots=True, eq=False)
 class CrossPool:
-    """Cross-attention keys and values of the windows that kept the same number of frames.
+    """Cross-attention keys and values of some windows that kept the same number of frames.
 
     `keys`, `values`: (L, capacity, H, K, k), frames last: one query's products with them then
-    read memory in order. Entry i belongs to the decode row `rows[i]`. `log_weights`: for each
-    entry the logarithms (k,) of how many frames each state counts as; empty where all count as
-    one.
+    read memory in order. Entry i belongs to the decode row `rows[i]`, or, where the pool is
+    `shared`, its only one to all of them. `log_weights`: for each entry the logarithms (k,) of how
+    many frames each state counts as; empty where all count as one.
     """
 
     keys: Tensor
     values: Tensor
+    shared: bool = False
     rows: list[int] = field(default_factory=list)
     log_weights: list[Tensor] = field(default_factory=list)
 
+    @property
+    def kept(self) -> int:
+        return self.keys.shape[-1]
+
     def remove(self, row: int) -> None:
         entry, last = self.rows.index(row), len(self.rows) - 1
-        if entry != last:
+        if not self.shared and entry != last:
             self.keys[:, entry] = self.keys[:, last]
             self.values[:, entry] = self.values[:, last]
-            self.rows[entry] = self.rows[last]
-        self.rows.pop()
-        if self.log_weights:
+        if not self.shared and self.log_weights:
             self.log_weights[entry] = self.log_weights[last]
             self.log_weights.pop()
+        self.rows[entry] = self.rows[last]
+        self.rows.pop()
 
 
 @dataclass(slots=True)
@@ -52,15 +62,15 @@ class DecodeCache:
     """All state of a decode batch that lives on the device.
 
     `keys`, `values`: (L, capacity, H, tokens, K), self-attention; both capacities grow.
-    `lengths[row]`: tokens already in the row; `pools`: cross-attention in
-    `cross_dtype`, by kept length and whether states have weights.
+    `lengths[row]`: tokens already in the row; `pools`: cross-attention in `cross_dtype`, those of
+    one kept length together.
     """
 
     keys: Tensor
     values: Tensor
     cross_dtype: torch.dtype
     lengths: list[int] = field(default_factory=list)
-    pools: dict[tuple[int, bool], CrossPool] = field(default_factory=dict)
+    pools: list[CrossPool] = field(default_factory=list)
 
     @property
     def num_rows(self) -> int:
@@ -68,29 +78,45 @@ class DecodeCache:
 
     def append(
         self, kept: int, num: int = 1, log_weights_BT: Tensor | None = None
-    ) -> tuple[CrossPool, int]:
+    ) -> list[tuple[CrossPool, int]]:
         """Adds rows for windows that kept so many frames, each counting as one or as it is said.
 
-        Returns their pool and the first of their entries in it: what is there is the caller's
-        to write.
+        Returns each one's pool and entry in it: what is there is the caller's to write.
         """
         first = self.num_rows
+        self._add_rows(num)
+        weights = None if log_weights_BT is None else log_weights_BT.to(self.cross_dtype)
+        places = []
+        for number in range(num):
+            pool = self._pool_for(kept, weights is not None)
+            places.append((pool, len(pool.rows)))
+            pool.rows.append(first + number)
+            if weights is not None:
+                pool.log_weights.append(weights[number])
+        return places
+
+    def _add_rows(self, num: int) -> None:
+        first = self.num_rows
         _make_room(self, first, num)
-        kind = (kept, log_weights_BT is not None)
-        if kind not in self.pools:
-            layers, _, heads, _, width = self.keys.shape
-            empty = self.keys.new_empty((layers, num, heads, width, kept), dtype=self.cross_dtype)
-            self.pools[kind] = CrossPool(empty, torch.empty_like(empty))
-        pool = self.pools[kind]
-        _make_room(pool, len(pool.rows), num)
         self.keys[:, first : first + num] = 0
         self.values[:, first : first + num] = 0
-        entry = len(pool.rows)
-        pool.rows += range(first, first + num)
-        if log_weights_BT is not None:
-            pool.log_weights += log_weights_BT.to(self.cross_dtype).unbind()
         self.lengths += [0] * num
-        return pool, entry
+
+    def _pool_for(self, kept: int, weighed: bool) -> CrossPool:
+        """One with a free place."""
+        on_cpu = self.keys.device.type == "cpu"
+        for pool in self.pools:
+            if (pool.kept, bool(pool.log_weights), pool.shared) != (kept, weighed, False):
+                continue
+            if not on_cpu:
+                _make_room(pool, len(pool.rows), 1)
+            if len(pool.rows) < pool.keys.shape[1]:
+                return pool
+        layers, _, heads, _, width = self.keys.shape
+        shape = (layers, POOL_WINDOWS if on_cpu else 1, heads, width, kept)
+        empty = self.keys.new_empty(shape, dtype=self.cross_dtype)
+        self.pools.append(CrossPool(empty, torch.empty_like(empty)))
+        return self.pools[-1]
 
     def reserve(self, num_tokens: int) -> None:
         """Makes room for so many tokens in every row."""
@@ -103,20 +129,31 @@ class DecodeCache:
     def fork(self, source: int) -> int:
         """Adds a row that holds what `source` holds, and returns its number.
 
-        Its cross-attention keys and values are copied too, so that every row of a pool is read
-        in one piece, and a window of one row pays nothing for those of more.
+        Both read the same cross-attention keys and values, set apart in a pool of their window.
         """
-        (kept, _), pool = next(item for item in self.pools.items() if source in item[1].rows)
-        used, held = self.lengths[source], pool.rows.index(source)
-        weights_1T = pool.log_weights[held][None] if pool.log_weights else None
-        pool, entry = self.append(kept, 1, weights_1T)
-        pool.keys[:, entry] = pool.keys[:, held]
-        pool.values[:, entry] = pool.values[:, held]
-        row = self.num_rows - 1
+        pool = next(pool for pool in self.pools if source in pool.rows)
+        if not pool.shared:
+            pool = self._set_apart(pool, source)
+        row, used = self.num_rows, self.lengths[source]
+        self._add_rows(1)
+        pool.rows.append(row)
         self.keys[:, row, :, :used] = self.keys[:, source, :, :used]
         self.values[:, row, :, :used] = self.values[:, source, :, :used]
         self.lengths[row] = used
         return row
+
+    def _set_apart(self, pool: CrossPool, row: int) -> CrossPool:
+        held = slice(entry := pool.rows.index(row), entry + 1)
+        keys, values = pool.keys[:, held].clone(), pool.values[:, held].clone()
+        apart = CrossPool(keys, values, True, [row], pool.log_weights[held])
+        self._leave(pool, row)
+        self.pools.append(apart)
+        return apart
+
+    def _leave(self, pool: CrossPool, row: int) -> None:
+        pool.remove(row)
+        if not pool.rows:
+            self.pools.remove(pool)
 
     def reorder(self, rows: Sequence[int], sources: Sequence[int]) -> None:
         """Each of `rows` takes what its source held: rows of one window, at one length."""
@@ -135,11 +172,7 @@ class DecodeCache:
     def remove(self, row: int) -> None:
         """Frees a row; the last row takes its number."""
         last = self.num_rows - 1
-        for kind, pool in list(self.pools.items()):
-            if row in pool.rows:
-                pool.remove(row)
-            if not pool.rows:
-                del self.pools[kind]
+        self._leave(next(pool for pool in self.pools if row in pool.rows), row)
         if row != last:
             used = self.lengths[last]
             self.keys[:, row, :, :used] = self.keys[:, last, :, :used]
@@ -147,7 +180,7 @@ class DecodeCache:
             self.keys[:, row, :, used:] = 0
             self.values[:, row, :, used:] = 0
             self.lengths[row] = self.lengths[last]
-            for pool in self.pools.values():
+            for pool in self.pools:
                 pool.rows = [row if r == last else r for r in pool.rows]
         self.lengths.pop()
 

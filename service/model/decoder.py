@@ -73,8 +73,8 @@ def join(
     `log_weights_BT`: the logarithms of how many frames each state counts as; None: of one.
     """
     num_windows, kept, _ = states_BTD.shape
-    pool, first = cache.append(kept, num_windows, log_weights_BT)
-    for entry, states_TD in enumerate(states_BTD, start=first):
+    places = cache.append(kept, num_windows, log_weights_BT)
+    for (pool, entry), states_TD in zip(places, states_BTD, strict=True):
         for number, layer in enumerate(weights.layers):
             # A transposed copy is fast where both sides are whole matrices.
             pool.keys[number, entry].flatten(0, 1).copy_(layer.cross.key(states_TD).T)
@@ -133,9 +133,11 @@ def _mask(weights: DecoderWeights, positions_BN: Tensor, longest: int) -> Tensor
 
 class _Member(NamedTuple):
     """A pool's rows from `first_row` on (from 0; None: all of them, in order), what they read in
-    each layer, (B * H, K, T), and what is added to their logits, (B * H, 1, T)."""
+    each layer, (B * H, K, T), and what is added to their logits, (B * H, 1, T). `shared`: all rows
+    read the same, (H, K, T) and (1, 1, T)."""
 
     places: Tensor | None
+    shared: bool
     keys: Sequence[Tensor]
     values: Sequence[Tensor]
     log_weights: Tensor | None
@@ -149,37 +151,46 @@ def _pool_members(
     Rows join at the end of both the cache and their pool, so a pool's share is a slice.
     """
     members = []
-    for pool in cache.pools.values():
+    for pool in cache.pools:
         old = sum(row < first_row for row in pool.rows)
         if rows := pool.rows[old:]:
-            entries = slice(old, old + len(rows))
+            entries = slice(0, 1) if pool.shared else slice(old, old + len(rows))
             places = None
             if rows != list(range(first_row, cache.num_rows)):
                 places = torch.tensor(rows, device=device) - first_row
             log_weights = None
             if pool.log_weights:
                 stacked = torch.stack(pool.log_weights[entries])
-                log_weights = stacked.repeat_interleave(weights.heads, dim=0)[:, None]
+                each = 1 if pool.shared else weights.heads
+                log_weights = stacked.repeat_interleave(each, dim=0)[:, None]
             keys = pool.keys[:, entries].flatten(1, 2).unbind()
             values = pool.values[:, entries].flatten(1, 2).unbind()
-            members.append(_Member(places, keys, values, log_weights))
+            members.append(_Member(places, pool.shared, keys, values, log_weights))
     return members
 
 
 def _cross_attend(query_BHNK: Tensor, members: list[_Member], layer: int) -> Tensor:
-    """Plain products: with one query there is no matrix that a fused kernel would save, and these
+    """Plain products: with few queries there is no matrix that a fused kernel would save, and these
     read the keys and values at the speed of memory."""
     scale = 1 / math.sqrt(query_BHNK.shape[-1])
     context_BHNK = torch.empty_like(query_BHNK)
-    for places, keys, values, log_weights in members:
+    for places, shared, keys, values, log_weights in members:
         some_BHNK = query_BHNK if places is None else query_BHNK[places]
-        queries = some_BHNK.flatten(0, 1).to(keys[layer].dtype)
+        rows, heads, new, width = some_BHNK.shape
+        if shared:  # rows are queries of the same keys
+            queries = some_BHNK.transpose(0, 1).reshape(heads, rows * new, width)
+        else:
+            queries = some_BHNK.reshape(rows * heads, new, width)
+        queries = queries.to(keys[layer].dtype)
         if log_weights is None:
             logits = torch.baddbmm(queries.new_zeros(()), queries, keys[layer], beta=0, alpha=scale)
         else:
             logits = torch.baddbmm(log_weights, queries, keys[layer], alpha=scale)
-        found = torch.bmm(logits.softmax(-1), values[layer].mT)
-        found_BHNK = found.view(some_BHNK.shape).to(query_BHNK.dtype)
+        found = torch.bmm(logits.softmax(-1), values[layer].mT).to(query_BHNK.dtype)
+        if shared:
+            found_BHNK = found.view(heads, rows, new, width).transpose(0, 1)
+        else:
+            found_BHNK = found.view(rows, heads, new, width)
         if places is None:
             return found_BHNK
         context_BHNK[places] = found_BHNK

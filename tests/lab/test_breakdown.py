@@ -8,6 +8,7 @@ import torch
 
 from service.errors import ConfigError
 from service.lab.breakdown import DENSE, PIECES, Job, Stopwatch, timeable
+from service.model.cache import CrossPool
 from service.model.fake import FakeModel
 from service.model.whisper import Whisper
 from service.profiles import Profile
@@ -100,8 +101,8 @@ def test_the_decoder_reads_what_is_kept_and_says_so_many_tokens(
     real = decoder.step
 
     def noted(weights: object, tokens_BN: torch.Tensor, cache: object) -> torch.Tensor:
-        pools: dict[tuple[int, bool], object] = cache.pools  # type: ignore[attr-defined]
-        steps.append((tuple(tokens_BN.shape), [frames for frames, _ in pools]))
+        pools: list[CrossPool] = cache.pools  # type: ignore[attr-defined]
+        steps.append((tuple(tokens_BN.shape), [pool.kept for pool in pools]))
         return real(weights, tokens_BN, cache)  # type: ignore[arg-type]
 
     monkeypatch.setattr(decoder, "step", noted)

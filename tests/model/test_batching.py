@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from service.model import decoder
-from service.model.cache import empty_cache
+from service.model.cache import POOL_WINDOWS, empty_cache
 from service.model.checkpoint import load_checkpoint
 from service.model.decoding import WindowDecoder
 from service.model.protocol import WindowsFailedError
@@ -350,3 +350,32 @@ class TestOnCuda:
             single.join([0], [encoded[window]], [OPTIONS[window]])
             # Kernels differ by batch size in float16, so later tokens may part ways.
             assert finish(single, 1)[0].tokens[:3] == hypothesis.tokens[:3]
+
+
+@torch.inference_mode()
+def test_more_windows_than_a_pool_has_places_for(
+    model: Whisper, encoded: list[Encoded], alone: list[Hypothesis]
+) -> None:
+    """Pools neither grow nor hold what left, and every window says what it says alone."""
+    batch = new_batch(model)
+    most = POOL_WINDOWS + 3
+    batch.join([100, *range(most - 1)], [encoded[0]] * most, [OPTIONS[0]] * most)
+    assert [len(pool.rows) for pool in batch.cache.pools] == [POOL_WINDOWS, 3]
+    batch.drop([100])
+    batch.join([most - 1, most], [encoded[0]] * 2, [OPTIONS[0]] * 2)
+    assert [len(pool.rows) for pool in batch.cache.pools] == [POOL_WINDOWS, 4]
+    assert_same(finish(batch, most + 1), alone[:1] * (most + 1))
+    assert batch.cache.pools == []
+
+
+@torch.inference_mode()
+def test_the_rows_of_a_beam_read_one_copy(model: Whisper, encoded: list[Encoded]) -> None:
+    batch = new_batch(model)
+    wishes = [replace(OPTIONS[0], beam_size=size) for size in (5, 1, 4)]
+    batch.join([0, 1, 2], [encoded[0], encoded[1], encoded[0]], wishes)
+    batch.step()
+    pools = [pool for pool in batch.cache.pools if pool.shared]
+    assert sorted(len(pool.rows) for pool in pools) == [4, 5]
+    assert [pool.keys.shape[1] for pool in pools] == [1, 1]
+    rows = sorted(row for pool in batch.cache.pools for row in pool.rows)
+    assert rows == list(range(batch.cache.num_rows)) == list(range(10))
