@@ -115,6 +115,7 @@ class ServerConfig:
     max_wait_seconds: int = 20  # who would wait longer for the device gets 429
     max_batch_windows: int = 8
     max_decode_windows: int = 32
+    decode_memory_mb: int = 0  # of windows in decode; 0: half of what is free, 80% on a GPU
     batch_wait_ms: int = 5
     deadline_seconds: int = 900
     explain: bool = False  # /explain draws what a profile keeps of a recording, at twice the cost
@@ -127,6 +128,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         """Raises ConfigError with a sentence that says what would be right."""
         _at_least(self, 0, "port", "threads", "batch_wait_ms", "drain_seconds")
+        _at_least(self, 0, "decode_memory_mb")
         _at_least(
             self, 1, "audio_threads", "max_upload_mb", "max_audio_seconds", "max_queue_windows"
         )

@@ -1,15 +1,41 @@
-"""Memory that was freed goes back to the system."""
+"""Memory: how much there is for this process, and what was freed goes back to the system."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from service.cgroups import Read, folders, reader
+
 EVERY_S = 30.0
+
+
+def usable_memory(read: Read | None = None) -> int:
+    """Bytes: the machine's, or the tightest limit of this process's cgroups; 0 where neither is
+    known.
+
+    Limits are `memory.max` of version 2 and `memory.limit_in_bytes` of version 1 (kernel
+    documentation, admin-guide/cgroup-v2 and cgroup-v1/memory).
+    """
+    read = read or reader()
+    machine = read("proc/meminfo").partition("MemTotal:")[2].split()[:1]
+    limits = [int(kib) * 1024 for kib in machine]
+    for version, folder in folders("memory", read):
+        limit = read(f"{folder}/memory.max" if version == 2 else f"{folder}/memory.limit_in_bytes")
+        if limit.strip().isdecimal():  # without one it is `max`, or a number beyond any machine
+            limits.append(int(limit))
+    return min(limits, default=0)
+
+
+def held_memory(read: Read | None = None) -> int:
+    """Bytes of this process that are resident; 0 where that is not known."""
+    pages = (read or reader())("proc/self/statm").split()[1:2]
+    return int(pages[0]) * os.sysconf("SC_PAGE_SIZE") if pages else 0
 
 
 @contextmanager

@@ -63,6 +63,12 @@ class Metrics:
         self.decoding_windows = Gauge(
             "winnow_decoding_windows", "Windows in the decode batch.", registry=on
         )
+        self.decode_memory = Gauge(
+            "winnow_decode_memory_bytes",
+            "What windows in decode take at the most (held), and may take (budget; 0: no limit).",
+            ["kind"],
+            registry=on,
+        )
         self.frames = Counter(
             "winnow_frames_total",
             "Encoder frames kept and dropped.",

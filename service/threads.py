@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, MutableMapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
 
-_MEMBERSHIP, _CGROUPS = "proc/self/cgroup", PurePosixPath("sys/fs/cgroup")
+from service.cgroups import Read, folders, reader
+
 _QUOTA, _PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"
 # libgomp's turns of its waiting loop before a thread sleeps. By itself it goes round 300,000 times,
 # while the thread that is waited for may have no processor: it does not know of other processes,
@@ -22,42 +23,27 @@ def usable_threads(root: Path = Path("/")) -> int:
     else:
         num_cpus = os.cpu_count() or 1
 
-    def read(path: str) -> str:
-        try:
-            return (root / path).read_text()
-        except OSError:
-            return ""
-
-    return allowed(num_cpus, read)
+    return allowed(num_cpus, reader(root))
 
 
-def allowed(num_cpus: int, read: Callable[[str], str]) -> int:
+def allowed(num_cpus: int, read: Read) -> int:
     """`num_cpus`, or the processors that the tightest cgroup limit is worth, rounded down; 1 at
     least: a thread more than that is stopped by the kernel together with those who wait for it.
 
-    `read` gives a file's text by its path from the root, "" for one that is not there. Limits are
-    `cpu.max` of version 2 and CFS quotas of version 1, of the process's cgroup and all above it
-    (kernel documentation, admin-guide/cgroup-v2 and scheduler/sched-bwc).
+    Limits are `cpu.max` of version 2 and CFS quotas of version 1, of the process's cgroup and all
+    above it (kernel documentation, admin-guide/cgroup-v2 and scheduler/sched-bwc).
     """
-    limits = (limit for line in read(_MEMBERSHIP).splitlines() for limit in _limits(line, read))
-    return max(1, math.floor(min([num_cpus, *limits])))
+    return max(1, math.floor(min([num_cpus, *_limits(read)])))
 
 
-def _limits(line: str, read: Callable[[str], str]) -> Iterator[float]:
-    """In processors, those of one line of /proc/self/cgroup: `id:controllers:path`."""
-    number, _, rest = line.partition(":")
-    controllers, _, path = rest.partition(":")
-    if number != "0" and "cpu" not in controllers.split(","):
-        return
-    mounted = _CGROUPS if number == "0" else _CGROUPS / "cpu"
-    # A container may see its own cgroup at the mount itself while its path is the host's.
-    own = PurePosixPath(path.lstrip("/"))
-    for folder in (own, *own.parents):
-        if number == "0":
-            quota, _, period = read(str(mounted / folder / "cpu.max")).strip().partition(" ")
+def _limits(read: Read) -> Iterator[float]:
+    """In processors."""
+    for version, folder in folders("cpu", read):
+        if version == 2:
+            quota, _, period = read(f"{folder}/cpu.max").strip().partition(" ")
         else:
-            quota = read(str(mounted / folder / _QUOTA)).strip()
-            period = read(str(mounted / folder / _PERIOD)).strip()
+            quota = read(f"{folder}/{_QUOTA}").strip()
+            period = read(f"{folder}/{_PERIOD}").strip()
         # Without a limit it is `max`, or -1.
         if quota.isdecimal() and period.isdecimal() and int(period):
             yield int(quota) / int(period)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.memory import give_back_regularly, here_to_stay
+from service.memory import give_back_regularly, held_memory, here_to_stay, usable_memory
 
 HELD = """
 import asyncio, ctypes
@@ -61,3 +61,54 @@ def test_what_stays_is_not_searched_for_garbage_while_it_is_made() -> None:
     with here_to_stay():
         within = gc.isenabled()
     assert (within, gc.isenabled()) == (False, True)
+
+
+MACHINE = {"proc/meminfo": "MemTotal:       16000000 kB\nMemFree:         1000 kB\n"}
+V1 = "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "usable"),
+    [
+        ({}, 16_384_000_000),
+        ({"proc/self/cgroup": "0::/"}, 16_384_000_000),
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": "max\n"}, 16_384_000_000),
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": "2147483648\n"}, 2**31),
+        # A pod's limit holds for its containers, and the tightest of all counts.
+        (
+            {
+                "proc/self/cgroup": "0::/pod/one\n",
+                "sys/fs/cgroup/pod/one/memory.max": "max\n",
+                "sys/fs/cgroup/pod/memory.max": "1000000\n",
+            },
+            1_000_000,
+        ),
+        (
+            {
+                "proc/self/cgroup": V1,
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "1000000\n",
+                "sys/fs/cgroup/cpu/memory.limit_in_bytes": "5\n",
+            },
+            1_000_000,
+        ),
+        # Version 1 without a limit.
+        (
+            {
+                "proc/self/cgroup": V1,
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            16_384_000_000,
+        ),
+    ],
+)
+def test_a_containers_limit_is_what_there_is(files: dict[str, str], usable: int) -> None:
+    assert usable_memory(lambda path: {**MACHINE, **files}.get(path, "")) == usable
+
+
+def test_a_system_without_these_files() -> None:
+    assert usable_memory(lambda _: "") == held_memory(lambda _: "") == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_this_process_holds() -> None:
+    assert 10_000_000 < held_memory() < usable_memory()

@@ -9,8 +9,8 @@ done, at no price to the windows that others share. Four rules carry it.
 2. *Small pieces.* One request gives at most a quarter of an encode batch. A newcomer waits for the
    piece that is on the device, and one window is already a matrix of 1,500 rows, so a batch of
    one request's eight windows buys little speed and costs the newcomer eight windows of time.
-3. *Half the slots.* One request holds at most half of the decode slots, so there is room for
-   others as soon as they come, and a step is never long for one request's sake.
+3. *Half the slots.* One request holds at most half of the decode slots, and of their memory, so
+   there is room for others as soon as they come, and a step is never long for one request's sake.
 4. *Decoding has its time.* While several requests decode, more windows of theirs are encoded only
    after decode steps have had twice the time of the last encode. Alone, a request fills its slots
    as fast as it can.
@@ -23,8 +23,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from service.config import ServerConfig
+from service.engine.budget import UNLIMITED, Budget
 from service.engine.queue import FairQueue
-from service.types import Batch
+from service.types import Batch, Job
 
 PIECES_PER_BATCH = 4
 DECODE_PER_ENCODE = 2.0
@@ -35,13 +36,16 @@ class Load:
     """What the device is at: decode slots held by each request that holds any, and seconds.
 
     `encode_s` is what the last encode took, `decode_s` what decode steps took since; `limit`: of
-    windows in decode, where memory has room for fewer than `max_decode_windows`.
+    windows in decode, where memory ran out with more; `held`: bytes of those in decode, of what
+    the `budget` has.
     """
 
     slots: Mapping[str, int]
     encode_s: float = 0.0
     decode_s: float = 0.0
     limit: int = sys.maxsize
+    held: int = 0
+    budget: Budget = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +72,40 @@ def next_batch(queue: FairQueue, load: Load, now: float, config: ServerConfig) -
             return Wait(wait_s)
     room = min(free, config.max_batch_windows)
     piece = max(1, config.max_batch_windows // PIECES_PER_BATCH)
-    share = max(1, most // 2)
-    slots = load.slots
-    jobs = queue.take(room, lambda request: 0 if request in slots else min(piece, share))
-    shared = len(slots) > 1
+    fits = _Fitting(load)
+
+    def share_left(request: str) -> int:
+        most_windows = min(max(1, most // 2), fits.share_of(queue.next_of(request)))
+        return min(piece, most_windows - load.slots.get(request, 0))
+
+    def newcomers(request: str) -> int:
+        return 0 if request in load.slots else share_left(request)
+
+    jobs = queue.take(room, newcomers, fits)
+    shared = len(load.slots) > 1
     if not jobs and not (shared and load.decode_s < DECODE_PER_ENCODE * load.encode_s):
-        jobs = queue.take(room, lambda request: min(piece, share - slots.get(request, 0)))
+        jobs = queue.take(room, share_left, fits)
     return Batch(jobs) if jobs else Wait()
+
+
+class _Fitting:
+    """Whether the budget has room for one more job, those that were asked for before included.
+
+    What would never fit goes alone. Nobody overtakes what does not fit now, or it would wait for
+    ever.
+    """
+
+    def __init__(self, load: Load) -> None:
+        self._budget, self._held = load.budget, load.held
+
+    def __call__(self, job: Job) -> bool:
+        cost = self._budget.cost(job)
+        if self._budget.total and self._held and self._held + cost > self._budget.total:
+            return False
+        self._held += cost
+        return True
+
+    def share_of(self, job: Job | None) -> int:
+        """Windows such as this one that half of the budget holds, one at least."""
+        cost = self._budget.cost(job) if job is not None and self._budget.total else 0
+        return max(1, self._budget.total // 2 // cost) if cost else sys.maxsize

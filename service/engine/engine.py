@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from service.config import ServerConfig
+from service.engine.budget import budget_for
 from service.engine.faults import DeviceGoneError
 from service.engine.intake import RETRY_AFTER_S, Intake, State
 from service.engine.probe import warm_up
@@ -53,7 +54,7 @@ class Engine:
         self._recovery_s = RECOVERY_S if recovery_s is None else recovery_s
         self._clock = clock
         self._intake = Intake(config, metrics, clock)
-        self._most_windows = config.max_decode_windows
+        self._config = config
         self._model: SpeechModel | None = None
         self._runner: Runner | None = None
         self._fatal: Exception | None = None
@@ -183,8 +184,12 @@ class Engine:
             }
         )
         self._metrics.watch_device_memory(info.device)
+        budget = budget_for(info, self._config)
+        self._metrics.decode_memory.labels("budget").set(budget.total)
         runner = self._runner = Runner(
-            model, self._intake, self._metrics, self._recovery_s, self._clock, self._most_windows
+            *(model, self._intake, self._metrics, self._recovery_s, self._clock),
+            most_windows=self._config.max_decode_windows,
+            budget=budget,
         )
         if self.state == "stopped":
             runner.stop()

@@ -84,11 +84,29 @@ class FairQueue:
         self._earliest_deadline = min(self._earliest_deadline, job.deadline)
         self._size += 1
 
-    def take(self, limit: int, allowance: Callable[[str], int]) -> tuple[Job, ...]:
+    def next_of(self, request_id: str) -> Job | None:
+        """The job that a request has waiting first, unless nobody waits for it any more."""
+        jobs = self._turns.get(request_id)
+        while jobs and jobs[0].reply.done():
+            jobs.popleft()
+            self._size -= 1
+        if jobs:
+            return jobs[0]
+        self._turns.pop(request_id, None)
+        self._given.pop(request_id, None)
+        return None
+
+    def take(
+        self,
+        limit: int,
+        allowance: Callable[[str], int],
+        fits: Callable[[Job], bool] = lambda _: True,
+    ) -> tuple[Job, ...]:
         """Removes up to `limit` jobs in turn, at most `allowance(request_id)` of each request.
 
         Jobs whose reply is settled (cancelled) are dropped on the way. A request that was passed
-        over because of its allowance keeps its place in the line.
+        over because of its allowance keeps its place in the line. The first job that does not fit
+        ends it: each one that is taken was asked about, in that order.
         """
         taken: list[Job] = []
         counts: Counter[str] = Counter()
@@ -98,22 +116,21 @@ class FairQueue:
             for request_id in list(self._turns):
                 if len(taken) == limit:
                     break
-                if counts[request_id] >= allowance(request_id):
+                job = self.next_of(request_id)
+                if job is None or counts[request_id] >= allowance(request_id):
                     continue
-                job = self._next_of(request_id)
-                if job is not None:
-                    taken.append(job)
-                    counts[request_id] += 1
+                if not fits(job):
+                    return tuple(taken)
+                self._remove_next(request_id)
+                taken.append(job)
+                counts[request_id] += 1
         return tuple(taken)
 
-    def _next_of(self, request_id: str) -> Job | None:
-        """The request's next job that somebody waits for; after a turn it goes to the back."""
+    def _remove_next(self, request_id: str) -> None:
+        """A request's first job; after a turn the request goes to the back."""
         jobs = self._turns[request_id]
-        found = None
-        while jobs and found is None:
-            job = jobs.popleft()
-            self._size -= 1
-            found = None if job.reply.done() else job
+        jobs.popleft()
+        self._size -= 1
         given = self._given.pop(request_id, 0) + 1
         if not jobs:
             del self._turns[request_id]
@@ -121,7 +138,6 @@ class FairQueue:
             self._given[request_id] = given
         else:
             self._turns.move_to_end(request_id)
-        return found
 
     def sweep(self) -> None:
         """Forgets the jobs whose replies are settled (cancelled), wherever they wait."""

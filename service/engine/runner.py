@@ -21,6 +21,7 @@ import torch
 
 from service.audio.mel import log_mel
 from service.engine.batcher import Load
+from service.engine.budget import Budget
 from service.engine.faults import (
     DeviceGoneError,
     DeviceLostError,
@@ -67,6 +68,7 @@ class Runner:
         recovery_s: float,
         clock: Callable[[], float],
         most_windows: int,
+        budget: Budget,
     ) -> None:
         self._model = model
         self._intake = intake
@@ -81,6 +83,7 @@ class Runner:
         self._suspects: list[list[_Slot]] = []
         self._encode_s = self._decode_s = 0.0
         self._room = Room(most_windows)
+        self._budget = budget
         self._failed_probes: int | None = None  # since the device was lost; None: it is not
 
     def stop(self) -> None:
@@ -131,7 +134,11 @@ class Runner:
         if self._suspects:
             return ()
         slots = Counter(slot.job.request_id for slot in self._slots.values())
-        return self._intake.next_jobs(Load(slots, self._encode_s, self._decode_s, self._room.limit))
+        held = sum(self._budget.cost(slot.job) for slot in self._slots.values())
+        self._metrics.decode_memory.labels("held").set(held)
+        return self._intake.next_jobs(
+            Load(slots, self._encode_s, self._decode_s, self._room.limit, held, self._budget)
+        )
 
     def _encode(self, jobs: Sequence[Job], started: float) -> list[_Slot]:
         """The jobs as windows to decode. One at fault is answered with an error, and is left out.

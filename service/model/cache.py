@@ -195,6 +195,18 @@ def empty_cache(weights: DecoderWeights, capacity: int = 4) -> DecodeCache:
     return DecodeCache(keys, values, weights.cross_dtype)
 
 
+def row_bytes(weights: DecoderWeights, num_tokens: int) -> int:
+    """Of a row that holds so many tokens."""
+    width, size = weights.positions_TD.shape[1], weights.positions_TD.element_size()
+    return 2 * len(weights.layers) * width * num_tokens * size
+
+
+def frame_bytes(weights: DecoderWeights) -> int:
+    """Of a frame of one window: its state, and keys and values of every layer."""
+    width, size = weights.positions_TD.shape[1], weights.positions_TD.element_size()
+    return width * (2 * len(weights.layers) * weights.cross_dtype.itemsize + size)
+
+
 def _make_room(cached: CrossPool | DecodeCache, held: int, num: int) -> None:
     """For `num` rows or entries beside those `held`, and for as many again as there are."""
     missing = held + num - cached.keys.shape[1]

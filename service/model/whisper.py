@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from service.model import encoder, explain, padding
+from service.model import cache, encoder, explain, padding
 from service.model.checkpoint import Checkpoint
 from service.model.decoding import WindowDecoder
 from service.model.protocol import ModelInfo, dtype_name
@@ -38,6 +38,8 @@ class Whisper:
             multilingual=vocabulary.multilingual,
             vocab_size=dims.vocab_size,
             max_prompt_tokens=dims.max_tokens // 2 - 1 if self._takes_prompts else 0,
+            row_bytes=cache.row_bytes(checkpoint.weights.decoder, dims.max_tokens),
+            frame_bytes=cache.frame_bytes(checkpoint.weights.decoder),
             origin=checkpoint.origin,
             license=checkpoint.license,
             owner=checkpoint.owner,

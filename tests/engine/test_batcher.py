@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from service.config import ServerConfig
 from service.engine.batcher import Load, Wait, next_batch
+from service.engine.budget import Budget
 from service.engine.queue import FairQueue
-from service.types import Batch, Job
+from service.profiles import Profile
+from service.types import Batch, DecodeOptions, Job
 
 from .jobs import make_job, make_jobs
 
@@ -110,3 +113,55 @@ def test_the_smallest_limits_still_serve(slots: int, windows: int) -> None:
     config = ServerConfig(max_batch_windows=windows, max_decode_windows=slots)
     queue = waiting(make_jobs("file", 4))
     assert counts(next_batch(queue, IDLE, 1.0, config)) == {"file": 1}
+
+
+# A dense window takes 1,000 + 1,500 bytes, a beam of eight 8,000 + 1,500.
+BUDGET = Budget(total=10_000, row_bytes=1000, frame_bytes=1, num_frames=1500)
+
+
+def beam(request: str, number: int, beam_size: int = 8) -> list[Job]:
+    options = DecodeOptions(beam_size=beam_size)
+    return [replace(job, options=options) for job in make_jobs(request, number)]
+
+
+def test_what_a_job_takes() -> None:
+    (job,) = make_jobs("a", 1)
+    assert BUDGET.cost(job) == 2500
+    assert BUDGET.cost(replace(job, profile=Profile("half", layer=1, sparsity=0.5))) == 1750
+    assert BUDGET.cost(replace(job, profile=Profile("late", late=0.5))) == 1750
+    assert BUDGET.cost(beam("a", 1)[0]) == 9500
+    sampled = DecodeOptions(beam_size=8, temperature=0.5)  # which has no beam
+    assert BUDGET.cost(replace(job, options=sampled)) == 2500
+
+
+def test_windows_are_taken_while_the_budget_holds_them() -> None:
+    queue = waiting(*(make_jobs(str(r), 1) for r in range(8)))
+    assert counts(next_batch(queue, Load({}, budget=BUDGET), 10.0, CONFIG)).total() == 4
+    full = Load({"x": 4}, held=10_000, budget=BUDGET)
+    assert next_batch(queue, full, 10.0, CONFIG) == Wait()
+    some = Load({"x": 2}, held=5000, budget=BUDGET)
+    assert counts(next_batch(queue, some, 10.0, CONFIG)).total() == 2
+    assert counts(next_batch(queue, Load({}), 10.0, CONFIG)).total() == 2
+
+
+def test_one_request_has_half_of_the_budget() -> None:
+    queue = waiting(make_jobs("file", 20))
+    assert counts(next_batch(queue, Load({}, budget=BUDGET), 10.0, CONFIG)) == {"file": 2}
+    load = Load({"file": 2}, held=5000, budget=BUDGET)
+    assert next_batch(queue, load, 10.0, CONFIG) == Wait()
+
+
+def test_what_does_not_fit_waits_and_is_not_overtaken() -> None:
+    queue = waiting(beam("beams", 1), make_jobs("clip", 1))
+    busy = Load({"x": 1}, held=2500, budget=BUDGET)
+    assert next_batch(queue, busy, 10.0, CONFIG) == Wait()
+    assert counts(next_batch(queue, Load({}, budget=BUDGET), 10.0, CONFIG)) == {"beams": 1}
+    held = Load({"beams": 1}, held=9500, budget=BUDGET)
+    assert next_batch(queue, held, 10.0, CONFIG) == Wait()
+    assert counts(next_batch(queue, Load({}, budget=BUDGET), 10.0, CONFIG)) == {"clip": 1}
+
+
+def test_what_would_never_fit_goes_alone() -> None:
+    queue = waiting(beam("wide", 2, beam_size=50))
+    assert counts(next_batch(queue, Load({}, budget=BUDGET), 10.0, CONFIG)) == {"wide": 1}
+    assert next_batch(queue, Load({"wide": 1}, held=51_500, budget=BUDGET), 10.0, CONFIG) == Wait()

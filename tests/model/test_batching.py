@@ -379,3 +379,20 @@ def test_the_rows_of_a_beam_read_one_copy(model: Whisper, encoded: list[Encoded]
     assert [pool.keys.shape[1] for pool in pools] == [1, 1]
     rows = sorted(row for pool in batch.cache.pools for row in pool.rows)
     assert rows == list(range(batch.cache.num_rows)) == list(range(10))
+
+
+@torch.inference_mode()
+def test_a_batch_takes_what_the_model_says_of_rows_and_frames(
+    model: Whisper, encoded: list[Encoded]
+) -> None:
+    batch = model.new_decode_batch()
+    batch.join([0, 1], [encoded[0]] * 2, [OPTIONS[0], replace(OPTIONS[0], beam_size=3)])
+    batch.step()
+    cache, info = batch.cache, model.info
+    own = 2 * cache.keys[:, 0].nbytes / cache.keys.shape[3]
+    assert info.row_bytes == own * model.checkpoint.weights.dims.max_tokens
+    kept, width = encoded[0].states_TD.shape
+    read = sum(pool.keys[:, :1].nbytes + pool.values[:, :1].nbytes for pool in cache.pools)
+    assert len(cache.pools) == 2
+    assert 2 * kept * info.frame_bytes == read + 2 * encoded[0].states_TD.nbytes
+    assert width == cache.keys.shape[2] * cache.keys.shape[4]

@@ -1,0 +1,56 @@
+"""What windows in decode may take of the device's memory, and what each of them takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from service.config import ServerConfig
+from service.memory import held_memory, usable_memory
+from service.model.protocol import ModelInfo
+from service.model.sparsify import num_kept
+from service.types import Job
+
+# Of what is free when the model is there. On a CPU the rest is for encoding, recordings, and the
+# processes that decode them; on a GPU for encoding alone.
+SHARE_ON_A_CPU, SHARE_ON_A_GPU = 0.5, 0.8
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """`total` bytes for all windows in decode; 0: without a limit.
+
+    `row_bytes`: of a sequence, `frame_bytes`: of each frame that a window kept, of `num_frames`.
+    """
+
+    total: int = 0
+    row_bytes: int = 0
+    frame_bytes: int = 0
+    num_frames: int = 0
+
+    def cost(self, job: Job) -> int:
+        """The most that a job's window takes: a beam as many rows as it has sequences."""
+        options, profile = job.options, job.profile
+        rows = 1 if options.temperature else options.beam_size
+        kept = num_kept(num_kept(self.num_frames, profile.sparsity), profile.late)
+        return rows * self.row_bytes + kept * self.frame_bytes
+
+
+UNLIMITED = Budget()
+
+
+def budget_for(info: ModelInfo, config: ServerConfig) -> Budget:
+    """By `decode_memory_mb`, or by what is free now that the model is loaded."""
+    total = config.decode_memory_mb * MIB or _share_of_what_is_free(info.device)
+    return Budget(total, info.row_bytes, info.frame_bytes, info.num_frames)
+
+
+def _share_of_what_is_free(device: str) -> int:
+    """0 where nobody knows."""
+    if device.startswith("cuda"):
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * SHARE_ON_A_GPU)
+    usable = usable_memory()
+    return int(max(0, usable - held_memory()) * SHARE_ON_A_CPU)
