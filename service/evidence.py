@@ -28,7 +28,8 @@ class Evidence:
 
     Word error rates are per cent, after Whisper's normaliser; `low_points` and `high_points` the
     95% interval of their difference in percentage points, paired; `speed` how many times as
-    fast as dense the profile was, None where that was not measured.
+    fast as dense the profile was, None where that was not measured. `meant_points` is the most
+    that the profile is meant to cost, `meant_speed` the least that it is meant to be worth.
     """
 
     data: str
@@ -41,6 +42,8 @@ class Evidence:
     command: str
     date: datetime.date
     speed: float | None = None
+    meant_points: float | None = None
+    meant_speed: float | None = None
 
     @property
     def difference_points(self) -> float:
@@ -56,7 +59,19 @@ class Evidence:
         return (
             f"WER {self.wer_percent:.1f}% against {self.dense_wer_percent:.1f}% dense (difference "
             f"{difference}, 95% {low} to {high}) on {self.windows} windows of {self.data}{speed}."
+            f"{self._missed}"
         )
+
+    @property
+    def _missed(self) -> str:
+        """What of the profile's aims does not hold here, as one more sentence."""
+        costs, slow = self.meant_points, self.meant_speed
+        missed = []
+        if costs is not None and self.difference_points > costs:
+            missed.append(f"it is meant to cost at most {costs:.1f} points")
+        if slow is not None and self.speed is not None and self.speed < slow:
+            missed.append(f"it is meant to be {slow:.1f} times as fast")
+        return f" That misses its aim: {' and '.join(missed)}." if missed else ""
 
 
 def evidence_of(profile: Profile, model: str, own: Tables | None = None) -> tuple[Evidence, ...]:

@@ -65,6 +65,27 @@ def test_evidence_is_of_one_model_and_of_exactly_what_was_measured(shipped: Path
     assert evidence_of(BUILT_IN["fast"], "base") == ()
 
 
+@pytest.mark.parametrize(
+    ("figures", "missed"),
+    [
+        ({}, ""),
+        ({"meant_points": 0.3, "meant_speed": 1.6}, ""),
+        ({"meant_points": 0.2}, " That misses its aim: it is meant to cost at most 0.2 points."),
+        (
+            {"meant_points": 0.2, "meant_speed": 2.0, "speed": 1.9},
+            " That misses its aim: it is meant to cost at most 0.2 points and it is meant to be "
+            "2.0 times as fast.",
+        ),
+        ({"meant_points": 0.5, "meant_speed": 1.6, "speed": 1.6}, ""),
+    ],
+    ids=str,
+)
+def test_where_an_aim_is_missed_it_is_said(figures: dict[str, float], missed: str) -> None:
+    one = replace(ONE, **figures)  # type: ignore[arg-type]
+    speed = f"; {one.speed:.1f} times dense's speed" if one.speed else ""
+    assert one.sentence.endswith(f" windows of LibriSpeech{speed}.{missed}")
+
+
 def test_evidence_that_says_something_else_is_refused(shipped: Path) -> None:
     shipped.write_text(TABLE + "wer = 8.0\n")
     with pytest.raises(ConfigError, match=r"evidence of profile balanced: .*wer"):

@@ -92,6 +92,8 @@ def test_what_was_measured_of_a_profile_is_shown_where_people_choose(
             "low_points": -0.9,
             "high_points": 0.5,
             "speed": 1.6,
+            "meant_points": None,
+            "meant_speed": None,
             "machine": "2 cores",
             "command": "winnow evaluate",
             "date": "2026-11-26",
