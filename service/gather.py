@@ -22,6 +22,7 @@ from service.text.rest import rest_of
 from service.text.stitch import WindowText
 from service.text.timestamps import settle
 from service.types import (
+    Encoded,
     Fallback,
     Hypothesis,
     Job,
@@ -60,7 +61,8 @@ class WindowWork:
         self._deadline = deadline
         # What turns are taken by. Not the request's id: a gateway may send one for all its users.
         self._id = uuid.uuid4().hex
-        self._jobs: list[Job] = []
+        self._jobs: set[Job] = set()  # whose replies nobody has read
+        self._readings: list[Reading] = []
 
     async def submit(self, windows: Sequence[Window]) -> None:
         """Hands all the windows to the engine, or none. Raises what `Engine.submit` raises, but
@@ -104,15 +106,7 @@ class WindowWork:
     def readings(self) -> tuple[Reading, ...]:
         """Every attempt at the windows that are finished, in time order, where the request is to
         be explained."""
-        if not self._request.explain:
-            return ()
-        replies = [(job, job.reply.result()) for job in self._jobs]
-        found = [
-            Reading(job.window, job.profile.name, reply.kept, reply.hypothesis)
-            for job, reply in replies
-            if reply.kept is not None
-        ]
-        return tuple(sorted(found, key=lambda one: (one.window.index, one.window.start_s)))
+        return tuple(sorted(self._readings, key=lambda one: (one.window.index, one.window.start_s)))
 
     async def _finish(self, job: Job) -> Done:
         """The window, and on from where its text ends while that is before its speech does."""
@@ -139,7 +133,8 @@ class WindowWork:
         outcomes: list[Outcome] = []
         fallbacks: list[Fallback] = []
         while True:
-            reply = await _reply(job)
+            reply = await self._reply(job)
+            encoded, reply = reply.encoded, replace(reply, encoded=None)
             fallbacks += reply.fallbacks
             replies.append(reply)
             texts.append(self._text(job.window, reply.hypothesis))
@@ -152,8 +147,20 @@ class WindowWork:
                 chosen = len(texts) - 1 if stands else best_of(outcomes, asked.thresholds)
                 return Done((texts[chosen],), tuple(replies), tuple(fallbacks))
             fallbacks.append(_fallback(job.window, verdict.reason, attempt, following))
-            job = await self._resume(job.window, following)
+            if following.profile != attempt.profile or self._request.explain:
+                encoded = None
+            job = await self._resume(job.window, following, encoded)
             attempt = following
+
+    async def _reply(self, job: Job) -> WindowResult:
+        """The job is let go with its states, which a long recording has many of."""
+        reply = await _reply(job)
+        self._jobs.discard(job)
+        if reply.kept is not None:
+            self._readings.append(
+                Reading(job.window, job.profile.name, reply.kept, reply.hypothesis)
+            )
+        return reply
 
     def _text(self, window: Window, hypothesis: Hypothesis) -> WindowText:
         pieces = tuple(self._model.split_text(hypothesis.tokens))
@@ -166,14 +173,21 @@ class WindowWork:
         coverage = cover(speech, settle(one.pieces, one.window.duration_s))
         return Outcome(one.hypothesis, text, loud, one.is_silent, coverage)
 
-    async def _resume(self, window: Window, attempt: Attempt) -> Job:
+    async def _resume(
+        self, window: Window, attempt: Attempt, encoded: Encoded | None = None
+    ) -> Job:
         """Another job for a window that was accepted: it waits for room instead of failing, and
         for nobody's turn."""
-        (job,) = await self._submit([window], attempt, resumed=True)
+        (job,) = await self._submit([window], attempt, resumed=True, encoded=encoded)
         return job
 
     async def _submit(
-        self, windows: Sequence[Window], attempt: Attempt, *, resumed: bool
+        self,
+        windows: Sequence[Window],
+        attempt: Attempt,
+        *,
+        resumed: bool,
+        encoded: Encoded | None = None,
     ) -> list[Job]:
         """The jobs of the windows, accepted by the engine all together."""
         while windows:
@@ -182,6 +196,7 @@ class WindowWork:
                     *(self._id, window, attempt.profile, attempt.options, self._deadline),
                     resumed=resumed,
                     explain=self._request.explain,
+                    encoded=encoded,
                 )
                 for window in windows
             ]
@@ -193,7 +208,7 @@ class WindowWork:
                     raise
                 await until_room(full)
             else:
-                self._jobs += jobs
+                self._jobs.update(jobs)
                 return jobs
         return []
 

@@ -245,12 +245,13 @@ class Kept:
 @dataclass(frozen=True, slots=True)
 class WindowResult:
     """The engine's reply to one job: the hypothesis it stands by, and what it cost; what was
-    `kept`, where the job asked."""
+    `kept`, where the job asked; and the states it was decoded from, for another attempt."""
 
     hypothesis: Hypothesis
     timings: Timings
     fallbacks: tuple[Fallback, ...] = ()
     kept: Kept | None = None
+    encoded: Encoded | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,7 +260,8 @@ class Job:
 
     `deadline` and `submitted` are readings of `time.monotonic()`. `reply.cancel()` asks for the
     work to be dropped. `request_id` is what fair turns are taken by; a `resumed` job goes on with
-    a window that has had its turn. `explain`: the reply says what was kept.
+    a window that has had its turn. `explain`: the reply says what was kept. `encoded`: the window's
+    states, where an attempt before this one had the same profile.
     """
 
     request_id: str
@@ -271,6 +273,7 @@ class Job:
     submitted: float = field(default_factory=time.monotonic)
     reply: Future[WindowResult] = field(default_factory=Future)
     explain: bool = False
+    encoded: Encoded | None = None
 
 
 @dataclass(frozen=True, slots=True)

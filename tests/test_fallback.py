@@ -10,10 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from service import gather
 from service.engine.engine import Engine
 from service.model.fake import FakeDecodeBatch, FakeModel
+from service.profiles import Profile
 from service.types import (
     SAMPLE_RATE,
     DecodeOptions,
@@ -75,6 +77,40 @@ def test_sparsity_is_given_up_where_that_is_needed(
     assert [(f.reason, f.retry) for f in answer.fallbacks] == [("repetition", n) for n in stands]
     assert answer.kept_frames == kept
     assert len(set(answer.text.split())) > 1
+
+
+class CountingModel(SpoiltModel):
+    """Counts the windows that it encodes."""
+
+    def __init__(self, spoil: Spoil) -> None:
+        super().__init__(spoil)
+        self.num_encoded = 0
+
+    def encode(
+        self,
+        mel_BFT: torch.Tensor,
+        profiles: Sequence[Profile],
+        audio_frames: Sequence[int] | None = None,
+    ) -> list[Encoded]:
+        self.num_encoded += len(profiles)
+        return super().encode(mel_BFT, profiles, audio_frames)
+
+
+@pytest.mark.parametrize(("profile", "encoded"), [("dense", 1), ("fast", 2)])
+def test_another_temperature_encodes_nothing(profile: str, encoded: int) -> None:
+    def loops_when_cold(hypothesis: Hypothesis) -> Hypothesis:
+        if hypothesis.temperature >= 0.4:
+            return hypothesis
+        return replace(hypothesis, tokens=(3,) * 40)
+
+    model = CountingModel(loops_when_cold)
+    with running(model) as service:
+        before = model.num_encoded
+        answer = transcribe(service, wav((LOW_HZ, 2), (HIGH_HZ, 2)), request(profile))
+        assert model.num_encoded - before == encoded
+        assert [f.temperature for f in answer.fallbacks[-2:]] == [0.2, 0.4]
+        again = transcribe(service, wav((LOW_HZ, 2), (HIGH_HZ, 2)), request("dense"))
+        assert again.text == answer.text != ""
 
 
 def spoken_twice() -> io.BytesIO:

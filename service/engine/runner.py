@@ -161,6 +161,17 @@ class Runner:
         return self._encode(jobs[:half], started) + self._encode(jobs[half:], started)
 
     def _encode_together(self, jobs: Sequence[Job], started: float) -> list[_Slot]:
+        """What an earlier attempt has encoded is not encoded again."""
+        new = [job for job in jobs if job.encoded is None]
+        fresh = iter(self._encode_new(new, started) if new else [])
+        return [
+            next(fresh)
+            if job.encoded is None
+            else _Slot(job, job.encoded, started - job.submitted, mel_s=0.0, encode_s=0.0)
+            for job in jobs
+        ]
+
+    def _encode_new(self, jobs: Sequence[Job], started: float) -> list[_Slot]:
         info = self._model.info
         begin = time.perf_counter()
         mel_BFT = log_mel([job.window.samples for job in jobs], info.num_mels, info.device)
@@ -255,7 +266,7 @@ class Runner:
             decode=slot.decode_s,
             total=self._clock() - slot.job.submitted,
         )
-        resolve(slot.job, WindowResult(hypothesis, timings, kept=slot.kept))
+        resolve(slot.job, WindowResult(hypothesis, timings, kept=slot.kept, encoded=slot.encoded))
         self._room.answered()
 
     def _fail_windows(self, error: WindowsFailedError) -> None:
