@@ -64,12 +64,13 @@ class Evidence:
 
     @property
     def _missed(self) -> str:
-        """What of the profile's aims does not hold here, as one more sentence."""
+        """What of the profile's aims does not hold here, in figures as they are shown, as one more
+        sentence."""
         costs, slow = self.meant_points, self.meant_speed
         missed = []
-        if costs is not None and self.difference_points > costs:
+        if costs is not None and round(self.difference_points, 1) > costs:
             missed.append(f"it is meant to cost at most {costs:.1f} points")
-        if slow is not None and self.speed is not None and self.speed < slow:
+        if slow is not None and self.speed is not None and round(self.speed, 1) < slow:
             missed.append(f"it is meant to be {slow:.1f} times as fast")
         return f" That misses its aim: {' and '.join(missed)}." if missed else ""
 

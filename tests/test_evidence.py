@@ -69,14 +69,15 @@ def test_evidence_is_of_one_model_and_of_exactly_what_was_measured(shipped: Path
     ("figures", "missed"),
     [
         ({}, ""),
-        ({"meant_points": 0.3, "meant_speed": 1.6}, ""),
+        ({"meant_points": 0.3, "meant_speed": 1.6, "low_points": 0.2}, ""),
+        ({"meant_points": 0.3, "wer_percent": 8.04}, ""),
         ({"meant_points": 0.2}, " That misses its aim: it is meant to cost at most 0.2 points."),
         (
             {"meant_points": 0.2, "meant_speed": 2.0, "speed": 1.9},
             " That misses its aim: it is meant to cost at most 0.2 points and it is meant to be "
             "2.0 times as fast.",
         ),
-        ({"meant_points": 0.5, "meant_speed": 1.6, "speed": 1.6}, ""),
+        ({"meant_points": 0.5, "meant_speed": 1.6, "speed": 1.55}, ""),
     ],
     ids=str,
 )
