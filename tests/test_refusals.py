@@ -86,7 +86,7 @@ def test_a_full_queue_refuses_the_newcomer_only() -> None:
 
 def test_more_recordings_than_may_wait_to_be_read_are_refused() -> None:
     async def scenario(service: Service) -> list[Transcript]:
-        most = 8 * 2 + 24
+        most = 8 * 2 + 112
         with held_workers(service):
             tasks = [
                 asyncio.create_task(service.pipeline.transcribe(wav((LOW_HZ, 1)), request()))
@@ -94,7 +94,7 @@ def test_more_recordings_than_may_wait_to_be_read_are_refused() -> None:
             ]
             await asyncio.sleep(0)
             refused = wav((LOW_HZ, 1))
-            with pytest.raises(QueueFull, match="40 recordings wait") as full:
+            with pytest.raises(QueueFull, match="128 recordings wait") as full:
                 await service.pipeline.transcribe(refused, request(timeout_s=1))
             assert 1 <= full.value.retry_after_s <= 5
             assert refused.tell() == 0

@@ -17,7 +17,7 @@ from service.types import Audio, Notice, TranscribeRequest, Window
 
 # Recordings that may wait to be decoded: some for each thread, and a burst of short ones. Each
 # holds its upload meanwhile.
-READS_PER_THREAD, READS_IN_A_BURST = 8, 24
+READS_PER_THREAD, READS_IN_A_BURST = 8, 112
 RETRY_READ_S = 2.0  # a short recording takes tens of milliseconds, a long one seconds
 SLOW_PER_THREAD = 2  # files that give no sample, beside those that do
 
