@@ -152,7 +152,7 @@ class Runner:
         except Exception as error:
             self._report("encode", len(jobs), error)
             if is_out_of_memory(error) and len(jobs) + len(self._slots) > 1:
-                self._put_back(jobs, limit=len(self._slots) or len(jobs) // 2)
+                self._put_back(jobs, error, limit=len(self._slots) or len(jobs) // 2)
                 return []
             if len(jobs) == 1:
                 self._blame(jobs[0], error)
@@ -278,7 +278,7 @@ class Runner:
         for job in failed:
             reject(job, _window_failed(error))
 
-    def _put_back(self, jobs: Sequence[Job], limit: int) -> None:
+    def _put_back(self, jobs: Sequence[Job], error: Exception, limit: int) -> None:
         """Jobs for which there was no memory wait again, ahead of everybody; fewer go at once."""
         self._room.shrink(limit)
         log.warning(
@@ -286,6 +286,7 @@ class Runner:
             *(len(jobs), self._room.limit),
         )
         self._intake.put_back(jobs)
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
         give_back_memory()
 
     def _isolate(self, error: Exception, joining: Collection[int] | None = None) -> None:
@@ -300,7 +301,8 @@ class Runner:
         if not self._slots:
             self._decode = None
         if is_out_of_memory(error) and len(slots) + len(self._slots) > 1:
-            self._put_back([slot.job for slot in slots], limit=len(self._slots) or len(slots) // 2)
+            jobs = [slot.job for slot in slots]
+            self._put_back(jobs, error, limit=len(self._slots) or len(slots) // 2)
         elif len(slots) == 1:
             self._blame(slots[0].job, error)
         elif slots:
