@@ -103,6 +103,11 @@ class DecodeOptions:
     word_times: bool = False
     languages: tuple[str, ...] = ()
 
+    @property
+    def num_sequences(self) -> int:
+        """That are decoded side by side: what is sampled has no beam."""
+        return 1 if self.temperature else self.beam_size
+
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:

@@ -32,10 +32,8 @@ class Budget:
 
     def cost(self, job: Job) -> int:
         """The most that a job's window takes: a beam as many rows as it has sequences."""
-        options, profile = job.options, job.profile
-        rows = 1 if options.temperature else options.beam_size
-        kept = num_kept(num_kept(self.num_frames, profile.sparsity), profile.late)
-        return rows * self.row_bytes + kept * self.frame_bytes
+        kept = num_kept(num_kept(self.num_frames, job.profile.sparsity), job.profile.late)
+        return job.options.num_sequences * self.row_bytes + kept * self.frame_bytes
 
 
 UNLIMITED = Budget()

@@ -49,7 +49,7 @@ class WindowState:
 
     @property
     def beam_size(self) -> int:
-        return 1 if self.options.temperature else self.options.beam_size
+        return self.options.num_sequences
 
     def hypothesis(self, said: Scored) -> Hypothesis:
         """The answer. The opening's tokens are in it, but not in its log-probability."""

@@ -114,15 +114,14 @@ def steady_operators(kind: str) -> Operators | None:
         return None
     (many, pack_many), (few, pack_few) = (some[0] for some in found)
     if eight:
-        small, pack_small = (*_halves(exact=False), *_steady_floats(FEW, dtype))[0]
+        small, pack_small = (*_halves(FEW, dtype, exact=False), *_steady_floats(FEW, dtype))[0]
         few, pack_few = f"{small}, large ones by {few}", by_size(pack_small, pack_few)
     names = f"frames by {many}, tokens by {few}, attention fused"
     return Operators(pack_many, pack_few, fused, dtype, kind, dtype, names)
 
 
 def _steady_floats(rows: int, dtype: torch.dtype) -> list[tuple[str, Pack]]:
-    halves = _halves(exact=True) if rows == FEW and dtype == torch.float32 else []
-    return [*halves, *reversed(_floats(rows, dtype))]
+    return [*_halves(rows, dtype, exact=True), *reversed(_floats(rows, dtype))]
 
 
 def _in_8_bits(asked: bool) -> Operators | None:
@@ -130,18 +129,18 @@ def _in_8_bits(asked: bool) -> Operators | None:
     found = []
     # The decoder's activations do not bear 8 bits (docs/log.md), and its time is the weights'.
     for rows, twice in ((MANY, False), (FEW, True)):
-        candidates = [_floats(rows, torch.float32), _eight_bits(twice)]
-        candidates.append(_halves(exact=False) if rows == FEW else [])
-        floats, eight, halves = _try(candidates, rows, torch.float32)
+        halves = _halves(rows, torch.float32, exact=False)
+        candidates = [_floats(rows, torch.float32), _eight_bits(twice), halves]
+        floats, eight, by_half = _try(candidates, rows, torch.float32)
         if not eight or not floats:
             return None
-        found.append((floats, eight, halves))
+        found.append((floats, eight, by_half))
     ratios = [_fastest(eight).seconds / _fastest(floats).seconds for floats, eight, _ in found]
     if not asked and max(ratios) >= MUCH_SLOWER:
         return None
     many, large = (_fastest(eight) for _, eight, _ in found)
-    floats, eight, halves = found[1]
-    few = _by_size(_fastest([*halves, *floats, *eight]), large)
+    floats, eight, by_half = found[1]
+    few = _by_size(_fastest([*by_half, *floats, *eight]), large)
     return _operators(many, few, torch.float32, "int8")
 
 
@@ -151,14 +150,15 @@ def _by_size(small: _Choice, large: _Choice) -> _Choice:
 
 
 def _in_floats(dtype: torch.dtype) -> Operators:
-    halves = _halves(exact=True) if dtype == torch.float32 else []
-    many, _ = _try([_floats(MANY, dtype), []], MANY, dtype)
-    few, by_half = _try([_floats(FEW, dtype), halves], FEW, dtype)
-    if not many or not few:
+    found = [
+        _try([_halves(rows, dtype, exact=True), _floats(rows, dtype)], rows, dtype)
+        for rows in (MANY, FEW)
+    ]
+    if not all(plain for _, plain in found):
         log.warning("no product in %s is right on this processor", dtype_name(dtype))
         return plain_operators(dtype)
-    fastest = _fastest([*by_half, *few])
-    return _operators(_fastest(many), fastest, dtype, dtype_name(dtype))
+    many, few = (_fastest([*by_half, *plain]) for by_half, plain in found)
+    return _operators(many, few, dtype, dtype_name(dtype))
 
 
 def _operators(many: _Choice, few: _Choice, dtype: torch.dtype, weights: str) -> Operators:
@@ -176,12 +176,14 @@ def _floats(rows: int, dtype: torch.dtype) -> list[tuple[str, Pack]]:
     return [one for one in able if _is_right(one[1], dtype)]
 
 
-def _halves(exact: bool) -> list[tuple[str, Pack]]:
+def _halves(rows: int, dtype: torch.dtype, *, exact: bool) -> list[tuple[str, Pack]]:
     """For few rows, where reading weights is what takes the time: with many, float32 is as fast.
 
     `exact`: weights that float16 would round stay in float32.
     """
-    pack = half(packed_for(FEW), exact=exact)
+    if rows != FEW or dtype != torch.float32:
+        return []
+    pack = half(packed_for(rows), exact=exact)
     return [("FBGEMM from float16", pack)] if _is_right(pack, torch.float32) else []
 
 
