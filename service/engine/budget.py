@@ -51,4 +51,5 @@ def _share_of_what_is_free(device: str) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * SHARE_ON_A_GPU)
     usable = usable_memory()
-    return int(max(0, usable - held_memory()) * SHARE_ON_A_CPU)
+    # At least one byte where a limit is known: with nothing free, windows go one at a time.
+    return max(1, int((usable - held_memory()) * SHARE_ON_A_CPU)) if usable else 0

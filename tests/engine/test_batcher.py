@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 
 from service.config import ServerConfig
+from service.engine import budget
 from service.engine.batcher import Load, Wait, next_batch
 from service.engine.budget import Budget
 from service.engine.queue import FairQueue
+from service.model.fake import FakeModel
 from service.profiles import Profile
 from service.types import Batch, DecodeOptions, Job
 
@@ -159,6 +161,17 @@ def test_what_does_not_fit_waits_and_is_not_overtaken() -> None:
     held = Load({"beams": 1}, held=9500, budget=BUDGET)
     assert next_batch(queue, held, 10.0, CONFIG) == Wait()
     assert counts(next_batch(queue, Load({}, budget=BUDGET), 10.0, CONFIG)) == {"clip": 1}
+
+
+@pytest.mark.parametrize(
+    ("usable", "held", "total"), [(3000, 1000, 1000), (1000, 1000, 1), (1000, 3000, 1), (0, 9, 0)]
+)
+def test_where_nothing_is_free_the_budget_is_not_without_a_limit(
+    usable: int, held: int, total: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "usable_memory", lambda: usable)
+    monkeypatch.setattr(budget, "held_memory", lambda: held)
+    assert budget.budget_for(FakeModel().info, CONFIG).total == total
 
 
 def test_what_would_never_fit_goes_alone() -> None:
