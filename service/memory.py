@@ -57,10 +57,16 @@ async def give_back_regularly(every_s: float = EVERY_S) -> None:
     glibc keeps what was freed between blocks that are in use. Under recordings of all lengths, on
     several threads, a process grows to twice what it holds, for as long as nobody asks.
     """
-    trim = _malloc_trim()
-    while trim is not None:
+    while _malloc_trim() is not None:
         await asyncio.sleep(every_s)
-        await asyncio.to_thread(trim, 0)
+        await asyncio.to_thread(give_back)
+
+
+def give_back() -> None:
+    """What was freed goes back to the system, where the C library can."""
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
 
 
 def _malloc_trim() -> Callable[[int], int] | None:

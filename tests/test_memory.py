@@ -40,16 +40,38 @@ asyncio.run(asyncio.wait_for(run(), 60))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is glibc's")
-def test_freed_memory_goes_back() -> None:
+LOADED = """
+from service.config import ServerConfig
+from service.memory import give_back, held_memory
+from service.model.load import load_served
+
+model = load_served(ServerConfig(model="whisper-base", device="cpu", threads=1))
+before = held_memory()
+give_back()
+print((before - held_memory()) // 1_000_000)
+"""
+
+
+def run(program: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", HELD],
+        [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[1],
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is glibc's")
+def test_freed_memory_goes_back() -> None:
+    run(HELD)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is glibc's")
+def test_a_model_that_is_loaded_holds_nothing_of_the_file_it_came_from() -> None:
+    assert int(run(LOADED)) < 40  # of 145 MB in float16, and twice that as it is packed
 
 
 def test_it_ends_where_memory_cannot_be_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

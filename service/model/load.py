@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from service.config import ServerConfig
+from service.memory import give_back
 from service.model.checkpoint import load_checkpoint
 from service.model.fake import FakeModel
 from service.model.protocol import SpeechModel
@@ -27,4 +28,6 @@ def load_served(config: ServerConfig) -> SpeechModel:
     """The model of these settings, and the threads that they give to the one that calls: how many
     compute is torch's setting of each thread. Raises what `load_model` raises."""
     torch.set_num_threads(config.threads or usable_threads())
-    return load_model(config.model, config.device, config.dtype, config.cache_dir)
+    model = load_model(config.model, config.device, config.dtype, config.cache_dir)
+    give_back()  # the weights as they were stored: twice to four times what is kept of them
+    return model

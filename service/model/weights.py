@@ -9,7 +9,7 @@ from torch import Tensor
 
 from service.model.operators.attention import Attend
 from service.model.operators.choose import Operators
-from service.model.operators.products import Pack, Product
+from service.model.operators.products import Dense, Pack, Product
 
 State = dict[str, Tensor]
 
@@ -96,8 +96,8 @@ class EncoderWeights:
 
 @dataclass(frozen=True, slots=True)
 class DecoderWeights:
-    """`embedding_VD` is what tokens are read by, in the type in which it is stored; `logits` is
-    the product with it. `cross_dtype`: of cross-attention's keys and values."""
+    """`embedding_VD` is what tokens are read by, in a type that holds it exactly; `logits` is the
+    product with it. `cross_dtype`: of cross-attention's keys and values."""
 
     heads: int
     embedding_VD: Tensor
@@ -147,16 +147,25 @@ def from_state_dict(state: State, dims: Dims, operators: Operators) -> Weights:
         for i in range(dims.decoder_layers)
     )
     embedding_VD = state.pop(prefix + "embed_tokens.weight")
+    logits = operators.few(embedding_VD.to(operators.dtype), None)
     decoder_weights = DecoderWeights(
         heads=dims.decoder_heads,
-        embedding_VD=embedding_VD,
+        embedding_VD=embedding_VD if isinstance(logits, Dense) else _narrowest(embedding_VD),
         positions_TD=decoder.tensor(prefix + "embed_positions.weight"),
         layers=layers,
         norm=decoder.norm(prefix + "layer_norm"),
-        logits=operators.few(embedding_VD.to(operators.dtype), None),
+        logits=logits,
         cross_dtype=operators.cross_dtype,
     )
     return Weights(dims, encoder_weights, decoder_weights)
+
+
+def _narrowest(tensor: Tensor) -> Tensor:
+    """In float16 what float32 holds of Whisper's published weights, which are that: half of it."""
+    if tensor.dtype != torch.float32:
+        return tensor
+    narrow = tensor.half()
+    return narrow if torch.equal(narrow.float(), tensor) else tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,22 @@ def test_the_type_asked_for_is_the_type_loaded(mini_folder: Path) -> None:
     assert loaded.weight_dtype == "bfloat16"
 
 
+@pytest.mark.parametrize(
+    ("published_in", "held_in"), [("float16", "float16"), ("float32", "float32")]
+)
+def test_what_tokens_are_read_by_is_held_as_narrow_as_it_is_exact(
+    copy: Path, published_in: str, held_in: str
+) -> None:
+    """The hub has Whisper's weights, which are float16, in float32."""
+    key = "model.decoder.embed_tokens.weight"
+    state = load_file(copy / "model.safetensors")
+    state[key] = state[key].to(getattr(torch, published_in)).float()
+    save_file(state, copy / "model.safetensors")
+    held = load_checkpoint(str(copy), device="cpu", dtype="int8").weights.decoder.embedding_VD
+    assert held.dtype == getattr(torch, held_in)
+    assert torch.equal(held.float(), state[key])
+
+
 def test_weights_outlive_the_file(copy: Path) -> None:
     """A training run may rewrite a checkpoint that is being served."""
     loaded = load_plain(str(copy))
