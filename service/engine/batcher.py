@@ -5,19 +5,22 @@ done, at no price to the windows that others share. Four rules carry it.
 
 1. *Newcomers first.* A request with no window in decode goes before one that has some, and is
    encoded at once, alone with other newcomers: its own encode is not made longer by the file's.
-   Nobody starves: a file whose windows are all decoded is a newcomer again.
+   Nobody starves: a file whose windows are all decoded is a newcomer again, and a window that is
+   decoded again goes before all of them: it was begun before they came.
 2. *Small pieces.* One request gives at most a quarter of an encode batch. A newcomer waits for the
    piece that is on the device, and one window is already a matrix of 1,500 rows, so a batch of
    one request's eight windows buys little speed and costs the newcomer eight windows of time.
 3. *Half the slots.* One request holds at most half of the decode slots, and of their memory, so
    there is room for others as soon as they come, and a step is never long for one request's sake.
-4. *Decoding has its time.* While several requests decode, more windows of theirs are encoded only
-   after decode steps have had twice the time of the last encode. Alone, a request fills its slots
-   as fast as it can.
+4. *Decoding has its time.* Newcomers are encoded only after decode steps have had half the time of
+   the last encode: of many who come at once the first are answered before the last are encoded.
+   While several requests decode, more windows of theirs wait for twice that time. Alone, a request
+   fills its slots as fast as it can.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +32,7 @@ from service.types import Batch, Job
 
 PIECES_PER_BATCH = 4
 DECODE_PER_ENCODE = 2.0
+DECODE_PER_NEWCOMERS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +83,16 @@ def next_batch(queue: FairQueue, load: Load, now: float, config: ServerConfig) -
         return min(piece, most_windows - load.slots.get(request, 0))
 
     def newcomers(request: str) -> int:
-        return 0 if request in load.slots else share_left(request)
+        following = queue.next_of(request)
+        again = following is not None and following.resumed
+        return 0 if request in load.slots and not again else share_left(request)
 
+    had = load.decode_s / load.encode_s if load.slots and load.encode_s else math.inf
+    if had < DECODE_PER_NEWCOMERS and any(newcomers(request) > 0 for request in queue.requests):
+        return Wait()
     jobs = queue.take(room, newcomers, fits)
     shared = len(load.slots) > 1
-    if not jobs and not (shared and load.decode_s < DECODE_PER_ENCODE * load.encode_s):
+    if not jobs and not (shared and had < DECODE_PER_ENCODE):
         jobs = queue.take(room, share_left, fits)
     return Batch(jobs) if jobs else Wait()
 

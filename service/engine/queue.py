@@ -41,6 +41,11 @@ class FairQueue:
         return self._size
 
     @property
+    def requests(self) -> tuple[str, ...]:
+        """Those that have jobs waiting, in the order of their turns."""
+        return tuple(self._turns)
+
+    @property
     def oldest_submitted(self) -> float:
         """When the first of the requests' next jobs was submitted; infinity where none waits."""
         return min((jobs[0].submitted for jobs in self._turns.values()), default=math.inf)

@@ -103,10 +103,22 @@ def test_while_requests_share_decode_it_gets_twice_the_time_of_encode() -> None:
     assert counts(next_batch(queue, alone, 1.0, CONFIG)) == {"file": 2}
 
 
-def test_a_newcomer_does_not_wait_for_decode_to_have_its_time() -> None:
-    queue = waiting(make_jobs("late", 1))
-    due = Load({"file": 4, "clip": 1}, encode_s=1.0, decode_s=0.0)
+def test_a_newcomer_waits_until_decode_has_had_half_the_time_of_encode() -> None:
+    queue = waiting(make_jobs("file", 40), make_jobs("late", 1))
+    for held in ({"file": 4}, {"file": 4, "clip": 1}):
+        early = Load(held, encode_s=1.0, decode_s=0.4)
+        assert next_batch(queue, early, 1.0, CONFIG) == Wait(None)  # nor does the file go before it
+    due = Load({"file": 4, "clip": 1}, encode_s=1.0, decode_s=0.5)
     assert counts(next_batch(queue, due, 1.0, CONFIG)) == {"late": 1}
+
+
+def test_a_window_that_is_decoded_again_goes_before_newcomers() -> None:
+    queue = waiting(make_jobs("late", 8))
+    queue.put([make_job("begun", index=3, resumed=True)], now=1.0)
+    assert counts(next_batch(queue, Load({"begun": 4}), 1.0, CONFIG)) == {"begun": 1, "late": 2}
+    full = Load({"begun": 16})  # half of the places are its own, also for what is decoded again
+    queue.put([make_job("begun", index=4, resumed=True)], now=1.0)
+    assert counts(next_batch(queue, full, 1.0, CONFIG)) == {"late": 2}
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
