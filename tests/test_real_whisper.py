@@ -274,10 +274,10 @@ def packed(number: int) -> list[tuple[Samples, str]]:
 @needs_corpus
 def test_a_library_is_read_as_well_as_by_whisper_itself(english: Running) -> None:
     """6.8% was measured on 111 such windows; a decoder that is broken is far beyond."""
-    windows, errors, words = packed(8), 0, 0
+    windows, errors, words = packed(5), 0, 0
     for samples, transcript in windows:
         said = words_of(transcript)
         errors += word_errors(said, words_of(text(english, wav(samples))))
         words += len(said)
-    assert words > 400
+    assert words > 300
     assert errors / words < 0.13

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from service.audio.mel import log_mel
-from service.model import decoder, decoding, encoder, rules
+from service.model import decoder, encoder, rules
 from service.model.decoding import WindowDecoder
 from service.model.whisper import Whisper
 from service.profiles import Profile
-from service.types import DecodeOptions, Encoded, Samples
+from service.types import DecodeOptions, Encoded, Hypothesis, Samples
 
 FEW_FRAMES = 8  # so few that their keys and values cost nothing
 STEPS = 12  # of each kind, the quickest of which counts
@@ -91,11 +91,14 @@ def _decoder(model: Whisper, encoded: Sequence[Encoded], tokens: int) -> Seconds
 def _words(model: Whisper, encoded: Sequence[Encoded], tokens: int) -> Seconds:
     """What is done for each window that ends where word times are asked for."""
     batch = _batch(model, tokens)
-    options = replace(OPTIONS, word_times=True)
-    with _watch(decoding, "find_words") as words:
-        batch.join(range(len(encoded)), encoded, [options] * len(encoded))
-        _run(batch)
-    return {"words": _seen(words)}
+    batch.join(range(len(encoded)), encoded, [OPTIONS] * len(encoded))
+    done: dict[int, Hypothesis] = {}
+    while len(batch):
+        done |= batch.step()
+    _, took = _timed(
+        lambda: [model.find_words(one, done[key], OPTIONS) for key, one in enumerate(encoded)]
+    )
+    return {"words": took}
 
 
 @torch.inference_mode()

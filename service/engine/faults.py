@@ -7,8 +7,11 @@ traced to its window by halves, unless it is memory: then everybody goes on, few
 from __future__ import annotations
 
 import gc
+import traceback
 
 import torch
+
+from service.errors import EngineError
 
 # Of torch's CPU allocator, which raises RuntimeError.
 _NO_MEMORY_ON_A_CPU = "can't allocate memory"
@@ -28,6 +31,19 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and _NO_MEMORY_ON_A_CPU in str(error)
+
+
+def failed_window(error: Exception) -> EngineError:
+    """What a window's request is told of an error that is its own."""
+    if is_out_of_memory(error):
+        return EngineError("there is not enough memory for this window")
+    return EngineError(f"the model failed on this window ({type(error).__name__})")
+
+
+def where_of(error: Exception) -> str:
+    """The traceback without the message, which may quote what it failed on: no audio and no text
+    in logs."""
+    return "".join(traceback.format_tb(error.__traceback__))
 
 
 def give_back_memory() -> None:

@@ -16,6 +16,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -26,12 +27,15 @@ from service.engine.faults import (
     DeviceGoneError,
     DeviceLostError,
     Room,
+    failed_window,
     give_back_memory,
     is_out_of_memory,
+    where_of,
 )
 from service.engine.intake import Intake
 from service.engine.probe import probe
 from service.engine.replies import reject, resolve
+from service.engine.words import WordThread
 from service.errors import DeadlineExceeded, EngineError
 from service.metrics import Metrics
 from service.model.protocol import DecodeBatch, SpeechModel, WindowsFailedError
@@ -84,6 +88,8 @@ class Runner:
         self._encode_s = self._decode_s = 0.0
         self._room = Room(most_windows)
         self._budget = budget
+        self._words = WordThread(model, clock)
+        self._num_threads = torch.get_num_threads()
         self._failed_probes: int | None = None  # since the device was lost; None: it is not
 
     def stop(self) -> None:
@@ -101,6 +107,7 @@ class Runner:
                     self._turn()
                 except Exception as error:
                     self._lose(error)
+        self._words.stop()
 
     def _turn(self) -> None:
         self._leave()
@@ -136,8 +143,10 @@ class Runner:
         slots = Counter(slot.job.request_id for slot in self._slots.values())
         held = sum(self._budget.cost(slot.job) for slot in self._slots.values())
         self._metrics.decode_memory.labels("held").set(held)
+        # Windows whose words are not found yet hold their states: no more than there are places.
+        most = max(1, self._room.limit - self._words.num_waiting)
         return self._intake.next_jobs(
-            Load(slots, self._encode_s, self._decode_s, self._room.limit, held, self._budget)
+            Load(slots, self._encode_s, self._decode_s, most, held, self._budget)
         )
 
     def _encode(self, jobs: Sequence[Job], started: float) -> list[_Slot]:
@@ -259,6 +268,17 @@ class Runner:
             self._answer(slot, hypothesis)
 
     def _answer(self, slot: _Slot, hypothesis: Hypothesis) -> None:
+        self._room.answered()
+        if not slot.job.options.word_times:
+            self._resolve(slot, hypothesis)
+            return
+        # Beside a step, words on every thread would hold it up.
+        num_threads = 1 if self._slots else self._num_threads
+        then = partial(self._resolve, slot)
+        self._words.find(slot.job, slot.encoded, hypothesis, num_threads, then)
+
+    def _resolve(self, slot: _Slot, hypothesis: Hypothesis) -> None:
+        """Also by the thread that finds words."""
         timings = Timings(
             queue=slot.queue_s,
             mel=slot.mel_s,
@@ -267,7 +287,6 @@ class Runner:
             total=self._clock() - slot.job.submitted,
         )
         resolve(slot.job, WindowResult(hypothesis, timings, kept=slot.kept, encoded=slot.encoded))
-        self._room.answered()
 
     def _fail_windows(self, error: WindowsFailedError) -> None:
         """Answers windows that failed alone. Where there are no others it may be the device."""
@@ -276,7 +295,7 @@ class Runner:
         if not self._slots:
             self._probe()
         for job in failed:
-            reject(job, _window_failed(error))
+            reject(job, failed_window(error))
 
     def _put_back(self, jobs: Sequence[Job], error: Exception, limit: int) -> None:
         """Jobs for which there was no memory wait again, ahead of everybody; fewer go at once."""
@@ -314,7 +333,7 @@ class Runner:
         self._probe()
         if is_out_of_memory(error):
             self._room.restore()
-        reject(job, _window_failed(error))
+        reject(job, failed_window(error))
 
     def _probe(self) -> None:
         try:
@@ -323,8 +342,7 @@ class Runner:
             raise DeviceLostError(f"{type(error).__name__}: {error}") from None
 
     def _report(self, stage: str, num_windows: int, error: Exception) -> None:
-        # An exception's message may quote what it failed on: no audio and no text in logs.
-        where = "".join(traceback.format_tb(error.__traceback__))
+        where = where_of(error)
         log.error("%s failed, %d windows, %s\n%s", stage, num_windows, type(error).__name__, where)
 
     def _lose(self, error: Exception) -> None:
@@ -358,12 +376,6 @@ class Runner:
         self._intake.fail(reason, _engine_failed)
         if self._failed_probes >= MOST_PROBES:
             raise DeviceGoneError(f"{reason}, {MOST_PROBES} times in a row")
-
-
-def _window_failed(error: Exception) -> EngineError:
-    if is_out_of_memory(error):
-        return EngineError("there is not enough memory for this window")
-    return EngineError(f"the model failed on this window ({type(error).__name__})")
 
 
 def _engine_failed() -> EngineError:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from service.model import decoder, loops, rules, search
-from service.model.alignment import Alignment
 from service.model.cache import empty_cache
 from service.model.language import language_probs
 from service.model.protocol import WindowsFailedError
@@ -24,8 +23,7 @@ from service.model.rules import Rules
 from service.model.search import Candidate, Scored
 from service.model.tokens import Vocabulary
 from service.model.weights import DecoderWeights
-from service.model.words import find_words
-from service.types import DecodeOptions, Encoded, Hypothesis, Word
+from service.types import DecodeOptions, Encoded, Hypothesis
 
 
 class WindowDecoder:
@@ -37,10 +35,8 @@ class WindowDecoder:
         vocabulary: Vocabulary,
         token_rules: Rules,
         max_tokens: int,
-        alignment: Alignment,
     ) -> None:
         self.weights, self.vocabulary, self.rules = weights, vocabulary, token_rules
-        self.alignment = alignment
         self.device = weights.embedding_VD.device
         self.max_tokens = max_tokens
         self.cache = empty_cache(weights)
@@ -251,16 +247,7 @@ class WindowDecoder:
         return loops.is_looping([token for token in tokens if token < begin])
 
     def _answer(self, window: WindowState, said: Scored) -> None:
-        hypothesis = window.hypothesis(said)
-        words = self._words(window, hypothesis.tokens)
-        self.done[window.key] = replace(hypothesis, words=words)
-
-    def _words(self, window: WindowState, tokens: Sequence[int]) -> tuple[Word, ...]:
-        if window.encoded is None:
-            return ()
-        return find_words(
-            self.weights, self.vocabulary, self.alignment, window.encoded, window.options, tokens
-        )
+        self.done[window.key] = window.hypothesis(said)
 
     def _branch(self, logprobs_BV: Tensor, first_row: int) -> None:
         """The next token of windows that have beams, each by the best of its rows."""

@@ -132,6 +132,16 @@ class FakeModel:
         """An empty decode batch."""
         return FakeDecodeBatch(self._step_seconds)
 
+    def find_words(
+        self, encoded: Encoded, hypothesis: Hypothesis, options: DecodeOptions
+    ) -> tuple[Word, ...]:
+        """A word lasts the second that it names."""
+        return tuple(
+            Word(float(second), second + 1.0, _word(word), 0.9)
+            for first, words in _runs(encoded, options)
+            for second, word in enumerate(words, start=first)
+        )
+
     def split_text(self, tokens: Sequence[int]) -> list[Piece]:
         """The timestamped pieces of a hypothesis; raises ValueError for an unknown id."""
         pieces: list[Piece] = []
@@ -204,7 +214,6 @@ class _Window:
             ended=True,
             kept_frames=len(self.encoded.positions_T),
             total_frames=self.encoded.total_frames,
-            words=_words(self.encoded, self.options) if self.options.word_times else (),
             token_logprobs=(LOGPROB,) * len(self.script),
         )
 
@@ -262,15 +271,6 @@ def _script(encoded: Encoded, options: DecodeOptions) -> tuple[int, ...]:
         token
         for first, words in runs
         for token in (_time(first), *words, _time(first + len(words)))
-    )
-
-
-def _words(encoded: Encoded, options: DecodeOptions) -> tuple[Word, ...]:
-    """A word lasts the second that it names."""
-    return tuple(
-        Word(float(second), second + 1.0, _word(word), 0.9)
-        for first, words in _runs(encoded, options)
-        for second, word in enumerate(words, start=first)
     )
 
 

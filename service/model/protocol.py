@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from service.profiles import Profile
-from service.types import DecodeOptions, Encoded, Hypothesis, Kept, Piece
+from service.types import DecodeOptions, Encoded, Hypothesis, Kept, Piece, Word
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -90,7 +90,8 @@ class DecodeBatch(Protocol):
 
 
 class SpeechModel(Protocol):
-    """A checkpoint on a device. Called by one thread only, but for what deals with text."""
+    """A checkpoint on a device. Called by one thread only, but for `find_words`, which another may
+    call meanwhile, and for what deals with text."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -109,6 +110,11 @@ class SpeechModel(Protocol):
 
     def new_decode_batch(self) -> DecodeBatch:
         """An empty decode batch."""
+
+    def find_words(
+        self, encoded: Encoded, hypothesis: Hypothesis, options: DecodeOptions
+    ) -> tuple[Word, ...]:
+        """The words of what was decoded of a window by these options, with their times."""
 
     def split_text(self, tokens: Sequence[int]) -> list[Piece]:
         """The timestamped pieces of a hypothesis, in one pass. Text keeps its leading space."""

@@ -25,8 +25,7 @@ class WindowState:
     Where there are timestamps, the opening is part of what the timestamp rules look back on, and
     so of each row's tokens: their first `num_given`. `token_limit` counts those too. `draws`
     samples the tokens, if they are; `bias_KV` replaces the rules' own table, if it is not None.
-    `encoded` is kept where the times of the words will be asked for. `unsaid`: the timestamp before
-    which there is something left to say.
+    `unsaid`: the timestamp before which there is something left to say.
     """
 
     key: int
@@ -36,7 +35,6 @@ class WindowState:
     kept_frames: int
     total_frames: int
     unsaid: int
-    encoded: Encoded | None = None
     draws: torch.Generator | None = None
     bias_KV: Tensor | None = None
     language_probs: tuple[tuple[str, float], ...] = ()
@@ -109,7 +107,6 @@ def new_state(
         kept_frames=len(encoded.states_TD),
         total_frames=encoded.total_frames,
         unsaid=vocabulary.timestamp_begin + audio_frames - LEAST_LEFT,
-        encoded=encoded if options.word_times else None,
     )
     state.token_limit += state.num_given
     if options.temperature:

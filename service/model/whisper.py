@@ -9,13 +9,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from service.model import cache, encoder, explain, padding
+from service.model import cache, encoder, explain, padding, words
 from service.model.checkpoint import Checkpoint
 from service.model.decoding import WindowDecoder
 from service.model.protocol import ModelInfo, dtype_name
 from service.model.rules import make_rules
 from service.profiles import Profile
-from service.types import Encoded, Kept, Piece
+from service.types import DecodeOptions, Encoded, Hypothesis, Kept, Piece, Word
 
 
 class Whisper:
@@ -129,7 +129,19 @@ class Whisper:
             self.checkpoint.vocabulary,
             self.rules,
             self.checkpoint.weights.dims.max_tokens,
+        )
+
+    @torch.inference_mode()
+    def find_words(
+        self, encoded: Encoded, hypothesis: Hypothesis, options: DecodeOptions
+    ) -> tuple[Word, ...]:
+        return words.find_words(
+            self.checkpoint.weights.decoder,
+            self.checkpoint.vocabulary,
             self.checkpoint.alignment,
+            encoded,
+            replace(options, language=hypothesis.language),
+            hypothesis.tokens,
         )
 
     def split_text(self, tokens: Sequence[int]) -> list[Piece]:

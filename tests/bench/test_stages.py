@@ -9,7 +9,7 @@ import torch
 from bench.stages import measure
 from bench.stages.costs import Cost, Rates, Work, stages, step
 from bench.stages.report import Found, as_json, tables
-from service.model import decoder, decoding, rules
+from service.model import decoder, rules
 from service.model.checkpoint import load_checkpoint
 from service.model.weights import Dims
 from service.model.whisper import Whisper
@@ -65,7 +65,7 @@ def test_a_stage_waits_for_what_takes_longer() -> None:
 
 @pytest.mark.parametrize("profile", [Profile("dense"), THINNED])
 def test_every_stage_is_measured_and_has_its_cost(model: Whisper, profile: Profile) -> None:
-    watched = ((decoder, "step"), (decoder, "join"), (rules, "apply"), (decoding, "find_words"))
+    watched = ((decoder, "step"), (decoder, "join"), (rules, "apply"))
     functions = [getattr(module, name) for module, name in watched]
     clips = [np.random.default_rng(0).normal(0, 0.1, 480_000).astype(np.float32)] * 2
     found = measure.stages(model, clips, profile, tokens=3)

@@ -79,12 +79,13 @@ def test_without_timestamps_there_are_none() -> None:
 @pytest.mark.parametrize("timestamps", [True, False])
 def test_a_word_lasts_the_second_that_it_names(timestamps: bool) -> None:
     model = FakeModel()
-    asked = DecodeOptions(timestamps=timestamps, word_times=True)
-    (hypothesis,) = run(model, window(None, 3, 4, None, 5), options=asked)
-    assert [(w.start, w.end) for w in hypothesis.words] == [(1, 2), (2, 3), (4, 5)]
-    assert "".join(w.text for w in hypothesis.words) == text(model, hypothesis)
-    (unasked,) = run(model, window(None, 3, 4, None, 5))
-    assert unasked.words == ()
+    asked = DecodeOptions(timestamps=timestamps)
+    heard = window(None, 3, 4, None, 5)
+    (hypothesis,) = run(model, heard, options=asked)
+    (encoded,) = model.encode(heard[None], [BUILT_IN["dense"]])
+    words = model.find_words(encoded, hypothesis, asked)
+    assert [(w.start, w.end) for w in words] == [(1, 2), (2, 3), (4, 5)]
+    assert "".join(w.text for w in words) == text(model, hypothesis)
 
 
 def test_options_are_followed() -> None:

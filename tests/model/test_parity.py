@@ -168,7 +168,6 @@ def hypotheses(
         checkpoint.vocabulary,
         rules,
         max_tokens=2 * NUM_TOKENS,
-        alignment=checkpoint.alignment,
     )
     batch.join(range(len(encoded)), encoded, options)
     return finish(batch, len(encoded))

@@ -246,24 +246,21 @@ def test_averaged_frames_begin_where_the_last_ended(tiny: Pair) -> None:
 
 
 @pytest.mark.parametrize("timestamps", [True, False])
-def test_decoding_gives_words_to_the_windows_that_asked(tiny: Pair, timestamps: bool) -> None:
+def test_what_was_decoded_has_words_at_its_times(tiny: Pair, timestamps: bool) -> None:
     # Random weights may end at once: here they cannot.
     talkative = replace(tiny.ours.vocabulary, suppress_tokens=(tiny.ours.vocabulary.eot,))
     model = Whisper(replace(tiny.ours, vocabulary=talkative))
     batch = model.new_decode_batch()
     batch.token_limit = 20
-    encoded = [replace(one, audio_frames=700) for one in model.encode(noise(2), [DENSE] * 2)]
-    asked = DecodeOptions("en", timestamps=timestamps, word_times=True)
-    batch.join([0, 1], encoded, [asked, replace(asked, word_times=False)])
-    assert [row.window.encoded is None for row in batch.rows] == [False, True]
-    with_words, without = finish(batch, 2)
-    assert without.words == ()
-    assert "".join(w.text for w in with_words.words) == tiny.ours.vocabulary.decode(
-        with_words.tokens
-    )
-    assert len(with_words.words) > 1
-    assert all(0 <= w.start <= w.end <= 14.0 for w in with_words.words)
-    assert all(0 < w.probability < 1 for w in with_words.words)
+    encoded = [replace(one, audio_frames=700) for one in model.encode(noise(1), [DENSE])]
+    asked = DecodeOptions("en", timestamps=timestamps)
+    batch.join([0], encoded, [asked])
+    (said,) = finish(batch, 1)
+    found = model.find_words(encoded[0], said, asked)
+    assert "".join(w.text for w in found) == tiny.ours.vocabulary.decode(said.tokens)
+    assert len(found) > 1
+    assert all(0 <= w.start <= w.end <= 14.0 for w in found)
+    assert all(0 < w.probability < 1 for w in found)
 
 
 @pytest.mark.model
