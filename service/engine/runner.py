@@ -88,7 +88,7 @@ class Runner:
         self._encode_s = self._decode_s = 0.0
         self._room = Room(most_windows)
         self._budget = budget
-        self._words = WordThread(model, clock)
+        self._words = WordThread(model, clock, most_windows)
         self._num_threads = torch.get_num_threads()
         self._failed_probes: int | None = None  # since the device was lost; None: it is not
 
@@ -143,10 +143,8 @@ class Runner:
         slots = Counter(slot.job.request_id for slot in self._slots.values())
         held = sum(self._budget.cost(slot.job) for slot in self._slots.values())
         self._metrics.decode_memory.labels("held").set(held)
-        # Windows whose words are not found yet hold their states: no more than there are places.
-        most = max(1, self._room.limit - self._words.num_waiting)
         return self._intake.next_jobs(
-            Load(slots, self._encode_s, self._decode_s, most, held, self._budget)
+            Load(slots, self._encode_s, self._decode_s, self._room.limit, held, self._budget)
         )
 
     def _encode(self, jobs: Sequence[Job], started: float) -> list[_Slot]:

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
+from queue import Empty, Queue
 
 import torch
 
@@ -30,19 +30,19 @@ class _Task:
 
 class WordThread:
     """Finds the words of windows that are decoded, one after the other. A window whose words
-    cannot be found is answered with an error; the others know nothing of it."""
+    cannot be found is answered with an error; the others know nothing of it. At most `most` wait,
+    with their states: then whoever brings another waits as well."""
 
-    def __init__(self, model: SpeechModel, clock: Callable[[], float]) -> None:
+    def __init__(self, model: SpeechModel, clock: Callable[[], float], most: int) -> None:
         self._model, self._clock = model, clock
-        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
-        self._num_given = self._num_done = 0  # each written by one thread only
+        self._tasks: Queue[_Task | None] = Queue(most)
         # A daemon, as the device's thread is.
         self._thread = threading.Thread(target=self._run, name="winnow-words", daemon=True)
 
     @property
     def num_waiting(self) -> int:
-        """Windows whose words are not found yet."""
-        return self._num_given - self._num_done
+        """Windows whose words nobody has begun to look for."""
+        return self._tasks.qsize()
 
     def find(
         self,
@@ -54,14 +54,17 @@ class WordThread:
     ) -> None:
         """Has `then` called with the hypothesis and its words, by the thread, which computes on
         `num_threads`. To be called by one thread."""
-        if self._num_given == 0:
+        if not self._thread.is_alive():
             self._thread.start()
-        self._num_given += 1
         self._tasks.put(_Task(job, encoded, hypothesis, num_threads, then))
 
     def stop(self) -> None:
         """Ends the thread after what it is at; who still waits is not the thread's to answer."""
-        self._tasks.put(None)
+        try:
+            while True:
+                self._tasks.get_nowait()
+        except Empty:
+            self._tasks.put(None)
 
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:
@@ -71,7 +74,6 @@ class WordThread:
                 # No audio and no text in logs: an exception's message may quote them.
                 log.error("words failed, %s\n%s", type(error).__name__, where_of(error))
                 reject(task.job, failed_window(error))
-            self._num_done += 1
             del task  # it holds the window's states until the next one comes
 
     def _answer(self, task: _Task) -> None:
