@@ -92,9 +92,7 @@ def _words(model: Whisper, encoded: Sequence[Encoded], tokens: int) -> Seconds:
     """What is done for each window that ends where word times are asked for."""
     batch = _batch(model, tokens)
     batch.join(range(len(encoded)), encoded, [OPTIONS] * len(encoded))
-    done: dict[int, Hypothesis] = {}
-    while len(batch):
-        done |= batch.step()
+    done = _run(batch)
     _, took = _timed(
         lambda: [model.find_words(one, done[key], OPTIONS) for key, one in enumerate(encoded)]
     )
@@ -153,9 +151,11 @@ def _batch(model: Whisper, tokens: int) -> WindowDecoder:
     return batch
 
 
-def _run(batch: WindowDecoder) -> None:
+def _run(batch: WindowDecoder) -> dict[int, Hypothesis]:
+    done: dict[int, Hypothesis] = {}
     while len(batch):
-        batch.step()
+        done |= batch.step()
+    return done
 
 
 @contextmanager

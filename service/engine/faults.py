@@ -7,11 +7,14 @@ traced to its window by halves, unless it is memory: then everybody goes on, few
 from __future__ import annotations
 
 import gc
+import logging
 import traceback
 
 import torch
 
 from service.errors import EngineError
+
+log = logging.getLogger(__name__)
 
 # Of torch's CPU allocator, which raises RuntimeError.
 _NO_MEMORY_ON_A_CPU = "can't allocate memory"
@@ -40,10 +43,11 @@ def failed_window(error: Exception) -> EngineError:
     return EngineError(f"the model failed on this window ({type(error).__name__})")
 
 
-def where_of(error: Exception) -> str:
-    """The traceback without the message, which may quote what it failed on: no audio and no text
-    in logs."""
-    return "".join(traceback.format_tb(error.__traceback__))
+def report(stage: str, num_windows: int, error: Exception) -> None:
+    """Logs where it was raised. Not its message, which may quote what it failed on: no audio and
+    no text in logs."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    log.error("%s failed, %d windows, %s\n%s", stage, num_windows, type(error).__name__, where)
 
 
 def give_back_memory() -> None:

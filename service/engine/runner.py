@@ -30,7 +30,7 @@ from service.engine.faults import (
     failed_window,
     give_back_memory,
     is_out_of_memory,
-    where_of,
+    report,
 )
 from service.engine.intake import Intake
 from service.engine.probe import probe
@@ -157,7 +157,7 @@ class Runner:
         try:
             return self._encode_together(jobs, started)
         except Exception as error:
-            self._report("encode", len(jobs), error)
+            report("encode", len(jobs), error)
             if is_out_of_memory(error) and len(jobs) + len(self._slots) > 1:
                 self._put_back(jobs, error, limit=len(self._slots) or len(jobs) // 2)
                 return []
@@ -288,7 +288,7 @@ class Runner:
 
     def _fail_windows(self, error: WindowsFailedError) -> None:
         """Answers windows that failed alone. Where there are no others it may be the device."""
-        self._report("decode", len(error.keys), error)
+        report("decode", len(error.keys), error)
         failed = [self._slots.pop(key).job for key in error.keys]
         if not self._slots:
             self._probe()
@@ -314,7 +314,7 @@ class Runner:
         """
         keys = list(self._slots if joining is None else joining)
         slots = [self._slots.pop(key) for key in keys]
-        self._report("decode", len(slots), error)
+        report("decode", len(slots), error)
         if not self._slots:
             self._decode = None
         if is_out_of_memory(error) and len(slots) + len(self._slots) > 1:
@@ -339,16 +339,12 @@ class Runner:
         except Exception as error:
             raise DeviceLostError(f"{type(error).__name__}: {error}") from None
 
-    def _report(self, stage: str, num_windows: int, error: Exception) -> None:
-        where = where_of(error)
-        log.error("%s failed, %d windows, %s\n%s", stage, num_windows, type(error).__name__, where)
-
     def _lose(self, error: Exception) -> None:
         """Not ready until the device answers a probe; everybody who waits gets an error."""
         if isinstance(error, DeviceLostError):
             reason = f"the device failed: {error}"
         else:
-            self._report("the engine", len(self._slots), error)
+            report("the engine", len(self._slots), error)
             reason = f"the engine failed ({type(error).__name__})"
         log.error("not ready, %s", reason)
         self._failed_probes = 0

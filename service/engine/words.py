@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,13 +9,11 @@ from queue import Empty, Queue
 
 import torch
 
-from service.engine.faults import failed_window, where_of
+from service.engine.faults import failed_window, report
 from service.engine.replies import reject
 from service.errors import DeadlineExceeded
 from service.model.protocol import SpeechModel
 from service.types import Encoded, Hypothesis, Job
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +68,7 @@ class WordThread:
             try:
                 self._answer(task)
             except Exception as error:
-                # No audio and no text in logs: an exception's message may quote them.
-                log.error("words failed, %s\n%s", type(error).__name__, where_of(error))
+                report("words", 1, error)
                 reject(task.job, failed_window(error))
             del task  # it holds the window's states until the next one comes
 

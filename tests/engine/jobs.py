@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,13 @@ def tone(hertz: float, seconds: float = 1.0) -> Samples:
 
 
 SILENCE = np.zeros(SAMPLE_RATE, dtype=np.float32)
+
+
+def until(happens: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_S
+    while not happens():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def make_job(

@@ -18,7 +18,7 @@ from service.types import Encoded
 from tests.harness import num_decoded
 
 from .conftest import Start
-from .jobs import SILENCE, WAIT_S, HeldModel, expected_text, loud_at, make_job, text, tone
+from .jobs import SILENCE, WAIT_S, HeldModel, expected_text, loud_at, make_job, text, tone, until
 
 GOOD, OTHER, BAD = 300.0, 900.0, 2500.0
 
@@ -30,10 +30,7 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float:
 
 
 def await_ready(engine: Engine) -> None:
-    end = time.monotonic() + WAIT_S
-    while engine.state != "ready" and time.monotonic() < end:
-        time.sleep(0.001)
-    assert engine.state == "ready"
+    until(lambda: engine.state == "ready")
 
 
 def test_every_window_gets_its_own_text_whatever_it_shares_a_batch_with(start: Start) -> None:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from service.errors import DeadlineExceeded, EngineError, NotReady
+from service.metrics import Metrics
 from service.model.fake import FakeModel
 from service.model.whisper import Whisper
-from service.profiles import Profile
 from service.types import DecodeOptions, Encoded, Hypothesis, Job, Samples, Word
 from tests.speech import SAMPLE, samples_of, seconds
 
 from .conftest import Start
-from .jobs import WAIT_S, make_job, text, tone
+from .jobs import WAIT_S, make_job, text, tone, until
 
 
 class FragileWhisper(Whisper):
@@ -48,16 +46,7 @@ class SlowWords(FakeModel):
         super().__init__()
         self.free = threading.Event()
         self.begun = threading.Event()
-        self.num_asked = self.num_encoded = 0
-
-    def encode(
-        self,
-        mel_BFT: torch.Tensor,
-        profiles: Sequence[Profile],
-        audio_frames: Sequence[int] | None = None,
-    ) -> list[Encoded]:
-        self.num_encoded += 0 if audio_frames is None else len(profiles)  # not those of warm-up
-        return super().encode(mel_BFT, profiles, audio_frames)
+        self.num_asked = 0
 
     def find_words(
         self, encoded: Encoded, hypothesis: Hypothesis, options: DecodeOptions
@@ -74,13 +63,6 @@ def speech(of_s: float) -> Samples:
 
 def asking(job: Job) -> Job:
     return replace(job, options=replace(job.options, language="en", word_times=True))
-
-
-def until(happens: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not happens():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 @pytest.mark.model
@@ -142,7 +124,9 @@ def test_words_that_nobody_waits_for_any_more_are_not_found(start: Start) -> Non
     assert model.num_asked == 1
 
 
-def test_states_that_wait_for_words_are_as_few_as_the_places(start: Start) -> None:
+def test_states_that_wait_for_words_are_as_few_as_the_places(
+    start: Start, metrics: Metrics
+) -> None:
     """The others wait their turn, and all are answered when words come."""
     model = SlowWords()
     engine = start(model, max_decode_windows=4)
@@ -154,7 +138,9 @@ def test_states_that_wait_for_words_are_as_few_as_the_places(start: Start) -> No
     until(lambda: runner._words.num_waiting == 4)
     time.sleep(0.2)  # all would be there by now
     # Of those beside them one is looked for, one is brought, and the rest are in decode.
-    assert model.num_encoded <= 4 + 1 + 4
+    encoded = metrics.registry.get_sample_value("winnow_batch_windows_sum")
+    assert encoded is not None
+    assert 4 + 1 <= encoded <= 4 + 1 + 4
     model.free.set()
     assert all(job.reply.result(WAIT_S).hypothesis.words for job in jobs)
 
