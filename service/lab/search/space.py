@@ -21,6 +21,7 @@ GRID = "grid"  # tables of a space file
 THIRD, TWO_THIRDS = 0.3333, 0.6667
 SPARSITIES = (0.4, 0.5, 0.6, TWO_THIRDS)
 PADDING = 8  # frames (docs/adr/0009)
+REACH = 250  # frames on either side: 5 s (docs/adr/0011)
 # What a field says in a candidate's name: a number needs its field, a word says it by itself.
 SHORT = {"sparsity": "s"}
 # The fields of which `plain` knows when they have no effect.
@@ -60,7 +61,12 @@ def default_grids(num_layers: int) -> list[Grid]:
         {"layer": layers, "sparsity": [0.5], "pool": ["mean"], "late": [THIRD]},
         {"late": [0.5], "pool": ["mean", "drop"]},
         {"padding": [PADDING]},
-        {"layer": layers, "sparsity": [0.5], "pool": ["mean"], "padding": [PADDING]},
+        {"layer": [0, *layers], "sparsity": [0.5], "pool": ["mean"], "padding": [PADDING]},
+        # As the built-in ones are: the layers before the thinning look around them.
+        {
+            **{"layer": layers[:2], "sparsity": [0.5, 0.6], "pool": ["mean", "alike"]},
+            **{"padding": [PADDING], "reach": [REACH]},
+        },
         # Early Attentive Sparsification as published.
         {"layer": [min(2, num_layers)], "sparsity": [0.5]},
     ]
