@@ -9,7 +9,7 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,11 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (8000)")
     _add_model_options(parser)
+    parser.add_argument(
+        "--models",
+        metavar="NAMES",
+        help="further models, by commas, each loaded when it is first asked for",
+    )
     parser.add_argument(
         "--default-profile", metavar="NAME", help="speed profile of requests that name none (dense)"
     )
@@ -232,10 +237,6 @@ def _config(args: argparse.Namespace, **more: Any) -> ServerConfig:
     )
 
 
-def _loader(config: ServerConfig) -> Callable[[], SpeechModel]:
-    return partial(_load, config)
-
-
 def _load(config: ServerConfig) -> SpeechModel:
     """Runs on the engine's thread, and imports torch there."""
     from service.model.load import load_served
@@ -248,8 +249,14 @@ def _serve(args: argparse.Namespace) -> int:
         from service.api.app import serve
         from service.model import load  # noqa: F401 - for the engine's thread
 
-    config = _config(args, host=args.host, port=args.port, default_profile=args.default_profile)
-    serve(config, _loader(config))
+    config = _config(
+        args,
+        host=args.host,
+        port=args.port,
+        models=args.models,
+        default_profile=args.default_profile,
+    )
+    serve(config, _load)
     return OK
 
 
@@ -273,7 +280,7 @@ def _transcribe(args: argparse.Namespace) -> int:
         vad=not args.no_vad,
         overwrite=args.overwrite,
     )
-    num_failed = transcribe_files(config, _loader(config), asked)
+    num_failed = transcribe_files(config, partial(_load, config), asked)
     return FAILED if num_failed else OK
 
 

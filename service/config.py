@@ -101,6 +101,8 @@ class ServerConfig:
     max_uploads: int = 256  # being read at once
     max_uploading_mb: int = 2048  # of all that are being read
     model: str = "whisper-base"  # a name, a hub id, a folder, or a .pt file of openai-whisper
+    models: tuple[str, ...] = ()  # further ones, loaded when they are asked for
+    models_memory_mb: int = 0  # of the weights of all that are loaded; 0: 40% of what there is
     model_aliases: tuple[str, ...] = ALIASES  # other names by which /v1 takes the model
     cache_dir: Path | None = None  # of models from data packages; $XDG_CACHE_HOME/winnow
     device: str = "auto"  # auto | cpu | cuda | cuda:N
@@ -128,7 +130,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         """Raises ConfigError with a sentence that says what would be right."""
         _at_least(self, 0, "port", "threads", "batch_wait_ms", "drain_seconds")
-        _at_least(self, 0, "decode_memory_mb")
+        _at_least(self, 0, "decode_memory_mb", "models_memory_mb")
         _at_least(
             self, 1, "audio_threads", "max_upload_mb", "max_audio_seconds", "max_queue_windows"
         )
@@ -145,6 +147,8 @@ class ServerConfig:
         if self.port > 65535:
             raise ConfigError(f"port {self.port}: use 0 to 65535")
         check_dtype(self.dtype)
+        if not all(name.strip() for name in self.models):
+            raise ConfigError("models: use names, hub ids or folders")
         for alias in self.model_aliases:
             if not re.fullmatch(r"[^\s@]+", alias):
                 raise ConfigError(f"model_aliases {alias!r}: use names without spaces or @")

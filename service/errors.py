@@ -3,6 +3,7 @@
 WinnowError
 ├── InvalidAudio            not audio, empty, corrupt, NaN
 ├── InvalidRequest          a parameter out of range; carries its name and the valid values
+│   └── ModelNotFound       a model that is not served
 ├── TooLarge                more bytes, or more seconds after decoding, than allowed
 ├── TooSlow                 an upload that stalls, or trickles
 ├── StorageFull             an upload for which there is no room; carries retry_after_s
@@ -33,6 +34,10 @@ class InvalidRequest(WinnowError):
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class ModelNotFound(InvalidRequest):
+    """The model that is asked for is not one that is served."""
 
 
 class TooLarge(WinnowError):

@@ -16,6 +16,7 @@ from typing import BinaryIO, NoReturn
 
 from tqdm import tqdm
 
+from service.audio.reader import AudioReader
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.errors import ConfigError, WinnowError
@@ -95,9 +96,11 @@ def _transcribed(
     # What goes wrong is said once, by file; the engine's log is for a server.
     logging.getLogger("service").addHandler(logging.NullHandler())
     metrics = Metrics()
-    engine = Engine(load, config, metrics)
-    pipeline = Pipeline(engine, config, metrics, load_profiles(config.profiles_file, config.model))
-    pipeline.start()
+    reader = AudioReader(config.audio_threads, config.max_audio_seconds, metrics)
+    engine = Engine(load, config, metrics.of(config.model))
+    profiles = load_profiles(config.profiles_file, config.model)
+    pipeline = Pipeline(engine, config, metrics.of(config.model), profiles, reader)
+    reader.start()
     engine.start()
     try:
         engine.wait_ready(LOAD_TIMEOUT_S)
@@ -106,7 +109,7 @@ def _transcribed(
         run = _Run(pipeline, asked, request, todo, streams, 2 * config.max_batch_windows)
         return asyncio.run(run.all())
     finally:
-        pipeline.close()
+        reader.close()
         engine.stop()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, nullcontext
@@ -16,7 +15,7 @@ from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
 from service.errors import ConfigError, DeadlineExceeded, InvalidRequest, NotReady, TooLarge
 from service.gather import Done, WindowWork
-from service.metrics import Metrics
+from service.metrics import ModelMetrics
 from service.profiles import BUILT_IN, Profile, check_depth
 from service.text.progress import InOrder, RunningText
 from service.text.stitch import main_language, spoken_languages
@@ -38,14 +37,16 @@ NUM_LISTED = 12  # languages that an error message lists before it only counts t
 
 
 class Pipeline:
-    """Answers requests with an engine. Lives on one event loop; the engine is its owner's."""
+    """Answers requests with an engine. Lives on one event loop; the engine and the reader are its
+    owner's."""
 
     def __init__(
         self,
         engine: Engine,
         config: ServerConfig,
-        metrics: Metrics,
+        metrics: ModelMetrics,
         profiles: Mapping[str, Profile],
+        reader: AudioReader,
     ) -> None:
         """Raises ConfigError for a default profile that is none of the `profiles`."""
         self.profiles = profiles
@@ -56,11 +57,9 @@ class Pipeline:
         self._engine = engine
         self._config = config
         self._metrics = metrics
-        self._reader = AudioReader(config.audio_threads, config.max_audio_seconds, metrics)
+        self._reader = reader
         self._admission = Admission(config.max_wait_seconds)
-        # Held from reading until the windows are in the queue: what is decoded and waits there
-        # costs the memory of so many recordings, not of every one that would like to.
-        self._waiting_room = asyncio.Semaphore(config.audio_threads)
+        self.num_open = 0  # requests that are being answered
 
     def resolve_profile(self, name: str | None) -> Profile:
         """The profile of that name, or the default for None. Raises InvalidRequest."""
@@ -140,7 +139,7 @@ class Pipeline:
         The first part is empty: it says that the audio was read, `source` is let go, and the
         windows were accepted. Raises what `transcribe` does. Closing it withdraws the work.
         """
-        began = time.monotonic()
+        began, info = time.monotonic(), self._engine.model.info
         async with self._submitted(source, request) as (recording, work):
             yield Progress()
             in_order, running = InOrder(recording.windows, recording.duration_s), RunningText()
@@ -152,7 +151,7 @@ class Pipeline:
                     if segments := in_order.add(one.texts):
                         parts.append(Progress(running.add(segments), tuple(segments)))
                         yield parts[-1]
-        transcript = _assemble(recording, done, parts, request, self._engine.model.info, began)
+        transcript = _assemble(recording, done, parts, request, info, began)
         transcript = replace(transcript, readings=work.readings())
         self._observe(transcript, len(done))
         yield Progress(transcript=transcript)
@@ -211,10 +210,11 @@ class Pipeline:
         work = WindowWork(
             self._engine, model, request, deadline=time.monotonic() + request.timeout_s
         )
+        self.num_open += 1
         try:
             async with (
                 work.within_deadline(),
-                self._waiting_room if request.wait_for_room else nullcontext(),
+                self._reader.waiting_room if request.wait_for_room else nullcontext(),
             ):
                 recording = await self._reader.read(source, request)
                 if request.explain and recording.duration_s > EXPLAINED_S:
@@ -223,37 +223,25 @@ class Pipeline:
                 await work.submit(recording.windows)
             yield recording, work
         except DeadlineExceeded:
-            self._metrics.cancelled.labels(reason="deadline").inc()
+            self._metrics.every.cancelled.labels(reason="deadline").inc()
             raise DeadlineExceeded(
                 f"the request was not done within {request.timeout_s:g} seconds and was cancelled"
             ) from None
         finally:
+            self.num_open -= 1
             work.withdraw()
 
-    def start(self) -> None:
-        """Gets ready for audio, which the first request would have to wait for."""
-        self._reader.start()
-
-    @property
-    def worker_pids(self) -> set[int]:
-        """Of the processes that decode."""
-        return self._reader.worker_pids
-
-    def close(self) -> None:
-        """Takes no more audio; what is being decoded is given up."""
-        self._reader.close()
-
     def _observe(self, t: Transcript, num_windows: int) -> None:
-        self._metrics.windows.labels(profile=t.profile).inc(num_windows)
+        self._metrics.windows(t.profile).inc(num_windows)
         guarded = {fallback.window for fallback in t.fallbacks}
-        self._metrics.guarded_windows.labels(profile=t.profile).inc(len(guarded))
+        self._metrics.guarded_windows(t.profile).inc(len(guarded))
         for stage in ("decode_audio", "queue", "mel", "encode", "decode", "total"):
             seconds = getattr(t.timings, stage)
-            self._metrics.stage_seconds.labels(stage=stage, profile=t.profile).observe(seconds)
-        self._metrics.real_time_factor.labels(profile=t.profile).observe(t.real_time_factor)
-        self._metrics.audio_seconds.labels(profile=t.profile).inc(t.duration)
+            self._metrics.stage_seconds(stage, t.profile).observe(seconds)
+        self._metrics.real_time_factor(t.profile).observe(t.real_time_factor)
+        self._metrics.audio_seconds(t.profile).inc(t.duration)
         for fallback in t.fallbacks:
-            self._metrics.fallbacks.labels(profile=t.profile, reason=fallback.reason).inc()
+            self._metrics.fallbacks(t.profile, fallback.reason).inc()
 
 
 def _assemble(

@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 import torch
 
+from service.audio.reader import AudioReader
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.metrics import Metrics
@@ -44,10 +45,14 @@ def num_decoded(name: str, milder: float = 1.0) -> int:
 class Service:
     engine: Engine
     pipeline: Pipeline
+    reader: AudioReader
     metrics: Metrics
 
     def sample(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+        """Of a series of every model or of this one's."""
+        registry = self.metrics.registry
+        of_all = registry.get_sample_value(name, labels)
+        return of_all or registry.get_sample_value(name, {"model": "fake", **labels}) or 0.0
 
 
 @contextmanager
@@ -59,15 +64,17 @@ def running(
 ) -> Iterator[Service]:
     config = ServerConfig(**settings)
     metrics = Metrics()
-    engine = engine_class(lambda: model or FakeModel(), config, metrics)
-    pipeline = Pipeline(engine, config, metrics, profiles)
+    reader = AudioReader(config.audio_threads, config.max_audio_seconds, metrics)
+    series = metrics.of("fake")
+    engine = engine_class(lambda: model or FakeModel(), config, series)
+    pipeline = Pipeline(engine, config, series, profiles, reader)
     engine.start()
     try:
         engine.wait_ready(READY_S)
-        yield Service(engine, pipeline, metrics)
+        yield Service(engine, pipeline, reader, metrics)
     finally:
         engine.stop()
-        pipeline.close()
+        reader.close()
 
 
 def wav(*tones: tuple[float, float]) -> io.BytesIO:
@@ -109,14 +116,14 @@ class HeldDevice:
 @contextmanager
 def held_workers(service: Service) -> Iterator[None]:
     """Whatever is being decoded, or will be, waits meanwhile."""
-    service.pipeline.start()
-    pids = service.pipeline.worker_pids
+    service.reader.start()
+    pids = service.reader.worker_pids
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        for pid in pids & service.pipeline.worker_pids:
+        for pid in pids & service.reader.worker_pids:
             os.kill(pid, signal.SIGCONT)
 
 

@@ -37,13 +37,13 @@ def test_a_deadline_passes_while_audio_is_decoded_and_the_file_is_left_alone() -
     with running(audio_threads=1) as service:
         source = wav((LOW_HZ, 600))
         with held_workers(service):
-            stopped = service.pipeline.worker_pids
+            stopped = service.reader.worker_pids
             with pytest.raises(DeadlineExceeded):
                 transcribe(service, source, request(timeout_s=0.1))
             source.close()
             # The only worker was given up with its recording: there is another for this one.
             assert transcribe(service, wav((LOW_HZ, 1)), request()).text
-            assert not stopped & service.pipeline.worker_pids
+            assert not stopped & service.reader.worker_pids
 
 
 def test_a_cancelled_request_withdraws_its_work() -> None:

@@ -19,6 +19,7 @@ RANKS = (
     ("engine",),
     ("gather", "admission", "params", "find_files"),
     ("pipeline", "live", "explain"),
+    ("models",),
     ("api", "files", "lab"),
     ("cli",),
     ("__main__",),

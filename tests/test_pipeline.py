@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from service.audio.reader import AudioReader
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.errors import ConfigError, InvalidRequest
@@ -245,9 +246,11 @@ def test_an_unknown_task_is_refused(service: Service) -> None:
 
 def test_a_default_profile_that_is_not_there_is_refused_at_once() -> None:
     config, metrics = ServerConfig(default_profile="warp"), Metrics()
-    engine = Engine(FakeModel, config, metrics)
+    engine = Engine(FakeModel, config, metrics.of("fake"))
+    reader = AudioReader(1, 60, metrics)
     with pytest.raises(ConfigError, match="dense, balanced, fast"):
-        Pipeline(engine, config, metrics, BUILT_IN)
+        Pipeline(engine, config, metrics.of("fake"), BUILT_IN, reader)
+    reader.close()
 
 
 def test_a_profile_that_prunes_deeper_than_the_model_is_refused() -> None:

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 
+from service.audio.reader import AudioReader
 from service.audio.workers import WorkerPool
 from service.config import ServerConfig
 from service.engine.engine import Engine
@@ -43,8 +44,10 @@ def test_bytes_that_are_not_audio_are_refused(service: Service) -> None:
 
 
 def test_nothing_is_read_while_the_model_loads() -> None:
-    metrics, config = Metrics(), ServerConfig()
-    pipeline = Pipeline(Engine(FakeModel, config, metrics), config, metrics, BUILT_IN)
+    metrics, config = Metrics().of("fake"), ServerConfig()
+    reader = AudioReader(1, 60, metrics.every)
+    engine = Engine(FakeModel, config, metrics)
+    pipeline = Pipeline(engine, config, metrics, BUILT_IN, reader)
     source = wav((LOW_HZ, 1))
     with pytest.raises(NotReady):
         asyncio.run(pipeline.transcribe(source, request()))

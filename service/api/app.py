@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import __version__
-from service.api import detect, errors, explain, live, models, openai, ops, realtime, transcribe
+from service.api import detect, errors, explain, live, openai, ops, realtime, transcribe
+from service.api import models as model_routes
 from service.api.context import RequestContext
 from service.api.keys import RequireKey, keys_of, open_paths
 from service.api.manners import Manners, ShareAnswers
@@ -19,39 +20,30 @@ from service.api.pace import Uploads
 from service.api.server import DrainingServer
 from service.api.services import Services
 from service.config import ServerConfig
-from service.engine.engine import Engine
-from service.evidence import evidence_of
 from service.gather import stop
 from service.live.registry import LiveSessions
 from service.memory import give_back_regularly
 from service.metrics import Metrics
 from service.model.protocol import SpeechModel
-from service.pipeline import Pipeline
-from service.profiles import all_profiles, check_depth, own_tables
+from service.models import Models
 
 
 def create_app(
-    config: ServerConfig, load: Callable[[], SpeechModel], metrics: Metrics | None = None
+    config: ServerConfig,
+    load: Callable[[ServerConfig], SpeechModel],
+    metrics: Metrics | None = None,
 ) -> FastAPI:
-    """The ASGI application. `load` runs on the device thread once the application starts.
+    """The ASGI application. `load` gives the model of settings: the first on its engine's thread
+    once the application starts, the others when they are asked for.
 
     Raises ConfigError for a file of profiles or keys, or a default profile, that cannot be used.
     Until the model is loaded, and again while draining, work is refused and health still answers.
     """
     metrics = metrics or Metrics()
-    own = own_tables(config.profiles_file)
-    profiles = all_profiles(own, config.model)
-    evidence = {p.name: evidence_of(p, config.model, own) for p in profiles.values()}
-
-    def load_checked() -> SpeechModel:
-        model = load()
-        check_depth(profiles, model.info.num_encoder_layers)
-        return model
-
-    engine = Engine(load_checked, config, metrics, warm_up=tuple(profiles.values()))
-    pipeline = Pipeline(engine, config, metrics, profiles)
-    sessions = LiveSessions(engine, config, metrics)
-    services = Services(config, engine, pipeline, sessions, metrics, Uploads(config), evidence)
+    models = Models(config, load, metrics)
+    sessions = LiveSessions(lambda name: models.find(name).engine, config, metrics)
+    models.in_conversation = sessions.models
+    services = Services(config, models, sessions, metrics, Uploads(config))
     keys = keys_of(config)
     app = FastAPI(
         title="Winnow",
@@ -72,12 +64,12 @@ def create_app(
     if config.cors_origins:
         app.add_middleware(ShareAnswers, origins=config.cors_origins)
     errors.install(app)
-    for room in (transcribe, detect, explain, openai, models, live, realtime, ops):
+    for room in (transcribe, detect, explain, openai, model_routes, live, realtime, ops):
         app.include_router(room.router)
     return app
 
 
-def serve(config: ServerConfig, load: Callable[[], SpeechModel]) -> None:
+def serve(config: ServerConfig, load: Callable[[ServerConfig], SpeechModel]) -> None:
     """Serves until SIGTERM or SIGINT, then drains for at most `drain_seconds`.
 
     Raises ConfigError for a setting that cannot be used, CannotListen for an address, and the
@@ -88,22 +80,18 @@ def serve(config: ServerConfig, load: Callable[[], SpeechModel]) -> None:
     services: Services = app.state.services
     server = DrainingServer(app, services)
     server.run()
-    if services.engine.failed_for_good:
-        services.engine.wait_ready(0)
+    services.models.raise_failure()
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    services.pipeline.start()
-    services.engine.start()
+    services.models.start()
     giving_back = asyncio.create_task(give_back_regularly())
     try:
         yield
     finally:
         await stop(giving_back)
-        services.engine.begin_drain()
-        await asyncio.to_thread(services.engine.drain, services.config.drain_seconds)
-        await asyncio.to_thread(services.engine.stop)
-        services.pipeline.close()
+        await services.models.drain(services.config.drain_seconds)
+        await services.models.stop()
         services.live.close()

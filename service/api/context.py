@@ -30,9 +30,10 @@ QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few second
 
 
 class RequestContext:
-    """ASGI middleware. Handlers read `request.state.request_id` and set `request.state.profile`.
+    """ASGI middleware. Handlers read `request.state.request_id` and set `request.state.model` and
+    `request.state.profile`.
 
-    The profile must be a configured name: it becomes a metric label.
+    Both must be configured names: they become metric labels.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -58,15 +59,15 @@ class RequestContext:
 
     def _record(self, scope: Scope, exchange: _Exchange) -> None:
         endpoint = getattr(scope.get("route"), "path", "other")
-        profile = scope["state"]["profile"]
+        model, profile = scope["state"]["model"], scope["state"]["profile"]
         status = str(exchange.status or CLIENT_GONE_STATUS)
         seconds = (exchange.answered or time.perf_counter()) - exchange.started
-        self._metrics.requests.labels(endpoint, profile, status).inc()
-        self._metrics.request_seconds.labels(endpoint, profile).observe(seconds)
+        self._metrics.requests.labels(model, endpoint, profile, status).inc()
+        self._metrics.request_seconds.labels(model, endpoint, profile).observe(seconds)
         if endpoint not in QUIET:
             logger.info(
-                "%s %s %s profile=%s seconds=%.3f request_id=%s",
-                *(scope["method"], endpoint, status, profile or "-", seconds),
+                "%s %s %s model=%s profile=%s seconds=%.3f request_id=%s",
+                *(scope["method"], endpoint, status, model or "-", profile or "-", seconds),
                 exchange.request_id,
             )
 
@@ -87,7 +88,7 @@ class _Exchange:
         self._body_left = headers.get("content-length", "0") != "0" or (
             "transfer-encoding" in headers
         )
-        self._state.update(request_id=self.request_id, profile="")
+        self._state.update(request_id=self.request_id, model="", profile="")
 
     async def receive(self) -> Message:
         """Raises InvalidRequest where the rest of the body cannot be told from what follows it."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from service.api.models import MODEL
 from service.api.services import services_of, while_connected
 from service.api.uploads import read_upload, recording_openapi
 from service.params.decoding import LANGUAGES
@@ -13,8 +14,9 @@ from service.params.values import collect, number, one, several
 from service.text.formats import language_answer
 from service.types import DecodeOptions, TranscribeRequest
 
-PARAMETERS = ("profile", "languages", "timeout")
+PARAMETERS = ("model", "profile", "languages", "timeout")
 _PROPERTIES = {
+    "model": MODEL,
     "profile": {"type": "string", "description": "A name that GET /profiles lists."},
     "languages[]": LANGUAGES,
     "timeout": {"type": "number", "description": "Seconds after which the work is cancelled."},
@@ -42,10 +44,11 @@ async def detect_language(request: Request) -> dict[str, Any]:
     async with read_upload(request, services.config) as upload:
         given = collect([*query, *upload.fields], PARAMETERS)
         timeout_s = number("timeout", one(given, "timeout"), longest_s, longest_s, positive=True)
-        profile = services.pipeline.resolve_profile(one(given, "profile"))
+        served = await services.serve(request, one(given, "model"))
+        profile = served.pipeline.resolve_profile(one(given, "profile"))
         request.state.profile = profile.name
-        languages = services.pipeline.resolve_languages(several(given, "languages"))
+        languages = served.pipeline.resolve_languages(several(given, "languages"))
         options = DecodeOptions(languages=languages)
         asked = TranscribeRequest(profile, options, timeout_s=timeout_s)
-        work = services.pipeline.detect_language(upload.audio, asked)
+        work = served.pipeline.detect_language(upload.audio, asked)
         return language_answer(await while_connected(request, work))

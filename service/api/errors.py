@@ -19,6 +19,7 @@ from service.errors import (
     EngineError,
     InvalidAudio,
     InvalidRequest,
+    ModelNotFound,
     NotReady,
     QueueFull,
     StorageFull,
@@ -28,10 +29,6 @@ from service.errors import (
 )
 
 CLIENT_GONE_STATUS = 499  # nobody reads it; it is what logs and metrics say
-
-
-class ModelNotFound(InvalidRequest):
-    """The `model` of an OpenAI-style request is not one that is served."""
 
 
 @dataclass(frozen=True, slots=True)

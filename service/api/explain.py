@@ -9,16 +9,20 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
+from service.api.models import MODEL
 from service.api.ops import asks_key, choices_of
 from service.api.page import explain_html
 from service.api.services import Services, services_of, while_connected
 from service.api.uploads import read_upload, recording_openapi
+from service.config import ServerConfig
+from service.models import Served
 from service.params.values import Given, collect, flag, number, one
 from service.types import DecodeOptions, TranscribeRequest
 
 NAME = "Recording"  # a client's own name for it stays with the client
 
 _PROPERTIES: dict[str, Any] = {
+    "model": MODEL,
     "profile": {"type": "string", "description": "A name that GET /profiles lists."},
     "language": {
         "type": "string",
@@ -42,7 +46,7 @@ async def page(request: Request) -> HTMLResponse:
     """A form for what is posted there."""
     services = services_of(request)
     _check_on(services)
-    default = services.pipeline.resolve_profile(None)
+    default = services.models.first.pipeline.resolve_profile(None)
     return HTMLResponse(
         explain_html(choices_of(services), default, asks_key=asks_key(services.config))
     )
@@ -67,9 +71,13 @@ async def explain(request: Request) -> HTMLResponse:
     collect(query, PARAMETERS)  # a wrong name is refused before the upload
     async with read_upload(request, services.config) as upload:
         given = collect([*query, *upload.fields], PARAMETERS)
-        asked, audio = _asked(given, services), flag("audio", one(given, "audio"), False)
+        served = await services.serve(request, one(given, "model"))
+        asked, audio = (
+            _asked(given, served, services.config),
+            flag("audio", one(given, "audio"), False),
+        )
         request.state.profile = asked.profile.name
-        work = services.pipeline.explain(upload.audio, asked)
+        work = served.pipeline.explain(upload.audio, asked)
         ours, dense = await while_connected(request, work)
 
     def draw() -> str:
@@ -87,11 +95,11 @@ def _check_on(services: Services) -> None:
         raise HTTPException(404, "off on this server; the setting WINNOW_EXPLAIN=true turns it on")
 
 
-def _asked(given: Given, services: Services) -> TranscribeRequest:
-    longest_s = float(services.config.deadline_seconds)
-    language = services.pipeline.resolve_language(one(given, "language"))
+def _asked(given: Given, served: Served, config: ServerConfig) -> TranscribeRequest:
+    longest_s = float(config.deadline_seconds)
+    language = served.pipeline.resolve_language(one(given, "language"))
     return TranscribeRequest(
-        profile=services.pipeline.resolve_profile(one(given, "profile")),
+        profile=served.pipeline.resolve_profile(one(given, "profile")),
         options=DecodeOptions(language),
         vad=flag("vad", one(given, "vad"), True),
         timeout_s=number("timeout", one(given, "timeout"), longest_s, longest_s, positive=True),

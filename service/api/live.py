@@ -34,7 +34,7 @@ class LiveTalk(Talk):
         self.profile = start.asked.request.profile.name
         live = services.live
         async with live.hold(start.asked, start.session_id, start.after) as (session, resumed):
-            await self.send_json(ready(session, services.engine.model.info.name, resumed))
+            await self.send_json(ready(session, resumed))
             await live.converse(session, self._receive, self._send)
             if live.draining:
                 return RESTART, "the service is shutting down"
@@ -49,7 +49,7 @@ class LiveTalk(Talk):
         first = await self.next_message()
         if isinstance(first, bytes):
             raise InvalidRequest('Send a text message with "type": "start" before audio.', "type")
-        return read_start(first, self.services)
+        return await read_start(first, self.services)
 
     async def _receive(self) -> Message:
         message = await self.next_message()

@@ -24,7 +24,7 @@ _NUMBERS = {
     "after": (0, MAX_SEQ, 0),
 }
 START_FIELDS = (
-    *("type", "profile", "language", "encoding", "sample_rate", "channels", "partials"),
+    *("type", "model", "profile", "language", "encoding", "sample_rate", "channels", "partials"),
     *("session", "after"),
 )
 
@@ -38,8 +38,11 @@ class Start:
     after: int
 
 
-def read_start(text: str, services: Services) -> Start:
-    """Raises InvalidRequest naming the field, NotReady while the model loads."""
+async def read_start(text: str, services: Services) -> Start:
+    """Waits for the model that is asked for, if it has to be loaded.
+
+    Raises InvalidRequest naming the field, and what `Models.get` raises.
+    """
     given = _object(text)
     if given.get("type") != "start":
         raise InvalidRequest('The first message must have "type": "start".', "type")
@@ -49,14 +52,16 @@ def read_start(text: str, services: Services) -> Start:
         raise InvalidRequest(
             f"encoding {encoding!r} is not one of: {', '.join(ENCODINGS)}.", "encoding"
         )
+    timeout_s = float(services.config.deadline_seconds)
+    name = services.models.name_of(_text(given, "model"))
+    pipeline = (await services.models.get(name, timeout_s)).pipeline
     request = TranscribeRequest(
-        profile=services.pipeline.resolve_profile(_text(given, "profile")),
-        options=DecodeOptions(
-            language=services.pipeline.resolve_language(_text(given, "language"))
-        ),
-        timeout_s=float(services.config.deadline_seconds),
+        profile=pipeline.resolve_profile(_text(given, "profile")),
+        options=DecodeOptions(language=pipeline.resolve_language(_text(given, "language"))),
+        timeout_s=timeout_s,
     )
     asked = LiveRequest(
+        name,
         request,
         encoding,
         sample_rate=_whole(given, "sample_rate"),
@@ -79,12 +84,12 @@ def read_message(text: str) -> Ack | Flush | Stop:
     raise InvalidRequest("type must be ack, flush or stop after the first message.", "type")
 
 
-def ready(session: Session, model: str, resumed: bool) -> dict[str, Any]:
+def ready(session: Session, resumed: bool) -> dict[str, Any]:
     """The answer to start: which session, and how much of its audio is here already."""
     return {
         "type": "ready",
         "session": session.id,
-        "model": model,
+        "model": session.asked.model,
         "profile": session.asked.request.profile.name,
         "resumed": resumed,
         "received_bytes": session.received_bytes,

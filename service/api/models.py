@@ -1,79 +1,143 @@
-"""What the served model is called, and OpenAI's routes that list it."""
+"""What the served models are called, OpenAI's routes that list them, and speaches' that load and
+unload them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from starlette.exceptions import HTTPException
 
-from service.api.errors import ModelNotFound
-from service.api.services import Services, services_of
-from service.errors import InvalidRequest
-from service.model.formats.names import other_names
+from service.api.services import Services, services_of, while_connected
+from service.errors import InvalidRequest, ModelNotFound
+from service.model.formats.names import known_model
+from service.models import Models, Served
 from service.profiles import Profile
 
-router = APIRouter(prefix="/v1")
+# Of Winnow's own routes, in their OpenAPI.
+MODEL = {
+    "type": "string",
+    "description": "One that GET /v1/models lists, without @profile; the first one if absent.",
+}
+
+router = APIRouter()
 
 
-@router.get("/models", summary="The loaded model, under every name that it can be asked for")
+@router.get("/v1/models", summary="Every model, under every name that it can be asked for")
 async def models(request: Request) -> dict[str, Any]:
-    """The loaded model under its name, once per profile, then under its other names.
+    """Each under its name, once per profile, then under its other names; the first model first.
 
     Those are the hub's, and the ones that clients have built in (the setting `model_aliases`).
+    `loaded`: whether it can answer at once; else who asks for it waits until it can.
     """
-    listed = _listed(services_of(request))
-    return {"object": "list", "data": [_model(request, model_id) for model_id in listed]}
+    served = services_of(request).models
+    return {"object": "list", "data": [_model(request, one) for one in _listed(served)]}
 
 
-@router.get("/models/{model_id:path}", summary="One model")
+@router.get("/v1/models/{model_id:path}", summary="One model")
 async def model(request: Request, model_id: str) -> dict[str, Any]:
     """One of the ids that `/v1/models` lists, any of them also with `@profile`."""
-    resolve_model(services_of(request), model_id)
+    read_model(services_of(request).models, model_id)
     return _model(request, model_id)
 
 
-def resolve_model(services: Services, asked: str | None) -> Profile:
-    """The profile of the model that is asked for, by any of its names, `name@profile` or not.
+@router.get("/api/ps", summary="The models that are loaded")
+async def loaded(request: Request) -> dict[str, list[str]]:
+    """Names, the most recently used first."""
+    return {"models": list(reversed(services_of(request).models.loaded))}
+
+
+@router.post("/api/ps/{model_id:path}", status_code=201, summary="Load a model")
+async def load(request: Request, model_id: str) -> dict[str, str]:
+    """Returns when the model can answer, at once if it can already.
+
+    503 where there is no room for it beside those that are in use.
+    """
+    services = services_of(request)
+    services.check_ready()
+    name, timeout_s = services.models.name_of(model_id), services.config.deadline_seconds
+    await request.body()
+    await while_connected(request, services.models.get(name, timeout_s))
+    return {"model": name, "status": "loaded"}
+
+
+@router.delete("/api/ps/{model_id:path}", status_code=204, summary="Unload a model")
+async def unload(request: Request, model_id: str) -> Response:
+    """Returns when what the model has accepted is answered, and its memory is given back."""
+    models = services_of(request).models
+    name = models.name_of(model_id)
+    if not await models.unload(name):
+        raise HTTPException(404, f"{name} is not loaded")
+    return Response(status_code=204)
+
+
+async def serve_model(
+    services: Services, request: Request, asked: str | None
+) -> tuple[Served, Profile]:
+    """The model of a request of OpenAI's, by any of its names, `name@profile` or not.
+
+    Raises what `read_model` and `Services.serve` raise.
+    """
+    name, profile = read_model(services.models, asked)
+    served = await services.serve(request, name)
+    return served, served.pipeline.resolve_profile(profile)
+
+
+def read_model(models: Models, asked: str | None) -> tuple[str, str | None]:
+    """The names of the model and the profile that are meant, None for the default profile.
 
     Raises InvalidRequest where none is named or the profile is unknown, ModelNotFound for another
     model.
     """
-    valid = ", ".join(_listed(services))
     if asked is None:
-        raise InvalidRequest(f"model is required. Served here: {valid}.", "model")
+        raise InvalidRequest(f"model is required. Served here: {_valid(models)}.", "model")
     name, at, profile = asked.partition("@")
-    if name not in _names(services):
-        raise ModelNotFound(f"The model '{asked}' is not served here. Served: {valid}.", "model")
-    if not at:
-        return services.pipeline.resolve_profile(None)
-    if profile not in services.pipeline.profiles:
-        profiles = ", ".join(services.pipeline.profiles)
-        raise InvalidRequest(f"unknown profile in '{asked}'; use one of {profiles}", "model")
-    return services.pipeline.profiles[profile]
+    try:
+        name = models.name_of(name)
+    except ModelNotFound:
+        raise ModelNotFound(
+            f"The model '{asked}' is not served here. Served: {_valid(models)}.", "model"
+        ) from None
+    profiles = models.known[name].profiles
+    if at and profile not in profiles:
+        valid = ", ".join(profiles)
+        raise InvalidRequest(f"unknown profile in '{asked}'; use one of {valid}", "model")
+    return name, profile if at else None
 
 
 def _model(request: Request, model_id: str) -> dict[str, Any]:
-    """As OpenAI has it, what it computes in, its weights' type, and where the weights are from and
-    under which licence, if it is known."""
-    info = services_of(request).engine.model.info
-    known = {"license": info.license, "origin": info.origin}
-    return {
+    """As OpenAI has it, and whether it is loaded; of one that is, what it computes in, its weights'
+    type, and where they are from and under which licence, if it is known."""
+    models = services_of(request).models
+    name = models.name_of(model_id.partition("@")[0])
+    known = known_model(name)
+    answer = {
         "id": model_id,
         "object": "model",
         "created": request.app.state.started_at,
+        "owned_by": known.owner if known else "winnow",
+        "loaded": name in models.loaded,
+    }
+    if name not in models.loaded:
+        return answer
+    info = models.find(name).engine.model.info
+    where = {"license": info.license, "origin": info.origin}
+    return {
+        **answer,
         "owned_by": info.owner or "winnow",
         "dtype": info.dtype,
         "weight_dtype": info.weight_dtype,
-        **{name: value for name, value in known.items() if value},
+        **{key: value for key, value in where.items() if value},
     }
 
 
-def _listed(services: Services) -> list[str]:
-    name, *others = _names(services)
-    return [name, *(f"{name}@{profile}" for profile in services.pipeline.profiles), *others]
+def _listed(models: Models) -> list[str]:
+    listed = []
+    for known in models.known.values():
+        name, *others = models.names_of(known.name)
+        listed += [name, *(f"{name}@{profile}" for profile in known.profiles), *others]
+    return listed
 
 
-def _names(services: Services) -> list[str]:
-    """Each once, the one that answers carry first."""
-    name = services.engine.model.info.name
-    return list(dict.fromkeys([name, *other_names(name), *services.config.model_aliases]))
+def _valid(models: Models) -> str:
+    return ", ".join(_listed(models))

@@ -10,13 +10,16 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from service.api.answers import PROPERTIES, STREAM, Wanted, respond, wanted
-from service.api.models import resolve_model
+from service.api.models import serve_model
 from service.api.openai_params import ALSO, ignored, wants_logprobs, without_prompts
 from service.api.openai_params import PROPERTIES as THEIRS
-from service.api.services import Services, services_of, while_connected
+from service.api.services import services_of, while_connected
 from service.api.streams import open_stream
 from service.api.uploads import read_upload
+from service.config import ServerConfig
 from service.errors import InvalidRequest
+from service.model.protocol import SpeechModel
+from service.models import Served
 from service.params.decoding import LANGUAGES, decoding
 from service.params.decoding import OPENAI_PROPERTIES as DECODING
 from service.params.values import (
@@ -28,6 +31,8 @@ from service.params.values import (
     plain_name,
     several,
 )
+from service.pipeline import Pipeline
+from service.profiles import Profile
 from service.text.formats import to_format, to_openai_json, to_openai_verbose
 from service.text.logprobs import logprobs_json
 from service.types import Notice, Progress, Segment, TranscribeRequest, Transcript
@@ -91,8 +96,10 @@ async def translations(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """A request as it was understood."""
+    """A request as it was understood, and the model that it asks for."""
 
+    pipeline: Pipeline
+    model: SpeechModel
     task: str
     want: Wanted
     asked: TranscribeRequest
@@ -104,22 +111,18 @@ class _Wish:
 async def _answer(request: Request, task: str) -> Response:
     services = services_of(request)
     services.admit(request)
-    info = services.engine.model.info
-    if task == "translate" and not info.knows_several:
-        raise InvalidRequest(
-            f"The model {info.name} hears one language only and cannot translate.", "model"
-        )
     query = request.query_params.multi_items()
     collect(query, PARAMETERS[task], TAKEN[task])
     async with read_upload(request, services.config, raw=False) as upload:
         given = collect([*query, *upload.fields], PARAMETERS[task], TAKEN[task])
-        wish = _understood(given, services, task)
+        served, profile = await serve_model(services, request, one(given, "model"))
+        wish = _understood(given, served, profile, services.config, task)
         request.state.profile = wish.asked.profile.name
         if wish.want.stream:
-            return await _stream(request, services, wish, upload.audio)
-        work = services.pipeline.transcribe(upload.audio, wish.asked)
+            return await _stream(request, wish, upload.audio)
+        work = served.pipeline.transcribe(upload.audio, wish.asked)
         transcript = _noted(await while_connected(request, work), wish)
-    listed = _logprobs(services, wish, transcript.segments)
+    listed = _logprobs(wish, transcript.segments)
     if wish.want.response_format == "json":
         return respond(to_openai_json(transcript, task, listed), "json")
     if wish.want.response_format == "verbose_json":
@@ -129,37 +132,40 @@ async def _answer(request: Request, task: str) -> Response:
     return respond(content, wish.want.response_format, transcript.warnings)
 
 
-async def _stream(request: Request, services: Services, wish: _Wish, audio: Any) -> Response:
+async def _stream(request: Request, wish: _Wish, audio: Any) -> Response:
     def describe(part: Progress) -> dict[str, Any]:
-        listed = _logprobs(services, wish, part.segments)
+        listed = _logprobs(wish, part.segments)
         return {} if listed is None else {"logprobs": listed}
 
     def summarise(transcript: Transcript) -> dict[str, Any]:
-        listed = _logprobs(services, wish, transcript.segments)
+        listed = _logprobs(wish, transcript.segments)
         return to_openai_json(_noted(transcript, wish), wish.task, listed)
 
-    return await open_stream(request, audio, wish.asked, describe, summarise)
+    return await open_stream(request, wish.pipeline, audio, wish.asked, describe, summarise)
 
 
 def _noted(transcript: Transcript, wish: _Wish) -> Transcript:
     return replace(transcript, warnings=(*wish.notices, *transcript.warnings))
 
 
-def _logprobs(
-    services: Services, wish: _Wish, segments: Iterable[Segment]
-) -> list[dict[str, Any]] | None:
-    return logprobs_json(segments, services.engine.model.token_bytes) if wish.logprobs else None
+def _logprobs(wish: _Wish, segments: Iterable[Segment]) -> list[dict[str, Any]] | None:
+    return logprobs_json(segments, wish.model.token_bytes) if wish.logprobs else None
 
 
-def _understood(given: Given, services: Services, task: str) -> _Wish:
+def _understood(
+    given: Given, served: Served, profile: Profile, config: ServerConfig, task: str
+) -> _Wish:
     """Raises InvalidRequest for what cannot be done."""
+    model = served.engine.model
+    if task == "translate" and not model.info.knows_several:
+        raise InvalidRequest(
+            f"The model {model.info.name} hears one language only and cannot translate.", "model"
+        )
     want = wanted(given, FORMATS, lenient=True)
     times = granularities(given)
     logprobs = wants_logprobs(given)
-    profile = resolve_model(services, one(given, "model"))
-    model = services.engine.model
     how = decoding(given if model.info.max_prompt_tokens else without_prompts(given), model)
-    language, languages = services.pipeline.resolve_spoken(
+    language, languages = served.pipeline.resolve_spoken(
         one(given, "language"), several(given, "languages")
     )
     asked = TranscribeRequest(
@@ -171,10 +177,13 @@ def _understood(given: Given, services: Services, task: str) -> _Wish:
             word_times="word" in times and want.response_format not in ("json", "text"),
             task=task,
         ),
-        timeout_s=float(services.config.deadline_seconds),
+        timeout_s=float(config.deadline_seconds),
         thresholds=how.thresholds,
         temperatures=how.temperatures,
     )
     # Segments, where nothing is said, as OpenAI has it.
     notices = tuple(ignored(given, want.response_format, want.stream, model.info))
-    return _Wish(task, want, asked, times or ("segment",), logprobs, notices)
+    return _Wish(
+        *(served.pipeline, model, task, want, asked),
+        *(times or ("segment",), logprobs, notices),
+    )

@@ -39,15 +39,17 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/profiles", summary="The speed profiles")
 async def profiles(request: Request) -> dict[str, list[dict[str, Any]]]:
-    """Each profile with what it does, and what was measured of it on the model that is served.
+    """Each profile with what it does, and what was measured of it on the model: the first one, or
+    the one that `?model=` names.
 
     `evidence` is null where nothing was; one of the profiles is the default.
     """
-    services = services_of(request)
-    default = services.pipeline.resolve_profile(None)
+    models, asked = services_of(request).models, request.query_params.get("model")
+    default = models.first.pipeline.resolve_profile(None)
+    known = models.known[models.name_of(asked)]
     answer = []
-    for profile in services.pipeline.profiles.values():
-        evidence = services.evidence[profile.name]
+    for profile in known.profiles.values():
+        evidence = known.evidence[profile.name]
         answer.append(
             asdict(profile)
             | {
@@ -68,7 +70,7 @@ def _figures(evidence: Evidence) -> dict[str, Any]:
 async def index(request: Request) -> HTMLResponse:
     """A page to try the service by hand."""
     services = services_of(request)
-    config, default = services.config, services.pipeline.resolve_profile(None)
+    config, default = services.config, services.models.first.pipeline.resolve_profile(None)
     return HTMLResponse(
         index_html(
             choices_of(services), default, asks_key=asks_key(config), explains=config.explain
@@ -77,10 +79,11 @@ async def index(request: Request) -> HTMLResponse:
 
 
 def choices_of(services: Services) -> list[Choice]:
-    """The profiles as pages offer them."""
+    """The profiles of the first model, as pages offer them."""
+    first = next(iter(services.models.known.values()))
     return [
-        Choice(profile, measured(profile, services.evidence[profile.name]))
-        for profile in services.pipeline.profiles.values()
+        Choice(profile, measured(profile, first.evidence[profile.name]))
+        for profile in first.profiles.values()
     ]
 
 

@@ -11,12 +11,19 @@ from fastapi import APIRouter, WebSocket
 from service.api.errors import Answer, answer_to
 from service.api.fields import BadEvent
 from service.api.realtime_messages import ClientEvent, event_id, parse, read, refusal, told
-from service.api.realtime_session import Settings, first_settings, read_update, show, to_request
+from service.api.realtime_session import (
+    Settings,
+    first_settings,
+    read_names,
+    read_update,
+    show,
+    to_request,
+)
 from service.api.talks import RESTART, Closing, Talk
 from service.errors import InvalidRequest
 from service.live.items import ItemEvent, Items
 from service.live.messages import Change, Clear, Commit, Event, Message
-from service.live.session import Final
+from service.live.session import Final, LiveRequest
 from service.text.formats import warnings_json
 
 MAX_BAD_EVENTS = 64  # of one connection, before it is closed
@@ -59,10 +66,9 @@ class RealtimeTalk(Talk):
                 "Only transcription sessions are served here: connect with ?intent=transcription.",
                 "intent",
             )
-        model = query.get("model") or services.engine.model.info.name
-        self._settings = first_settings(model)
+        self._settings = first_settings(query.get("model") or services.models.first.name)
         self._items.by_pause = self._settings.vad is not None
-        asked = to_request(self._settings, services)
+        asked = await self._understood(self._settings)
         self.profile = asked.request.profile.name
         async with services.live.hold(asked, None, 0, keep=False) as (session, _):
             self._session_id = f"sess_{session.id}"
@@ -112,7 +118,9 @@ class RealtimeTalk(Talk):
 
     async def _update(self, session: Any) -> Message:
         settings, notices = read_update(session, self._settings)
-        asked = to_request(settings, self.services)
+        asked = await self._understood(settings)
+        if asked.model != self._session.asked.model and self._session.received_s:
+            raise BadEvent("The model cannot be changed once audio was sent.", "session.model")
         if settings.format != self._settings.format:
             self._odd = b""
         self._settings = settings
@@ -121,6 +129,14 @@ class RealtimeTalk(Talk):
         warnings = {"warnings": warnings_json(notices)} if notices else {}
         await self._tell({"type": "session.updated", "session": self._shown(), **warnings})
         return Change(asked)
+
+    async def _understood(self, settings: Settings) -> LiveRequest:
+        """Waits for the model, if it has to be loaded. Raises what `Models.get` raises."""
+        timeout_s = float(self.services.config.deadline_seconds)
+        models = self.services.models
+        name, profile = read_names(models, settings)
+        served = await models.get(name, timeout_s)
+        return to_request(settings, served, served.pipeline.resolve_profile(profile), timeout_s)
 
     def _whole_samples(self, audio: bytes) -> bytes:
         if self._settings.format != "audio/pcm":
@@ -146,7 +162,10 @@ class RealtimeTalk(Talk):
         self._fewer.set()
 
     async def _tell_items(self, events: list[ItemEvent]) -> None:
-        token_bytes = self.services.engine.model.token_bytes if self._settings.logprobs else None
+        token_bytes = None
+        if self._settings.logprobs:
+            served = self.services.models.find(self._session.asked.model)
+            token_bytes = served.engine.model.token_bytes
         for one in events:
             for message in told(one, token_bytes):
                 await self._tell(message)

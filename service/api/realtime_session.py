@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from service.api.fields import BadEvent, Fields
-from service.api.models import resolve_model
-from service.api.services import Services
+from service.api.models import read_model
 from service.audio.endpoint import Manner
 from service.audio.vad import CHUNK_SAMPLES
 from service.errors import InvalidRequest
 from service.live.session import LiveRequest
+from service.models import Models, Served
 from service.params.decoding import decoding
+from service.profiles import Profile
 from service.types import SAMPLE_RATE, Notice, TranscribeRequest
 
 PCM_RATE = 24_000
@@ -40,6 +41,7 @@ MAX_PREFIX_MS, MAX_SILENCE_MS = 5_000, 20_000
 HYSTERESIS = 0.15  # speech ends this much below the probability at which it begins
 # Without turn detection a pause ends no turn, but what was said before one of a second is final.
 COMMIT_PAUSE_MS = 1_000
+TRANSCRIPTION = "session.audio.input.transcription"
 TRANSCRIPTION_FIELDS = ("model", "language", "languages", "keywords", "prompt", "delay")
 TURN_FIELDS = (
     *("type", "threshold", "prefix_padding_ms", "silence_duration_ms", "eagerness"),
@@ -140,26 +142,25 @@ def show(settings: Settings, session_id: str) -> dict[str, Any]:
     }
 
 
-def to_request(settings: Settings, services: Services) -> LiveRequest:
-    """What the settings ask of a live session.
+def to_request(
+    settings: Settings, served: Served, profile: Profile, timeout_s: float
+) -> LiveRequest:
+    """What the settings ask of a live session with the model and the profile that they name.
 
-    Raises InvalidRequest naming the field for a model, a language or a prompt that is not to be
-    had, NotReady while the model loads.
+    Raises InvalidRequest naming the field for a language or a prompt that is not to be had.
     """
-    with _within("session.audio.input.transcription"):
-        profile = resolve_model(services, settings.model)
-        language, languages = services.pipeline.resolve_spoken(
-            settings.language, settings.languages
-        )
+    with _within(TRANSCRIPTION):
+        language, languages = served.pipeline.resolve_spoken(settings.language, settings.languages)
         said = {"prompt": settings.prompt, "hotwords": ", ".join(settings.keywords)}
         given = {name: (text,) for name, text in said.items() if text and text.strip()}
-        options = decoding(given, services.engine.model).options
+        options = decoding(given, served.engine.model).options
     encoding, rate = ENCODINGS[settings.format]
     return LiveRequest(
+        served.name,
         TranscribeRequest(
             profile=profile,
             options=replace(options, language=language, languages=languages),
-            timeout_s=float(services.config.deadline_seconds),
+            timeout_s=timeout_s,
         ),
         encoding,
         rate,
@@ -263,6 +264,12 @@ def _unused_of_turns(given: Fields) -> Iterator[Notice]:
 def _notice(given: Fields, name: str, why: str) -> Notice:
     param = given.path(name)
     return Notice("ignored_parameter", f"{param} has no effect: {why}.", param)
+
+
+def read_names(models: Models, settings: Settings) -> tuple[str, str | None]:
+    """What `read_model` says of the settings' model. Raises InvalidRequest naming the field."""
+    with _within(TRANSCRIPTION):
+        return read_model(models, settings.model)
 
 
 @contextmanager

@@ -91,7 +91,7 @@ class DrainingServer(uvicorn.Server):
         """Refuses new work from now on, and ends the server when accepted work is done."""
         drain_s = self._services.config.drain_seconds
         logger.info("draining: no new work, up to %d s for what was accepted", drain_s)
-        self._services.engine.begin_drain()
+        self._services.models.begin_drain()
         self._services.live.begin_drain()
         self._drain_ends = time.monotonic() + drain_s
 
@@ -99,19 +99,19 @@ class DrainingServer(uvicorn.Server):
         """uvicorn's heartbeat, ten times a second."""
         if not self._announced:
             self._announce()
-        if self._services.engine.failed_for_good:
+        if self._services.models.failed_for_good:
             self.should_exit = True
         if self._drain_ends is not None and not self.should_exit:
             now = time.monotonic()
             if not self.server_state.tasks:
                 self._drain_ends = min(self._drain_ends, now + LAST_REFUSALS_S)
             if now >= self._drain_ends:
-                await asyncio.to_thread(self._services.engine.drain, 0)  # answers the rest
+                await self._services.models.drain(0)  # answers the rest
                 self.should_exit = True
         return await super().on_tick(counter)
 
     def _announce(self) -> None:
-        engine = self._services.engine
+        engine = self._services.models.first.engine
         if engine.state != "ready":
             return
         self._announced = True
@@ -126,11 +126,14 @@ def _without_queries(record: logging.LogRecord) -> bool:
 
 def start_up_line(services: Services, url: str) -> str:
     """What is served, on what, how and where."""
-    info, threads = services.engine.model.info, services.engine.num_threads
+    first = services.models.first
+    info, threads = first.engine.model.info, first.engine.num_threads
+    further = ", ".join(name for name in services.models.known if name != first.name)
     weights = f", weights in {info.weight_dtype}" if info.weight_dtype != info.dtype else ""
     return (
         f"Winnow serves {info.name} ({info.num_parameters / 1e6:.1f}M parameters) "
         f"on {info.device} in {info.dtype}{weights}, {threads} thread{'s' * (threads != 1)}, "
-        f"profiles {', '.join(services.pipeline.profiles)}, "
+        f"profiles {', '.join(first.pipeline.profiles)}, "
+        f"{further and f'{further} when asked for, '}"
         f"at {url}"
     )

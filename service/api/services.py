@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,43 +13,59 @@ from starlette.types import Receive
 
 from service.api.pace import Uploads
 from service.config import ServerConfig
-from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
 from service.errors import NotReady
-from service.evidence import Evidence
 from service.gather import stop
 from service.live.registry import LiveSessions
 from service.metrics import Metrics
-from service.pipeline import Pipeline
+from service.models import Models, Served
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Services:
-    """The parts of a running service. `evidence`: of each profile, by name."""
+    """The parts of a running service."""
 
     config: ServerConfig
-    engine: Engine
-    pipeline: Pipeline
+    models: Models
     live: LiveSessions
     metrics: Metrics
     uploads: Uploads
-    evidence: Mapping[str, tuple[Evidence, ...]]
 
     def check_ready(self) -> None:
-        """Raises NotReady, with a time to come back, unless the engine takes work."""
-        state = self.engine.state
+        """Raises NotReady, with a time to come back, unless the first model takes work."""
+        engine = self.models.first.engine
+        state = engine.state
         if state == "ready":
             return
         # A lost device is probed every few seconds; only a drain ends in another process.
         wait_s = float(self.config.drain_seconds) if state == "draining" else RETRY_AFTER_S
-        raise NotReady(f"Winnow is not ready: {self.engine.reason or state}", wait_s)
+        raise NotReady(f"Winnow is not ready: {engine.reason or state}", wait_s)
 
     def admit(self, request: Request) -> None:
-        """Raises NotReady, or QueueFull with the time of the request's turn, before it is read."""
+        """Raises NotReady, or QueueFull with the time of the request's turn, before it is read.
+
+        Which model it asks for is not known yet: they share a device, and the first speaks for all.
+        """
         self.check_ready()
-        self.pipeline.admit(_caller(request))
+        self.models.first.pipeline.admit(_caller(request))
+
+    async def serve(self, request: Request, name: str | None) -> Served:
+        """The model that is asked for by any of its names, the first one for None; loaded if it is
+        not there. The body must have been read to its end.
+
+        Raises ModelNotFound, NotReady, QueueFull, EngineError, and ClientDisconnect for a client
+        that leaves meanwhile.
+        """
+        name = self.models.name_of(name)
+        request.state.model = name
+        if name == self.models.first.name:
+            return self.models.first
+        timeout_s = float(self.config.deadline_seconds)
+        served = await while_connected(request, self.models.get(name, timeout_s))
+        served.pipeline.admit(_caller(request))
+        return served
 
 
 def _caller(request: Request) -> str:

@@ -20,6 +20,7 @@ from service.api.errors import error_body, told
 from service.api.services import services_of, until_disconnect, while_connected
 from service.errors import WinnowError
 from service.gather import stop
+from service.pipeline import Pipeline
 from service.types import Progress, TranscribeRequest, Transcript
 
 PING_S = 5.0  # proxies cut a connection that is silent, the strictest after 10 to 30 s
@@ -36,6 +37,7 @@ Summarise = Callable[[Transcript], Event]
 
 async def open_stream(
     request: Request,
+    pipeline: Pipeline,
     audio: BinaryIO,
     asked: TranscribeRequest,
     describe: Describe,
@@ -46,7 +48,7 @@ async def open_stream(
     `describe` adds to each delta, `summarise` is the body of the last event. Raises what
     `Pipeline.transcribe` does before the first window is done, so that it can be an HTTP status.
     """
-    parts = services_of(request).pipeline.stream(audio, asked)
+    parts = pipeline.stream(audio, asked)
     await while_connected(request, _next(parts))
 
     def event(part: Progress) -> Event | None:

@@ -8,9 +8,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from service.api.answers import PROPERTIES, STREAM, respond, wanted
-from service.api.services import Services, services_of, while_connected
+from service.api.models import MODEL
+from service.api.services import services_of, while_connected
 from service.api.streams import open_stream
 from service.api.uploads import read_upload, recording_openapi
+from service.config import ServerConfig
+from service.models import Served
 from service.params.decoding import LANGUAGES, decoding
 from service.params.decoding import PROPERTIES as DECODING
 from service.params.values import (
@@ -32,6 +35,7 @@ from service.types import Progress, TranscribeRequest
 CHANNELS = ("mix", "split")
 
 _PROPERTIES = {
+    "model": MODEL,
     "profile": {"type": "string", "description": "A name that GET /profiles lists."},
     "language": {
         "type": "string",
@@ -87,11 +91,14 @@ async def transcribe(request: Request) -> Response:
     async with read_upload(request, services.config) as upload:
         given = collect([*query, *upload.fields], PARAMETERS)
         want = wanted(given, FORMATS)
-        asked = _asked(given, services)
+        served = await services.serve(request, one(given, "model"))
+        asked = _asked(given, served, services.config)
         request.state.profile = asked.profile.name
         if want.stream:
-            return await open_stream(request, upload.audio, asked, _segments, to_json)
-        work = services.pipeline.transcribe(upload.audio, asked)
+            return await open_stream(
+                request, served.pipeline, upload.audio, asked, _segments, to_json
+            )
+        work = served.pipeline.transcribe(upload.audio, asked)
         transcript = await while_connected(request, work)
     content = to_format(transcript, want.response_format, asked.options.task, want.layout)
     return respond(content, want.response_format, transcript.warnings)
@@ -101,14 +108,14 @@ def _segments(part: Progress) -> dict[str, object]:
     return {"segments": [segment_json(segment) for segment in part.segments]}
 
 
-def _asked(given: Given, services: Services) -> TranscribeRequest:
-    longest_s = float(services.config.deadline_seconds)
-    how = decoding(given, services.engine.model)
-    language, languages = services.pipeline.resolve_spoken(
+def _asked(given: Given, served: Served, config: ServerConfig) -> TranscribeRequest:
+    longest_s = float(config.deadline_seconds)
+    how = decoding(given, served.engine.model)
+    language, languages = served.pipeline.resolve_spoken(
         one(given, "language"), several(given, "languages")
     )
     return TranscribeRequest(
-        profile=services.pipeline.resolve_profile(one(given, "profile")),
+        profile=served.pipeline.resolve_profile(one(given, "profile")),
         options=replace(
             how.options,
             language=language,

@@ -47,6 +47,9 @@ class AudioReader:
         self._turns = _Turns(num_threads, SLOW_PER_THREAD * num_threads)
         self._max_reads = READS_PER_THREAD * num_threads + READS_IN_A_BURST
         self.num_reads = 0
+        # For those who would rather wait than be refused, until their windows are in the queue:
+        # what is decoded and waits there costs the memory of so many recordings, not of every one.
+        self.waiting_room = asyncio.Semaphore(num_threads)
 
     def start(self) -> None:
         """Starts the processes, which the first recording would have to wait for."""

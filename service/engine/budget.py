@@ -1,4 +1,4 @@
-"""What windows in decode may take of the device's memory, and what each of them takes."""
+"""What weights and windows in decode may take of the device's memory, and what a window takes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from service.types import Job
 # Of what is free when the model is there. On a CPU the rest is for encoding, recordings, and the
 # processes that decode them; on a GPU for encoding alone.
 SHARE_ON_A_CPU, SHARE_ON_A_GPU = 0.5, 0.8
+SHARE_OF_WEIGHTS = 0.4  # of all, for the weights of several models
 MIB = 2**20
 
 
@@ -43,6 +44,16 @@ def budget_for(info: ModelInfo, config: ServerConfig) -> Budget:
     """By `decode_memory_mb`, or by what is free now that the model is loaded."""
     total = config.decode_memory_mb * MIB or _share_of_what_is_free(info.device)
     return Budget(total, info.row_bytes, info.frame_bytes, info.num_frames)
+
+
+def weights_budget(device: str, config: ServerConfig) -> int:
+    """Bytes for the weights of all models: `models_memory_mb`, or a share of all that there is;
+    0: without a limit, where nobody knows."""
+    if config.models_memory_mb:
+        return config.models_memory_mb * MIB
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[1] * SHARE_OF_WEIGHTS)
+    return int(usable_memory() * SHARE_OF_WEIGHTS)
 
 
 def _share_of_what_is_free(device: str) -> int:

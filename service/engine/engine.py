@@ -16,8 +16,9 @@ from service.engine.faults import DeviceGoneError
 from service.engine.intake import RETRY_AFTER_S, Intake, State
 from service.engine.probe import warm_up
 from service.engine.runner import Runner
+from service.engine.turns import Turns
 from service.errors import EngineError, NotReady, WinnowError
-from service.metrics import Metrics
+from service.metrics import ModelMetrics
 from service.model.protocol import SpeechModel
 from service.profiles import Profile
 from service.types import Job
@@ -35,6 +36,7 @@ class Engine:
     `load` runs on that thread, then a silent window through `warm_up`'s profiles.
     After the device was lost, it is probed every `recovery_s` (RECOVERY_S), a dozen times; then
     the thread ends.
+    Engines with the same `turns` take turns on the device.
     Deadlines and submissions are read on `clock`.
     """
 
@@ -42,16 +44,18 @@ class Engine:
         self,
         load: Callable[[], SpeechModel],
         config: ServerConfig,
-        metrics: Metrics,
+        metrics: ModelMetrics,
         *,
         warm_up: Sequence[Profile] = (),
         recovery_s: float | None = None,
+        turns: Turns | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
         self._metrics = metrics
         self._warm_up = tuple(warm_up)
         self._recovery_s = RECOVERY_S if recovery_s is None else recovery_s
+        self._turns = turns or Turns()
         self._clock = clock
         self._intake = Intake(config, metrics, clock)
         self._config = config
@@ -137,12 +141,14 @@ class Engine:
         return finished
 
     def stop(self) -> None:
-        """Ends the thread; whatever is not answered gets NotReady. Harmless if repeated."""
+        """Ends the thread, and lets go of the model; whatever is not answered gets NotReady.
+        Harmless if repeated."""
         self._intake.stop(_shutting_down)
         if self._runner is not None:
             self._runner.stop()
         if self._thread.is_alive():
             self._thread.join(STOP_S)
+        self._model = self._runner = None
 
     def _main(self) -> None:
         try:
@@ -183,13 +189,14 @@ class Engine:
                 "parameters": str(info.num_parameters),
             }
         )
-        self._metrics.watch_device_memory(info.device)
+        self._metrics.every.watch_device_memory(info.device)
         budget = budget_for(info, self._config)
-        self._metrics.decode_memory.labels("budget").set(budget.total)
+        self._metrics.decode_memory("budget").set(budget.total)
         runner = self._runner = Runner(
             *(model, self._intake, self._metrics, self._recovery_s, self._clock),
             most_windows=self._config.max_decode_windows,
             budget=budget,
+            turns=self._turns,
         )
         if self.state == "stopped":
             runner.stop()

@@ -13,6 +13,7 @@ import traceback
 import torch
 
 from service.errors import EngineError
+from service.memory import give_back
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +52,11 @@ def report(stage: str, num_windows: int, error: Exception) -> None:
 
 
 def give_back_memory() -> None:
-    """To the device, what nothing refers to any more."""
+    """To the device and the system, what nothing refers to any more."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    give_back()
 
 
 class Room:

@@ -18,7 +18,7 @@ from service.engine.batcher import Load, Wait, next_batch
 from service.engine.queue import TURN_WINDOWS, FairQueue
 from service.engine.replies import reject
 from service.errors import DeadlineExceeded, NotReady, WinnowError
-from service.metrics import Metrics
+from service.metrics import ModelMetrics
 from service.types import Job, WindowResult
 
 State = Literal["loading", "ready", "draining", "failed", "stopped"]
@@ -34,7 +34,7 @@ class Intake:
     def __init__(
         self,
         config: ServerConfig,
-        metrics: Metrics,
+        metrics: ModelMetrics,
         clock: Callable[[], float],
     ) -> None:
         self._config = config

@@ -35,9 +35,10 @@ from service.engine.faults import (
 from service.engine.intake import Intake
 from service.engine.probe import probe
 from service.engine.replies import reject, resolve
+from service.engine.turns import Turns
 from service.engine.words import WordThread
 from service.errors import DeadlineExceeded, EngineError
-from service.metrics import Metrics
+from service.metrics import ModelMetrics
 from service.model.protocol import DecodeBatch, SpeechModel, WindowsFailedError
 from service.profiles import BUILT_IN
 from service.types import WINDOW_SAMPLES, Encoded, Hypothesis, Job, Kept, Timings, WindowResult
@@ -68,11 +69,12 @@ class Runner:
         self,
         model: SpeechModel,
         intake: Intake,
-        metrics: Metrics,
+        metrics: ModelMetrics,
         recovery_s: float,
         clock: Callable[[], float],
         most_windows: int,
         budget: Budget,
+        turns: Turns,
     ) -> None:
         self._model = model
         self._intake = intake
@@ -88,6 +90,7 @@ class Runner:
         self._encode_s = self._decode_s = 0.0
         self._room = Room(most_windows)
         self._budget = budget
+        self._turns = turns
         self._words = WordThread(model, clock, most_windows)
         self._num_threads = torch.get_num_threads()
         self._failed_probes: int | None = None  # since the device was lost; None: it is not
@@ -111,10 +114,11 @@ class Runner:
 
     def _turn(self) -> None:
         self._leave()
-        self._retry_suspects()
         jobs = self._next_jobs()
-        self._join(self._encode(jobs, self._clock()))
-        self._step()
+        with self._turns:
+            self._retry_suspects()
+            self._join(self._encode(jobs, self._clock()))
+            self._step()
 
     def _leave(self) -> None:
         """Drops the windows whose request was cancelled or has run out of time."""
@@ -142,7 +146,7 @@ class Runner:
             return ()
         slots = Counter(slot.job.request_id for slot in self._slots.values())
         held = sum(self._budget.cost(slot.job) for slot in self._slots.values())
-        self._metrics.decode_memory.labels("held").set(held)
+        self._metrics.decode_memory("held").set(held)
         return self._intake.next_jobs(
             Load(slots, self._encode_s, self._decode_s, self._room.limit, held, self._budget)
         )
@@ -213,8 +217,8 @@ class Runner:
     def _count_frames(self, slot: _Slot) -> None:
         kept = len(slot.encoded.positions_T)
         name = slot.job.profile.name
-        self._metrics.frames.labels(name, "kept").inc(kept)
-        self._metrics.frames.labels(name, "dropped").inc(slot.encoded.total_frames - kept)
+        self._metrics.frames(name, "kept").inc(kept)
+        self._metrics.frames(name, "dropped").inc(slot.encoded.total_frames - kept)
 
     def _join(self, slots: Iterable[_Slot]) -> None:
         joining = {next(self._keys): slot for slot in slots}

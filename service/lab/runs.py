@@ -17,6 +17,7 @@ from typing import BinaryIO, Self
 import numpy as np
 import soundfile
 
+from service.audio.reader import AudioReader
 from service.audio.segment import split
 from service.config import ServerConfig
 from service.engine.engine import Engine
@@ -84,8 +85,10 @@ class Service:
 
     def __init__(self, config: ServerConfig, load: Callable[[], SpeechModel]) -> None:
         self._metrics = Metrics()
-        self._engine = Engine(load, config, self._metrics)
-        self._pipeline = Pipeline(self._engine, config, self._metrics, BUILT_IN)
+        self._reader = AudioReader(config.audio_threads, config.max_audio_seconds, self._metrics)
+        self._series = self._metrics.of(config.model)
+        self._engine = Engine(load, config, self._series)
+        self._pipeline = Pipeline(self._engine, config, self._series, BUILT_IN, self._reader)
         self._loop = asyncio.Runner()  # a pipeline lives on one event loop
 
     def __enter__(self) -> Self:
@@ -104,7 +107,7 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pipeline.close()
+        self._reader.close()
         self._engine.stop()
         self._loop.close()
 
@@ -132,7 +135,7 @@ class Service:
         return Run(answers, self._num_windows(profile) - before, seconds)
 
     def _num_windows(self, profile: Profile) -> int:
-        labels = {"profile": profile.name}
+        labels = {"model": self._series.model, "profile": profile.name}
         return int(self._metrics.registry.get_sample_value("winnow_windows_total", labels) or 0)
 
     def explain(
@@ -201,7 +204,7 @@ class Service:
         ]
         segments = stitch(texts, item.seconds)
         text = "".join(segment.text for segment in segments).strip()
-        self._metrics.windows.labels(profile=profile.name).inc(len(windows))
+        self._series.windows(profile.name).inc(len(windows))
         said = [reply.hypothesis for reply in replies]
         return Answer(
             text,

@@ -79,7 +79,7 @@ class Conversation:
     def __init__(
         self,
         session: Session,
-        engine: Engine,
+        engine_of: Callable[[str], Engine],
         config: ServerConfig,
         metrics: Metrics,
         pool: Executor,
@@ -87,7 +87,7 @@ class Conversation:
         send: Callable[[Event], Awaitable[None]],
     ) -> None:
         self._session = session
-        self._engine = engine
+        self._engine_of = engine_of
         self._max_outstanding = max(1, config.max_batch_windows // BUSY_SHARE)
         self._metrics = metrics
         self._pool = pool
@@ -100,6 +100,10 @@ class Conversation:
         # Both tasks send; what the reader has to tell goes before the finals that follow from it.
         self._telling = asyncio.Lock()
         self._untold: deque[Event] = deque()
+
+    @property
+    def _engine(self) -> Engine:
+        return self._engine_of(self._session.asked.model)
 
     async def run(self, draining: asyncio.Event) -> None:
         """Returns when every final of what was received is sent, after Stop or when `draining`.
@@ -248,8 +252,9 @@ class Conversation:
         await self._tell(final)
         profile = spoken.request.profile.name
         waited_s = time.monotonic() - spoken.heard_at
-        self._metrics.live_final_seconds.labels(profile=profile).observe(waited_s)
-        self._metrics.audio_seconds.labels(profile=profile).inc(window.duration_s)
+        metrics = self._metrics.of(session.asked.model)
+        metrics.live_final_seconds(profile).observe(waited_s)
+        metrics.audio_seconds(profile).inc(window.duration_s)
 
     async def _begun(self, spoken: Spoken) -> Done | None:
         """What was begun on this window before its utterance ended, if it was."""

@@ -45,10 +45,15 @@ class _Entry:
 
 
 class LiveSessions:
-    """Sessions by id, on one event loop; at most `max_live_sessions` connected, as many kept."""
+    """Sessions by id, on one event loop; at most `max_live_sessions` connected, as many kept.
 
-    def __init__(self, engine: Engine, config: ServerConfig, metrics: Metrics) -> None:
-        self._engine = engine
+    `engine_of` a model by its name; it raises NotReady for one that is not loaded.
+    """
+
+    def __init__(
+        self, engine_of: Callable[[str], Engine], config: ServerConfig, metrics: Metrics
+    ) -> None:
+        self._engine_of = engine_of
         self._config = config
         self._metrics = metrics
         self._pool = ThreadPoolExecutor(config.audio_threads, "live", initializer=alone)
@@ -59,6 +64,11 @@ class LiveSessions:
     @property
     def draining(self) -> bool:
         return self._draining.is_set()
+
+    def models(self) -> set[str]:
+        """Of sessions that are connected."""
+        entries = self._entries.values()
+        return {entry.session.asked.model for entry in entries if entry.num_claims}
 
     def begin_drain(self) -> None:
         """Connected sessions get the finals of what was received, and end."""
@@ -116,7 +126,7 @@ class LiveSessions:
         entry = self._entries[session.id]
         entry.give_way()
         talk = Conversation(
-            session, self._engine, self._config, self._metrics, self._pool, receive, send
+            session, self._engine_of, self._config, self._metrics, self._pool, receive, send
         )
         run = entry.run = asyncio.create_task(talk.run(self._draining))
         try:

@@ -36,10 +36,11 @@ KEPT_FINALS = 1024
 class LiveRequest:
     """What a session was started with. `sample_rate` (Hz) and `channels` are those of PCM.
 
-    `manner`: what a pause is. `partials`, `turns`: whether to send partials, and word of when
-    somebody begins and ends to speak.
+    `model`: its name. `manner`: what a pause is. `partials`, `turns`: whether to send partials, and
+    word of when somebody begins and ends to speak.
     """
 
+    model: str
     request: TranscribeRequest
     encoding: str = "pcm_s16le"
     sample_rate: int = SAMPLE_RATE

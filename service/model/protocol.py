@@ -25,7 +25,8 @@ class ModelInfo:
     weights, as int8; `languages` maps codes to English names, in the checkpoint's
     order, `{"en": "english"}` for an English-only one. `vocab_size` counts its tokens,
     `max_prompt_tokens` those of a prompt that it takes: 0 for none. In decode a sequence takes
-    `row_bytes` at the most, and a frame that was kept `frame_bytes`; 0: nothing to speak of.
+    `row_bytes` at the most, and a frame that was kept `frame_bytes`; the weights are
+    `weight_bytes`; 0: nothing to speak of.
     `origin` (an address), `license` and `owner` are "" where they are not known.
     """
 
@@ -43,6 +44,7 @@ class ModelInfo:
     max_prompt_tokens: int
     row_bytes: int = 0
     frame_bytes: int = 0
+    weight_bytes: int = 0
     origin: str = ""
     license: str = ""
     owner: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 
 import torch
 from torch import Tensor
@@ -234,6 +234,25 @@ def _mlp(take: _Taker, prefix: str) -> Mlp:
         take.product(prefix + "fc1"),
         take.product(prefix + "fc2"),
     )
+
+
+def held_bytes(weights: object) -> int:
+    """Of everything that is held: each tensor and product once, however often it is used."""
+    seen: dict[int, int] = {}
+
+    def look_at(part: object) -> None:
+        if id(part) in seen:
+            return
+        seen[id(part)] = getattr(part, "nbytes", 0)
+        if isinstance(part, tuple | list):
+            for one in part:
+                look_at(one)
+        elif is_dataclass(part) and not hasattr(part, "nbytes"):
+            for field in fields(part):
+                look_at(getattr(part, field.name))
+
+    look_at(weights)
+    return sum(seen.values())
 
 
 def num_parameters(state: State) -> int:

@@ -14,6 +14,7 @@ from service.model.checkpoint import Checkpoint
 from service.model.decoding import WindowDecoder
 from service.model.protocol import ModelInfo, dtype_name
 from service.model.rules import make_rules
+from service.model.weights import held_bytes
 from service.profiles import Profile
 from service.types import DecodeOptions, Encoded, Hypothesis, Kept, Piece, Word
 
@@ -40,6 +41,7 @@ class Whisper:
             max_prompt_tokens=dims.max_tokens // 2 - 1 if self._takes_prompts else 0,
             row_bytes=cache.row_bytes(checkpoint.weights.decoder, dims.max_tokens),
             frame_bytes=cache.frame_bytes(checkpoint.weights.decoder),
+            weight_bytes=held_bytes(checkpoint.weights),
             origin=checkpoint.origin,
             license=checkpoint.license,
             owner=checkpoint.owner,

@@ -19,6 +19,7 @@ from service.api.app import create_app
 from service.api.server import DrainingServer
 from service.api.services import Services
 from service.config import ServerConfig
+from service.engine.engine import Engine
 from service.model.fake import FakeDecodeBatch, FakeModel
 from service.model.protocol import ModelInfo, SpeechModel
 from service.types import SAMPLE_RATE, DecodeOptions, Encoded
@@ -112,8 +113,16 @@ class Running:
         return self.client.post("/transcribe", files={"file": audio}, data=parameters)
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of a sample, 0 where there is none yet."""
-        return self.services.metrics.registry.get_sample_value(name, labels) or 0.0
+        """The value of a sample, 0 where there is none yet: of every model, the first, or none."""
+        sample = self.services.metrics.registry.get_sample_value
+        first = {"model": self.services.models.first.name}
+        found = (sample(name, {**model, **labels}) for model in ({}, first, {"model": ""}))
+        return next((value for value in found if value is not None), 0.0)
+
+    @property
+    def engine(self) -> Engine:
+        """Of the first model."""
+        return self.services.models.first.engine
 
     def eventually(self, condition: Callable[[], bool]) -> None:
         """Waits until the condition holds; fails the test where it never does."""
@@ -125,11 +134,22 @@ class Running:
 
 @contextmanager
 def running(
-    load: Callable[[], SpeechModel] | None = None, *, wait: bool = True, **settings: Any
+    load: Callable[[], SpeechModel] | None = None,
+    *,
+    load_named: Callable[[str], SpeechModel] | None = None,
+    wait: bool = True,
+    **settings: Any,
 ) -> Iterator[Running]:
-    """Serves `load()`, by default a FakeModel, on a free port; waits until it is ready."""
-    config = ServerConfig(port=0, **{"drain_seconds": 5, **settings})
-    app = create_app(config, load or FakeModel)
+    """Serves `load()`, by default a FakeModel, on a free port; waits until it is ready.
+
+    `load_named`: instead, of several models, the one that the settings call so.
+    """
+    config = ServerConfig(port=0, **{"drain_seconds": 5, "model": "fake", **settings})
+
+    def load_model(settings: ServerConfig) -> SpeechModel:
+        return load_named(settings.model) if load_named else (load or FakeModel)()
+
+    app = create_app(config, load_model)
     services: Services = app.state.services
     server = DrainingServer(app, services)
     thread = threading.Thread(target=server.run, name="test-server")
@@ -140,7 +160,7 @@ def running(
             time.sleep(0.01)
         assert server.started
         if wait:
-            services.engine.wait_ready(PATIENCE_S)
+            services.models.first.engine.wait_ready(PATIENCE_S)
         with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client:
             yield Running(server.url, server, services, client)
     finally:

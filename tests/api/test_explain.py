@@ -67,7 +67,7 @@ def test_what_cannot_be_explained(explaining: Running) -> None:
     wrong = post("/explain", files={"file": b"no sound at all"})
     refused(wrong, 400, "invalid_audio")
     wrong = post("/explain", files={"file": voice(1)}, data={"beam_size": "2"})
-    assert "Valid parameters: profile" in refused(wrong, 400, "invalid_request", "beam_size")
+    assert "Valid parameters: model, profile" in refused(wrong, 400, "invalid_request", "beam_size")
     refused(post("/explain", files={"file": silence(61)}), 413, "payload_too_large")
 
 

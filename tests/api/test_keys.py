@@ -158,10 +158,10 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, content: str | by
     file = tmp_path / "keys"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError) as refusal:
-        create_app(ServerConfig(api_keys_file=file), FakeModel)
+        create_app(ServerConfig(api_keys_file=file), lambda _: FakeModel())
     assert "cret" not in str(refusal.value)
     with pytest.raises(ConfigError, match=r"api_keys_file .*No such file"):
-        create_app(ServerConfig(api_keys_file=tmp_path / "none"), FakeModel)
+        create_app(ServerConfig(api_keys_file=tmp_path / "none"), lambda _: FakeModel())
 
 
 def test_no_key_is_shown(server: StartServer, caplog: pytest.LogCaptureFixture) -> None:

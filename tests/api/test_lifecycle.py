@@ -53,22 +53,22 @@ def test_while_loading_health_answers_and_work_is_told_to_come_back(server: Star
         one = server(load, wait=False)
         assert one.client.get("/healthz").status_code == 200
         assert one.client.get("/profiles").status_code == 200
-        assert "winnow_ready 0.0" in one.client.get("/metrics").text
+        assert 'winnow_ready{model="fake"} 0.0' in one.client.get("/metrics").text
         for answer in (
             one.client.get("/readyz"),
-            one.client.get("/v1/models"),
             one.transcribe(voice(1)),
             one.client.post("/v1/audio/transcriptions", files={"file": voice(1)}),
         ):
             assert "loading" in refused(answer, 503, "not_ready")
             assert int(answer.headers["retry-after"]) >= 1
+        assert one.client.get("/v1/models").json()["data"][0]["loaded"] is False
         loaded.set()
-        one.services.engine.wait_ready(PATIENCE_S)
+        one.engine.wait_ready(PATIENCE_S)
         assert one.transcribe(voice(1)).status_code == 200
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server() -> None:
-    def load() -> SpeechModel:
+    def load(_: ServerConfig) -> SpeechModel:
         raise CheckpointError("no such model")
 
     with pytest.raises(CheckpointError, match="no such model"):
@@ -91,7 +91,7 @@ def test_what_only_another_process_mends_ends_the_server_when_all_are_answered(
     port = free_port()
     with ThreadPoolExecutor(1) as pool:
         served = pool.submit(
-            serve, ServerConfig(port=port), lambda: FakeModel(fail_encode_when=fail)
+            serve, ServerConfig(port=port), lambda _: FakeModel(fail_encode_when=fail)
         )
         url = f"http://127.0.0.1:{port}"
         give_up = time.monotonic() + PATIENCE_S
@@ -140,7 +140,7 @@ def test_draining_finishes_what_was_accepted_and_refuses_the_rest(server: StartS
         assert one.client.get("/healthz").status_code == 200
         gate.opened.set()
         assert accepted.result(PATIENCE_S).status_code == 200
-        one.eventually(lambda: one.services.engine.state == "stopped")
+        one.eventually(lambda: one.engine.state == "stopped")
 
 
 def test_who_comes_as_a_drain_ends_is_still_told(
@@ -149,7 +149,7 @@ def test_who_comes_as_a_drain_ends_is_still_told(
     monkeypatch.setattr("service.api.server.LAST_REFUSALS_S", 5.0)
     one = server(FakeModel)
     one.server.handle_exit(signal.SIGTERM, None)
-    one.eventually(lambda: one.services.engine.state == "draining")
+    one.eventually(lambda: one.engine.state == "draining")
     time.sleep(0.5)  # idle for several of the server's heartbeats
     assert refused(one.transcribe(voice(1)), 503, "not_ready")
 
@@ -176,7 +176,7 @@ def hold(mel_FT):
         time.sleep(HOLD_S)
     return False
 
-serve(load_config({}, port=0, drain_seconds=60), lambda: FakeModel(fail_encode_when=hold))
+serve(load_config({}, port=0, drain_seconds=60), lambda _: FakeModel(fail_encode_when=hold))
 """
 
 
@@ -232,7 +232,7 @@ class EightBitModel(FakeModel):
 def test_the_types_of_both_are_said(server: StartServer) -> None:
     one = server(EightBitModel)
     line = start_up_line(one.services, one.url)
-    threads = one.services.engine.num_threads
+    threads = one.engine.num_threads
     said = f"{threads} thread{'s' if threads > 1 else ''}"
     assert f" on cpu in bfloat16, weights in int8, {said}, profiles dense" in line
     model = one.client.get("/v1/models/fake").json()

@@ -131,7 +131,7 @@ BAD_STARTS: list[tuple[str, str | None, str]] = [
     ("[1]", None, "JSON object"),
     ("[" * 100_000, None, "JSON object"),
     ('{"type": "stop"}', "type", '"start"'),
-    ('{"type": "start", "volume": 3}', "volume", "Valid: type, profile"),
+    ('{"type": "start", "volume": 3}', "volume", "Valid: type, model, profile"),
     ('{"type": "start", "profile": "warp"}', "profile", "dense, balanced, fast"),
     ('{"type": "start", "profile": 3}', "profile", "string"),
     ('{"type": "start", "language": "klingon"}', "language", "unknown language"),
@@ -215,7 +215,7 @@ def test_while_loading_and_with_too_many(server: StartServer) -> None:
             assert "loading" in client.of("error")[0]["error"]["message"]
     finally:
         loaded.set()
-    one.services.engine.wait_ready(PATIENCE_S)
+    one.engine.wait_ready(PATIENCE_S)
     with live(one), live(one, start=False) as second:
         second.send(type="start")
         assert second.close_code()[0] == 1013
@@ -243,7 +243,7 @@ def test_a_drain_sends_finals_of_what_was_received(server: StartServer) -> None:
         one.server.handle_exit(signal.SIGTERM, None)
         assert client.close_code() == (1012, "the service is shutting down")
         assert [final["text"] != "" for final in client.of("final")] == [True]
-    one.eventually(lambda: one.services.engine.state == "stopped")
+    one.eventually(lambda: one.engine.state == "stopped")
 
 
 def test_an_utterance_that_fails_is_told_and_harms_no_other(server: StartServer) -> None:

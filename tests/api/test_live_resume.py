@@ -176,9 +176,9 @@ def test_a_client_that_vanishes_has_its_work_withdrawn_and_kept(server: StartSer
             assert gate.reached.wait(PATIENCE_S)
             session = session_of(one, first)
             one.eventually(lambda: len(session.spoken) == 2)
-            assert one.services.engine.num_outstanding == 1
+            assert one.engine.num_outstanding == 1
             first.vanish()
-        one.eventually(lambda: one.services.engine.num_outstanding == 0)
+        one.eventually(lambda: one.engine.num_outstanding == 0)
         one.eventually(lambda: one.metric("winnow_live_sessions") == 0)
         assert one.metric("winnow_cancelled_total", reason="client_gone") == 1
         assert (len(session.spoken), session.last_seq) == (2, 0)

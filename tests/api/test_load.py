@@ -15,8 +15,8 @@ import httpx
 import pytest
 import torch
 
+from service import models
 from service.admission import ALWAYS_WAITING
-from service.api import app
 from service.api.server import DrainingServer
 from service.engine.engine import Engine
 from service.model.fake import FakeModel
@@ -229,7 +229,7 @@ def test_a_window_that_the_model_fails_on_fails_its_request_alone(server: StartS
 def test_a_lost_device_is_said_until_it_works_again(
     server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "Engine", partial(Engine, recovery_s=0.05))
+    monkeypatch.setattr(models, "Engine", partial(Engine, recovery_s=0.05))
     broken = threading.Event()
     one = server(lambda: FakeModel(fail_encode_when=lambda _: broken.is_set()), drain_seconds=60)
     assert one.transcribe(voice(1)).status_code == 200
@@ -253,7 +253,7 @@ def test_a_device_lost_before_the_start_is_announced_does_not_end_the_server(
     monkeypatch.setattr(
         DrainingServer, "_announce", lambda self: announce(self) if may_announce.is_set() else None
     )
-    monkeypatch.setattr(app, "Engine", partial(Engine, recovery_s=PATIENCE_S))
+    monkeypatch.setattr(models, "Engine", partial(Engine, recovery_s=PATIENCE_S))
     broken = threading.Event()
     one = server(lambda: FakeModel(fail_encode_when=lambda _: broken.is_set()))
     broken.set()
@@ -279,7 +279,7 @@ def test_an_unexpected_error_is_not_shown_and_its_text_not_logged(
     def explode(name: str | None) -> Profile:
         raise RuntimeError(said)
 
-    monkeypatch.setattr(one.services.pipeline, "resolve_profile", explode)
+    monkeypatch.setattr(one.services.models.first.pipeline, "resolve_profile", explode)
     answer = one.client.get("/profiles", headers={"x-request-id": "trace-1"})
     message = refused(answer, 500, "internal_error")
     assert "trace-1" in message

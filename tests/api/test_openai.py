@@ -252,9 +252,9 @@ def test_a_models_origin_and_licence_are_told(server: StartServer) -> None:
 
 
 def test_a_model_whose_name_has_a_slash(server: StartServer) -> None:
-    one = server(lambda: FakeModel(name="openai/whisper-tiny"))
+    one = server(model="owner/whisper-mine")
     with OpenAI(base_url=f"{one.url}/v1", api_key="none", max_retries=0) as client:
-        model_id = "openai/whisper-tiny@fast"
+        model_id = "owner/whisper-mine@fast"
         assert client.models.retrieve(model_id).id == model_id
         assert client.audio.transcriptions.create(model=model_id, file=("a.wav", voice(1))).text
 

@@ -135,12 +135,13 @@ def test_series_are_counted_by_route_and_configured_profile(server: StartServer)
     one.transcribe(voice(1), profile="made-up")
     one.client.get("/made-up/path")
     text = one.client.get("/metrics").text
-    sample = 'winnow_requests_total{endpoint="%s",profile="%s",status="%d"} 1.0'
-    assert sample % ("/transcribe", "fast", 200) in text
-    assert sample % ("/transcribe", "", 400) in text
-    assert sample % ("other", "", 404) in text
-    assert 'winnow_request_seconds_count{endpoint="/transcribe",profile="fast"} 1.0' in text
-    assert "winnow_ready 1.0" in text
+    sample = 'winnow_requests_total{endpoint="%s",model="%s",profile="%s",status="%d"} 1.0'
+    assert sample % ("/transcribe", "fake", "fast", 200) in text
+    assert sample % ("/transcribe", "fake", "", 400) in text
+    assert sample % ("other", "", "", 404) in text
+    of_fast = '{endpoint="/transcribe",model="fake",profile="fast"}'
+    assert f"winnow_request_seconds_count{of_fast} 1.0" in text
+    assert 'winnow_ready{model="fake"} 1.0' in text
     assert "made-up" not in text
 
 
@@ -152,7 +153,7 @@ def test_series_of_the_work_itself(server: StartServer) -> None:
     answer = one.transcribe(tone, profile="fast", **asked).json()
     assert [fallback["reason"] for fallback in answer["fallbacks"]] == ["repetition"] * 2
     series = {
-        (sample.name, *sample.labels.values()): sample.value
+        (sample.name, *(v for k, v in sample.labels.items() if k != "model")): sample.value
         for family in text_string_to_metric_families(one.client.get("/metrics").text)
         for sample in family.samples
     }
@@ -177,11 +178,11 @@ def test_the_profiles_file_is_read_once() -> None:
         file.write("[half]\nlayer = 2\nsparsity = 0.5\n")
     try:
         config = ServerConfig(profiles_file=Path(f"/dev/fd/{reader}"), default_profile="half")
-        app = create_app(config, FakeModel)
+        app = create_app(config, lambda _: FakeModel())
     finally:
         os.close(reader)
     services: Services = app.state.services
-    assert list(services.pipeline.profiles) == [*BUILT_IN, "half"]
+    assert list(services.models.first.pipeline.profiles) == [*BUILT_IN, "half"]
 
 
 def test_another_default_profile_and_a_profiles_file(server: StartServer, tmp_path: Path) -> None:

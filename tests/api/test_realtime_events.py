@@ -327,7 +327,7 @@ def test_while_loading_and_with_too_many(server: StartServer) -> None:
             assert client.close_code()[0] == 1013
     finally:
         loaded.set()
-    mine.services.engine.wait_ready(PATIENCE_S)
+    mine.engine.wait_ready(PATIENCE_S)
     with live(mine), raw(mine) as client:
         assert client.error()["code"] == "queue_full"
         assert client.close_code()[0] == 1013

@@ -22,7 +22,16 @@ PATHS = {
         "/v1/audio/transcriptions",
         "/v1/audio/translations",
     ),
-    *("/v1/models", "/v1/models/{model_id}", "/profiles", "/healthz", "/readyz", "/metrics"),
+    *(
+        "/v1/models",
+        "/v1/models/{model_id}",
+        "/api/ps",
+        "/api/ps/{model_id}",
+        "/profiles",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    ),
 }
 
 

@@ -209,7 +209,7 @@ def test_what_broke_unexpectedly_is_not_shown(
     def explode(*_: object) -> None:
         raise RuntimeError(said)
 
-    monkeypatch.setattr(one.services.pipeline, "_observe", explode)
+    monkeypatch.setattr(one.services.models.first.pipeline, "_observe", explode)
     (_, failure) = streamed(one, voice(1))
     assert failure["error"]["code"] == "internal_error"
     assert "secret" not in json.dumps(failure) + caplog.text

@@ -30,7 +30,7 @@ def _labels_by_series() -> dict[str, set[str]]:
     metrics = Metrics()
     series: dict[str, set[str]] = {
         "up": set(),
-        "winnow_model_info": {"name", "device", "dtype", "weight_dtype"},
+        "winnow_model_info": {"model", "name", "device", "dtype", "weight_dtype"},
     }
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):

@@ -7,7 +7,7 @@ import pytest
 
 from service.config import ServerConfig
 from service.engine.engine import Engine
-from service.metrics import Metrics
+from service.metrics import Metrics, ModelMetrics
 from service.model.protocol import SpeechModel
 from service.profiles import BUILT_IN
 
@@ -17,12 +17,12 @@ Start = Callable[..., Engine]
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
+def metrics() -> ModelMetrics:
+    return Metrics().of("fake")
 
 
 @pytest.fixture
-def start(metrics: Metrics) -> Iterator[Start]:
+def start(metrics: ModelMetrics) -> Iterator[Start]:
     """Starts engines, waits until they are ready, and stops them after the test."""
     engines: list[Engine] = []
 

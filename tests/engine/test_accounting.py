@@ -13,7 +13,7 @@ from service.config import ServerConfig
 from service.engine.batcher import Load, next_batch
 from service.engine.intake import Intake
 from service.errors import QueueFull
-from service.metrics import Metrics
+from service.metrics import Metrics, ModelMetrics
 from service.model.fake import FakeDecodeBatch, FakeModel
 from service.types import DecodeOptions, Encoded
 
@@ -54,7 +54,7 @@ def test_decode_time_includes_the_join(start: Start, monkeypatch: pytest.MonkeyP
 
 
 def test_ahead_of_a_newcomer_is_a_turn_of_each_request_on_the_device_too() -> None:
-    intake = Intake(ServerConfig(), Metrics(), lambda: 0.0)
+    intake = Intake(ServerConfig(), Metrics().of("fake"), lambda: 0.0)
     assert intake.waiting()[0] == 0
     intake.open()
     intake.submit([*make_jobs("hour", 120), *make_jobs("clip", 1)])
@@ -68,7 +68,7 @@ def test_ahead_of_a_newcomer_is_a_turn_of_each_request_on_the_device_too() -> No
 
 
 def test_an_hour_alone_keeps_nobody_out_however_many_slots_it_holds() -> None:
-    intake = Intake(ServerConfig(), Metrics(), lambda: 0.0)
+    intake = Intake(ServerConfig(), Metrics().of("fake"), lambda: 0.0)
     intake.open()
     intake.submit(make_jobs("hour", 120))
     taken = 0
@@ -79,7 +79,7 @@ def test_an_hour_alone_keeps_nobody_out_however_many_slots_it_holds() -> None:
 
 def test_a_rest_is_not_taken_for_slowness() -> None:
     now = [0.0]
-    intake = Intake(ServerConfig(max_queue_windows=64), Metrics(), lambda: now[0])
+    intake = Intake(ServerConfig(max_queue_windows=64), Metrics().of("fake"), lambda: now[0])
     intake.open()
     early = make_job("early")
     intake.submit([early])
@@ -94,9 +94,15 @@ def test_a_rest_is_not_taken_for_slowness() -> None:
     assert refused.value.retry_after_s == pytest.approx(40.0)
 
 
-def test_the_metrics_name_the_model(start: Start, metrics: Metrics) -> None:
+def test_the_metrics_name_the_model(start: Start, metrics: ModelMetrics) -> None:
     engine = start(FakeModel(name="parrot"))
     assert engine.num_threads >= 1
-    labels = {"name": "parrot", "device": "cpu", "dtype": "float32", "weight_dtype": "float32"}
+    labels = {
+        "model": "fake",
+        "name": "parrot",
+        "device": "cpu",
+        "dtype": "float32",
+        "weight_dtype": "float32",
+    }
     labels |= {"threads": str(engine.num_threads), "parameters": "0"}
-    assert metrics.registry.get_sample_value("winnow_model_info", labels) == 1
+    assert metrics.every.registry.get_sample_value("winnow_model_info", labels) == 1

@@ -16,7 +16,7 @@ from service.engine import probe as probe_module
 from service.engine.engine import Engine
 from service.engine.probe import warm_up
 from service.errors import CheckpointError, EngineError, NotReady, QueueFull
-from service.metrics import Metrics
+from service.metrics import ModelMetrics
 from service.model.fake import FakeModel
 from service.model.protocol import ModelInfo, SpeechModel
 from service.profiles import BUILT_IN, Profile
@@ -36,7 +36,7 @@ from .jobs import (
 )
 
 
-def test_until_the_model_is_loaded_it_takes_no_work(metrics: Metrics) -> None:
+def test_until_the_model_is_loaded_it_takes_no_work(metrics: ModelMetrics) -> None:
     loaded = threading.Event()
 
     def load() -> SpeechModel:
@@ -44,7 +44,7 @@ def test_until_the_model_is_loaded_it_takes_no_work(metrics: Metrics) -> None:
         return FakeModel()
 
     engine = Engine(load, ServerConfig(), metrics)
-    assert metrics.registry.get_sample_value("winnow_ready") == 0
+    assert metrics.every.registry.get_sample_value("winnow_ready", {"model": "fake"}) == 0
     engine.start()
     with pytest.raises(NotReady, match="loading"):
         engine.submit([make_job()])
@@ -61,7 +61,7 @@ def test_until_the_model_is_loaded_it_takes_no_work(metrics: Metrics) -> None:
 
 
 @pytest.mark.parametrize("error", [CheckpointError("no such model"), OSError("disk")])
-def test_a_model_that_cannot_be_loaded_is_said_so(metrics: Metrics, error: Exception) -> None:
+def test_a_model_that_cannot_be_loaded_is_said_so(metrics: ModelMetrics, error: Exception) -> None:
     def load() -> SpeechModel:
         raise error
 
@@ -77,7 +77,7 @@ def test_a_model_that_cannot_be_loaded_is_said_so(metrics: Metrics, error: Excep
     engine.stop()
 
 
-def test_a_model_that_fails_its_warm_up_is_not_served(metrics: Metrics) -> None:
+def test_a_model_that_fails_its_warm_up_is_not_served(metrics: ModelMetrics) -> None:
     engine = Engine(
         lambda: FakeModel(fail_encode_when=lambda _: True),
         ServerConfig(),
@@ -150,7 +150,7 @@ def test_a_full_queue_refuses_a_request_as_a_whole(start: Start) -> None:
 
 
 def test_a_drain_finishes_what_was_accepted_and_takes_no_more(
-    start: Start, metrics: Metrics
+    start: Start, metrics: ModelMetrics
 ) -> None:
     model = HeldModel()
     engine = start(model, max_decode_windows=2)
@@ -160,7 +160,7 @@ def test_a_drain_finishes_what_was_accepted_and_takes_no_more(
     assert model.stepping.wait(WAIT_S)
     engine.begin_drain()
     assert engine.state == "draining"
-    assert metrics.registry.get_sample_value("winnow_ready") == 0
+    assert metrics.every.registry.get_sample_value("winnow_ready", {"model": "fake"}) == 0
     with pytest.raises(NotReady, match="shutting down"):
         engine.submit([make_job("late")])
     again = make_job("r", tone(300.0), index=6)
@@ -200,7 +200,7 @@ def test_stop_answers_what_is_in_flight_and_ends_the_thread(start: Start) -> Non
     engine.stop()
 
 
-def test_it_can_be_stopped_while_it_loads(metrics: Metrics) -> None:
+def test_it_can_be_stopped_while_it_loads(metrics: ModelMetrics) -> None:
     loading, loaded = threading.Event(), threading.Event()
 
     def load() -> SpeechModel:
@@ -221,7 +221,7 @@ def test_it_can_be_stopped_while_it_loads(metrics: Metrics) -> None:
     assert "winnow-engine" not in [t.name for t in threading.enumerate()]
 
 
-def test_an_engine_that_never_started_can_be_stopped(metrics: Metrics) -> None:
+def test_an_engine_that_never_started_can_be_stopped(metrics: ModelMetrics) -> None:
     engine = Engine(FakeModel, ServerConfig(), metrics)
     engine.stop()
     assert engine.state == "stopped"

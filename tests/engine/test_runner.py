@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from service.engine.batcher import next_batch
 from service.engine.engine import Engine
 from service.errors import DeadlineExceeded, EngineError, NotReady
-from service.metrics import Metrics
+from service.metrics import ModelMetrics
 from service.model.fake import FakeModel
 from service.profiles import Profile
 from service.types import Encoded
@@ -24,7 +24,7 @@ GOOD, OTHER, BAD = 300.0, 900.0, 2500.0
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float:
-    found = registry.get_sample_value(name, labels)
+    found = registry.get_sample_value(name, {"model": "fake", **labels})
     assert found is not None
     return found
 
@@ -45,7 +45,7 @@ def test_every_window_gets_its_own_text_whatever_it_shares_a_batch_with(start: S
 
 
 def test_a_result_says_what_it_cost_and_the_metrics_what_was_done(
-    start: Start, metrics: Metrics
+    start: Start, metrics: ModelMetrics
 ) -> None:
     engine = start(FakeModel(step_seconds=0.001), max_decode_windows=8)
     jobs = [
@@ -59,7 +59,7 @@ def test_a_result_says_what_it_cost_and_the_metrics_what_was_done(
         assert min(timings.queue, timings.mel, timings.encode, timings.decode) > 0
         assert timings.queue + timings.mel + timings.encode + timings.decode <= timings.total
         assert result.hypothesis.kept_frames == num_decoded("fast")
-    registry = metrics.registry
+    registry = metrics.every.registry
     frames = {
         o: value(registry, "winnow_frames_total", profile="fast", outcome=o)
         for o in ("kept", "dropped")
@@ -140,7 +140,7 @@ def test_errors_and_logs_say_nothing_of_the_audio(
 
 @pytest.mark.parametrize("stage", ["encode", "step"])
 def test_a_lost_device_answers_everybody_and_comes_back(
-    start: Start, metrics: Metrics, stage: str
+    start: Start, metrics: ModelMetrics, stage: str
 ) -> None:
     lost = threading.Event()
 
@@ -160,7 +160,7 @@ def test_a_lost_device_answers_everybody_and_comes_back(
         assert isinstance(job.reply.exception(WAIT_S), EngineError)
     assert engine.state == "failed"
     assert "told to fail" in engine.reason
-    assert value(metrics.registry, "winnow_ready") == 0
+    assert value(metrics.every.registry, "winnow_ready") == 0
     with pytest.raises(NotReady) as refused:
         engine.submit([make_job("late", tone(GOOD))])
     assert refused.value.retry_after_s > 0
@@ -169,7 +169,7 @@ def test_a_lost_device_answers_everybody_and_comes_back(
     job = make_job("again", tone(GOOD))
     engine.submit([job])
     assert text(job) == expected_text(job.window.samples)
-    assert value(metrics.registry, "winnow_ready") == 1
+    assert value(metrics.every.registry, "winnow_ready") == 1
 
 
 def test_a_window_cancelled_while_it_waits_is_never_encoded(start: Start) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.errors import DeadlineExceeded, EngineError, NotReady
-from service.metrics import Metrics
+from service.metrics import ModelMetrics
 from service.model.fake import FakeModel
 from service.model.whisper import Whisper
 from service.types import DecodeOptions, Encoded, Hypothesis, Job, Samples, Word
@@ -125,7 +125,7 @@ def test_words_that_nobody_waits_for_any_more_are_not_found(start: Start) -> Non
 
 
 def test_states_that_wait_for_words_are_as_few_as_the_places(
-    start: Start, metrics: Metrics
+    start: Start, metrics: ModelMetrics
 ) -> None:
     """The others wait their turn, and all are answered when words come."""
     model = SlowWords()
@@ -138,7 +138,7 @@ def test_states_that_wait_for_words_are_as_few_as_the_places(
     until(lambda: runner._words.num_waiting == 4)
     time.sleep(0.2)  # all would be there by now
     # Of those beside them one is looked for, one is brought, and the rest are in decode.
-    encoded = metrics.registry.get_sample_value("winnow_batch_windows_sum")
+    encoded = metrics.every.registry.get_sample_value("winnow_batch_windows_sum", {"model": "fake"})
     assert encoded is not None
     assert 4 + 1 <= encoded <= 4 + 1 + 4
     model.free.set()

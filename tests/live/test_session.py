@@ -12,7 +12,7 @@ from tests.harness import request
 
 
 def session(encoding: str, rate: int) -> Session:
-    return Session("one", LiveRequest(request(), encoding, rate), 60 * SAMPLE_RATE)
+    return Session("one", LiveRequest("fake", request(), encoding, rate), 60 * SAMPLE_RATE)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_all_that_was_received_is_heard_before_an_utterance_is_ended(
 def test_what_a_change_of_format_finds_held_back_is_not_lost() -> None:
     one = session("pcm_s16le", 24_000)
     one.take(bytes(48_000))
-    one.change(LiveRequest(request(), "pcma"))
+    one.change(LiveRequest("fake", request(), "pcma"))
     assert one.received_s == 1
     one.take(bytes(8_000))
     assert one.received_s == 2

@@ -44,13 +44,12 @@ def find_model(name: str, cache_dir: Path | None = None) -> Found:
     """
     path = _path(name)
     known, cache = known_model(name), cache_dir or default_cache()
-    if path.is_dir() and (known is None or (path / "config.json").exists()):
-        folder = path.resolve()
-        return Found(folder.name, read_folder(folder))
+    if path.is_dir() and _goes_before(path, known):
+        return Found(name_of(name), read_folder(path.resolve()))
     if path.is_file():
         if path.suffix != ".pt":
             raise CheckpointError(f"model {name!r}: a file that is no .pt of openai-whisper's")
-        return Found(path.stem, read_openai_file(path, partial(_words, cache_dir=cache)))
+        return Found(name_of(name), read_openai_file(path, partial(_words, cache_dir=cache)))
     if known is not None:
         return _find_known(name, known, cache)
     if name.startswith((".", "/", "~")):
@@ -65,6 +64,21 @@ def find_model(name: str, cache_dir: Path | None = None) -> Found:
     except CheckpointError as error:
         raise CheckpointError(f"model {name!r}: no such folder, and {error}") from error
     return Found(name, read_folder(folder), f"https://huggingface.co/{name}")
+
+
+def name_of(name: str) -> str:
+    """What answers call a model that an operator calls so, whether it is there or not."""
+    path, known = _path(name), known_model(name)
+    if path.is_dir() and _goes_before(path, known):
+        return path.resolve().name
+    if path.is_file():
+        return path.stem
+    return name if known is None else known.name
+
+
+def _goes_before(folder: Path, known: Known | None) -> bool:
+    """A folder before a model that means the same, if there is a model in it."""
+    return known is None or (folder / "config.json").exists()
 
 
 def _path(name: str) -> Path:
