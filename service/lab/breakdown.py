@@ -146,8 +146,8 @@ class Stopwatch:
         tokens_B1 = torch.full((batch, 1), token, device=self._mel_BFT.device)
         for number in range(self._num_tokens):
             logits_BNV = decoder.step(weights, tokens_B1, held)
-            histories, timed = [[token] * number] * batch, [True] * batch
-            allowed_BV = rules.apply(self._model.rules, logits_BNV[:, -1], histories, timed)
+            said = rules.said(self._model.rules, [[token] * number] * batch, [True] * batch)
+            allowed_BV = rules.apply(self._model.rules, logits_BNV[:, -1], said)
             rules.likeliest(allowed_BV.log_softmax(-1)).tolist()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,13 +58,35 @@ class CrossPool:
         self.rows.pop()
 
 
+class Member(NamedTuple):
+    """A pool's rows from some row on (counted from there; None: all of them, in order), what they
+    read in each layer, (B * H, K, T), and what is added to their logits, (B * H, 1, T). `shared`:
+    all rows read the same, (H, K, T) and (1, 1, T)."""
+
+    places: Tensor | None
+    shared: bool
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+    log_weights: Tensor | None
+
+
+class Places(NamedTuple):
+    """Where some rows stand, on the device: their numbers (B, 1), the position of the next token of
+    each (B, 1), and the pools that they read."""
+
+    rows_B1: Tensor
+    starts_B1: Tensor
+    members: Sequence[Member]
+
+
 @dataclass(slots=True)
 class DecodeCache:
     """All state of a decode batch that lives on the device.
 
     `keys`, `values`: (L, capacity, H, tokens, K), self-attention; both capacities grow.
     `lengths[row]`: tokens already in the row; `pools`: cross-attention in `cross_dtype`, those of
-    one kept length together.
+    one kept length together. `places`: of all rows, None where they are not what they were: a step
+    after another has nothing to tell the device.
     """
 
     keys: Tensor
@@ -71,6 +94,7 @@ class DecodeCache:
     cross_dtype: torch.dtype
     lengths: list[int] = field(default_factory=list)
     pools: list[CrossPool] = field(default_factory=list)
+    places: Places | None = None
 
     @property
     def num_rows(self) -> int:
@@ -95,7 +119,49 @@ class DecodeCache:
                 pool.log_weights.append(weights[number])
         return places
 
+    def places_from(self, first_row: int) -> Places:
+        """Where the rows from `first_row` on stand."""
+        if first_row == 0 and self.places is not None:
+            return self.places
+        device = self.keys.device
+        rows_B1 = torch.arange(first_row, self.num_rows, device=device)[:, None]
+        starts_B1 = torch.tensor(self.lengths[first_row:], device=device)[:, None]
+        places = Places(rows_B1, starts_B1, self._members(first_row))
+        self.places = places if first_row == 0 else None
+        return places
+
+    def advance(self, first_row: int, num_tokens: int) -> None:
+        """The rows from `first_row` on have read so many tokens more."""
+        self.lengths[first_row:] = [length + num_tokens for length in self.lengths[first_row:]]
+        if self.places is not None:
+            later = self.places._replace(starts_B1=self.places.starts_B1 + num_tokens)
+            self.places = later if first_row == 0 else None
+
+    def _members(self, first_row: int) -> list[Member]:
+        """For each pool with rows from `first_row` on.
+
+        Rows join at the end of both the cache and their pool, so a pool's share is a slice.
+        """
+        members, heads = [], self.keys.shape[2]
+        for pool in self.pools:
+            old = sum(row < first_row for row in pool.rows)
+            if rows := pool.rows[old:]:
+                entries = slice(0, 1) if pool.shared else slice(old, old + len(rows))
+                places = None
+                if rows != list(range(first_row, self.num_rows)):
+                    places = torch.tensor(rows, device=self.keys.device) - first_row
+                log_weights = None
+                if pool.log_weights:
+                    stacked = torch.stack(pool.log_weights[entries])
+                    each = 1 if pool.shared else heads
+                    log_weights = stacked.repeat_interleave(each, dim=0)[:, None]
+                keys = pool.keys[:, entries].flatten(1, 2).unbind()
+                values = pool.values[:, entries].flatten(1, 2).unbind()
+                members.append(Member(places, pool.shared, keys, values, log_weights))
+        return members
+
     def _add_rows(self, num: int) -> None:
+        self.places = None
         first = self.num_rows
         _make_room(self, first, num)
         self.keys[:, first : first + num] = 0
@@ -167,10 +233,12 @@ class DecodeCache:
 
     def rewind(self, first_row: int) -> None:
         """Rows from `first_row` on have read nothing yet."""
+        self.places = None
         self.lengths[first_row:] = [0] * (self.num_rows - first_row)
 
     def remove(self, row: int) -> None:
         """Frees a row; the last row takes its number."""
+        self.places = None
         last = self.num_rows - 1
         self._leave(next(pool for pool in self.pools if row in pool.rows), row)
         if row != last:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from service.model.cache import DecodeCache
+from service.model.cache import DecodeCache, Member
 from service.model.layers import merge_heads, mlp, norm, project, split_heads
 from service.model.operators.attention import fused
 from service.model.weights import CrossAttention, DecoderWeights
@@ -94,16 +93,15 @@ def step(
     stand at different lengths and have kept different numbers of frames.
     """
     num_rows, num_new = tokens_BN.shape
-    device = tokens_BN.device
     lengths = cache.lengths[first_row:]
     longest = max(lengths) + num_new
     cache.reserve(longest)
-    starts_B1 = torch.tensor(lengths, device=device)[:, None]
-    positions_BN = starts_B1 + torch.arange(num_new, device=device)
-    rows_B1 = torch.arange(first_row, first_row + num_rows, device=device)[:, None]
+    rows_B1, starts_B1, members = cache.places_from(first_row)
+    positions_BN = starts_B1
+    if num_new > 1:
+        positions_BN = starts_B1 + torch.arange(num_new, device=tokens_BN.device)
     level = num_new == 1 and min(lengths) == max(lengths)
     mask = None if level else _mask(weights, positions_BN, longest)
-    members = _pool_members(weights, cache, first_row, device)
 
     x = _embed(weights, tokens_BN, positions_BN)
     for number, layer in enumerate(weights.layers):
@@ -120,7 +118,7 @@ def step(
         context = _cross_attend(query, members, number)
         x = x + layer.cross.out(merge_heads(context))
         x = mlp(x, layer.mlp)
-    cache.lengths[first_row:] = [length + num_new for length in lengths]
+    cache.advance(first_row, num_new)
     return _logits(weights, x if wanted is None else x[:, list(wanted)])
 
 
@@ -131,45 +129,7 @@ def _mask(weights: DecoderWeights, positions_BN: Tensor, longest: int) -> Tensor
     return zeros.masked_fill_(ahead, -torch.inf)[:, None]
 
 
-class _Member(NamedTuple):
-    """A pool's rows from `first_row` on (from 0; None: all of them, in order), what they read in
-    each layer, (B * H, K, T), and what is added to their logits, (B * H, 1, T). `shared`: all rows
-    read the same, (H, K, T) and (1, 1, T)."""
-
-    places: Tensor | None
-    shared: bool
-    keys: Sequence[Tensor]
-    values: Sequence[Tensor]
-    log_weights: Tensor | None
-
-
-def _pool_members(
-    weights: DecoderWeights, cache: DecodeCache, first_row: int, device: torch.device
-) -> list[_Member]:
-    """For each pool with rows from `first_row` on.
-
-    Rows join at the end of both the cache and their pool, so a pool's share is a slice.
-    """
-    members = []
-    for pool in cache.pools:
-        old = sum(row < first_row for row in pool.rows)
-        if rows := pool.rows[old:]:
-            entries = slice(0, 1) if pool.shared else slice(old, old + len(rows))
-            places = None
-            if rows != list(range(first_row, cache.num_rows)):
-                places = torch.tensor(rows, device=device) - first_row
-            log_weights = None
-            if pool.log_weights:
-                stacked = torch.stack(pool.log_weights[entries])
-                each = 1 if pool.shared else weights.heads
-                log_weights = stacked.repeat_interleave(each, dim=0)[:, None]
-            keys = pool.keys[:, entries].flatten(1, 2).unbind()
-            values = pool.values[:, entries].flatten(1, 2).unbind()
-            members.append(_Member(places, pool.shared, keys, values, log_weights))
-    return members
-
-
-def _cross_attend(query_BHNK: Tensor, members: list[_Member], layer: int) -> Tensor:
+def _cross_attend(query_BHNK: Tensor, members: Sequence[Member], layer: int) -> Tensor:
     """Plain products: with few queries there is no matrix that a fused kernel would save, and these
     read the keys and values at the speed of memory."""
     scale = 1 / math.sqrt(query_BHNK.shape[-1])

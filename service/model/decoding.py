@@ -14,13 +14,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from service.model import decoder, loops, rules, search
+from service.model import decoder, loops, rules, search, step
 from service.model.cache import empty_cache
 from service.model.language import language_probs
 from service.model.protocol import WindowsFailedError
 from service.model.rows import GIVEN, Row, WindowState, fit, new_state
-from service.model.rules import Rules
+from service.model.rules import Rules, Said
 from service.model.search import Candidate, Scored
+from service.model.step import Chosen, Ways
 from service.model.tokens import Vocabulary
 from service.model.weights import DecoderWeights
 from service.types import DecodeOptions, Encoded, Hypothesis
@@ -46,6 +47,8 @@ class WindowDecoder:
         self.rows: list[Row] = []
         self.done: dict[int, Hypothesis] = {}
         self.failed: set[int] = set()  # since the last time that they were named
+        # What the rows have said, on the device; None where they are not what they were.
+        self.spoken: tuple[Tensor, Said] | None = None
 
     def __len__(self) -> int:
         return len({row.window.key for row in self.rows}) + len(self.done)
@@ -77,8 +80,11 @@ class WindowDecoder:
     def step(self) -> dict[int, Hypothesis]:
         """One token for every window; returns, and forgets, those that are done."""
         if self.rows:
-            logits_BNV = decoder.step(self.weights, self._latest_tokens(), self.cache)
-            self._choose(logits_BNV[:, -1], first_row=0)
+            tokens_B1, said = self.spoken or self._tell_device()
+            self._hear(
+                step.step(self.weights, self.cache, self.rules, tokens_B1, said, self._ways(0)),
+                first_row=0,
+            )
         self._name_failed()
         done, self.done = self.done, {}
         return done
@@ -102,6 +108,7 @@ class WindowDecoder:
     ) -> None:
         """Reads what windows of one group are given, and chooses their first token."""
         first_row = len(self.rows)
+        self.spoken = None
         states = [
             new_state(*one, self.vocabulary, self.device, self._limit(one[2]))
             for one in zip(keys, encoded, options, strict=True)
@@ -180,37 +187,35 @@ class WindowDecoder:
             state.no_speech_prob = probability
 
     def _choose(self, logits_BV: Tensor, first_row: int) -> None:
-        """Appends the next token of each row from `first_row` on, and moves ended ones to done.
+        """The next token of each row from `first_row` on."""
+        ways = self._ways(first_row)
+        self._hear(step.choose(self.rules, logits_BV, self._said(first_row), ways), first_row)
+
+    def _hear(self, chosen: Chosen, first_row: int) -> None:
+        """Appends the token of each row from `first_row` on, and moves ended ones to done.
 
         Where there is no likeliest token the window fails: NaN is no answer to anybody.
         """
-        rows = self.rows[first_row:]
-        allowed_BV = rules.apply(
-            self.rules,
-            logits_BV,
-            [row.tokens for row in rows],
-            [row.window.options.timestamps for row in rows],
-            {n: r.window.bias_KV for n, r in enumerate(rows) if r.window.bias_KV is not None},
-            [row.window.unsaid for row in rows],
-        )
-        logprobs_BV = allowed_BV.log_softmax(-1)
-        chosen_B = rules.likeliest(allowed_BV)
-        for number, row in enumerate(rows):
-            if row.window.draws is not None:
-                weights_V = (allowed_BV[number] / row.window.options.temperature).softmax(-1)
-                # Nothing is drawn of NaN: it is found below.
-                weights_V = weights_V.nan_to_num(1.0)
-                chosen_B[number] = torch.multinomial(weights_V, 1, generator=row.window.draws)[0]
-        chosen_logprobs = logprobs_BV.gather(1, chosen_B[:, None])[:, 0].tolist()
-        self._fail(
-            {r.window.key for r, p in zip(rows, chosen_logprobs, strict=True) if math.isnan(p)}
-        )
-        for row, token, logprob in zip(rows, chosen_B.tolist(), chosen_logprobs, strict=True):
+        self.spoken = (chosen.token_B[:, None], chosen.said) if first_row == 0 else None
+        rows, heard = self.rows[first_row:], chosen.to_host()
+        self._fail({r.window.key for r, (_, p) in zip(rows, heard, strict=True) if math.isnan(p)})
+        for row, (token, logprob) in zip(rows, heard, strict=True):
             if row.window.beam_size == 1 and not row.over:
                 self._say(row, token, logprob)
         if any(row.window.beam_size > 1 for row in rows):
-            self._branch(logprobs_BV, first_row)
+            self._branch(chosen.logprobs_BV, first_row)
         self._remove_over(first_row)
+
+    def _ways(self, first_row: int) -> Ways:
+        windows = [row.window for row in self.rows[first_row:]]
+        return Ways(
+            {n: w.bias_KV for n, w in enumerate(windows) if w.bias_KV is not None},
+            {
+                n: (w.options.temperature, w.draws)
+                for n, w in enumerate(windows)
+                if w.draws is not None
+            },
+        )
 
     def _fail(self, keys: Collection[int]) -> None:
         """These windows' rows leave at this step."""
@@ -294,6 +299,7 @@ class WindowDecoder:
         self, members: Sequence[int], sources: Sequence[int], going: Sequence[Scored]
     ) -> None:
         """Puts sequences on a window's rows, each on a copy of what its source row has read."""
+        self.spoken = None
         window, rows = self.rows[members[0]].window, list(members)
         places = search.place(sources)
         moves: dict[int, int] = {}
@@ -311,19 +317,32 @@ class WindowDecoder:
         for surplus in rows[len(going) :]:
             self.rows[surplus].over = True
 
-    def _latest_tokens(self) -> Tensor:
-        return torch.tensor([[row.tokens[-1]] for row in self.rows], device=self.device)
+    def _tell_device(self) -> tuple[Tensor, Said]:
+        """The last token of every row, and what the rules look back on."""
+        tokens = [[row.tokens[-1]] for row in self.rows]
+        return torch.tensor(tokens, device=self.device), self._said(0)
+
+    def _said(self, first_row: int) -> Said:
+        rows = self.rows[first_row:]
+        return rules.said(
+            self.rules,
+            [row.tokens for row in rows],
+            [row.window.options.timestamps for row in rows],
+            [row.window.unsaid for row in rows],
+        )
 
     def _remove_over(self, first_row: int) -> None:
         """Frees rows that are over; the last one takes the number, here and in the cache."""
         for number in reversed(range(first_row, len(self.rows))):
             if self.rows[number].over:
+                self.spoken = None
                 self.cache.remove(number)
                 last = self.rows.pop()
                 if number < len(self.rows):
                     self.rows[number] = last
 
     def _forget(self, first_row: int) -> None:
+        self.spoken = None
         while self.cache.num_rows > first_row:
             self.cache.remove(self.cache.num_rows - 1)
         del self.rows[first_row:]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,17 +19,29 @@ from service.model.tokens import Vocabulary
 
 # Rows of `Rules.bias_KV`: what is banned whatever was said before.
 _TIMED, _TIMED_FIRST, _TIMED_CLOSING, _TIMED_OPENED, _PLAIN, _PLAIN_FIRST = range(6)
+# States of `Said`. With timestamps: nothing was said; one timestamp; text last; a timestamp after
+# text; a timestamp after another. Without: nothing, something.
+_NOTHING, _ONE, _TEXT, _CLOSED, _PAIR, _PLAIN_NOTHING, _PLAIN_TEXT = range(7)
+_NEXT = (  # of each, after a text token and after a timestamp
+    *((_TEXT, _ONE), (_TEXT, _PAIR), (_TEXT, _CLOSED), (_TEXT, _PAIR), (_TEXT, _PAIR)),
+    *((_PLAIN_TEXT, _PLAIN_TEXT), (_PLAIN_TEXT, _PLAIN_TEXT)),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rules:
     """A vocabulary's rules on a device. `bias_KV`: (6, V) float32, a row per situation: -inf where
-    a token is banned, else 0. Adding takes a tenth of the time that filling by a mask takes."""
+    a token is banned, else 0. Adding takes a tenth of the time that filling by a mask takes.
+
+    `next_ST`: (7, 2), the state after a text token and after a timestamp. `means_S4`: (7, 4), what
+    a state means: its situation; how far after the latest timestamp the next may be, and where it
+    has to be at least; the last one allowed.
+    """
 
     bias_KV: Tensor
+    next_ST: Tensor
+    means_S4: Tensor
     timestamp_begin: int
-    timestamp_end: int
-    last_initial_timestamp: int
 
 
 def make_rules(vocabulary: Vocabulary, device: torch.device) -> Rules:
@@ -49,7 +62,21 @@ def make_rules(vocabulary: Vocabulary, device: torch.device) -> Rules:
     limit = vocabulary.max_initial_timestamp_index
     last_initial = end - 1 if limit is None else min(begin + limit, end - 1)
     bias = torch.zeros(banned.shape).masked_fill_(banned, -torch.inf)
-    return Rules(bias.to(device), begin, end, last_initial)
+    means = [
+        (_TIMED_FIRST, 1, begin, last_initial),
+        (_TIMED, 1, end, end - 1),
+        (_TIMED, 1, begin, end - 1),
+        (_TIMED_CLOSING, 0, begin, end - 1),
+        (_TIMED, 1, end, end - 1),
+        (_PLAIN_FIRST, 1, begin, end - 1),
+        (_PLAIN, 1, begin, end - 1),
+    ]
+    return Rules(
+        bias.to(device),
+        torch.tensor(_NEXT, device=device),
+        torch.tensor(means, device=device),
+        begin,
+    )
 
 
 def suppressing(vocabulary: Vocabulary, suppress: Sequence[int], device: torch.device) -> Tensor:
@@ -65,28 +92,58 @@ def suppressing(vocabulary: Vocabulary, suppress: Sequence[int], device: torch.d
     return make_rules(replace(vocabulary, suppress_tokens=tokens), device).bias_KV
 
 
-def apply(
+class Said(NamedTuple):
+    """All that the rules look back on, of each row, on the device: (B,) int64 each.
+
+    `state`: what the last tokens were; `latest`: the latest timestamp, one before the first where
+    there is none; `unsaid`: a segment that opens before this timestamp is not left without text.
+    """
+
+    state: Tensor
+    latest: Tensor
+    unsaid: Tensor
+
+
+def said(
     rules: Rules,
-    logits_BV: Tensor,
     histories: Sequence[Sequence[int]],
     timestamps: Sequence[bool],
-    own: Mapping[int, Tensor] | None = None,
     unsaid: Sequence[int] = (),
+) -> Said:
+    """`histories`: each row's own tokens so far, without the prompt; `timestamps`: whether it obeys
+    the rules of timestamps; `unsaid`: for each row a timestamp, 0 if left out."""
+    begin = rules.timestamp_begin
+    rows = []
+    until = unsaid or [0] * len(histories)
+    for history, timed, before in zip(histories, timestamps, until, strict=True):
+        state = _NOTHING if timed else _PLAIN_NOTHING
+        for token in history[-2:]:  # what came before does not matter
+            state = _NEXT[state][token >= begin]
+        latest = next((token for token in reversed(history) if token >= begin), begin - 1)
+        rows.append((state, latest, before))
+    return Said(*torch.tensor(rows, device=rules.bias_KV.device).T)
+
+
+def then(rules: Rules, before: Said, token_B: Tensor) -> Said:
+    """What has been said once each row has said one more token. Nothing waits for the device."""
+    is_time_B = token_B >= rules.timestamp_begin
+    state_B = rules.next_ST[before.state, is_time_B.long()]
+    return Said(state_B, torch.where(is_time_B, token_B, before.latest), before.unsaid)
+
+
+def apply(
+    rules: Rules, logits_BV: Tensor, so_far: Said, own: Mapping[int, Tensor] | None = None
 ) -> Tensor:
     """Float32 logits (B, V), in place: -inf where a token may not come next.
 
-    `histories`: each row's own tokens so far, without the prompt. With `timestamps` a row obeys
-    the timestamp rules: they come first and in pairs, never decrease, no segment is empty, and
-    one is due once all of them together are likelier than any other token. Without, there are none.
-    `own`: what `suppressing` gave, by row, for those that do not go by the checkpoint's.
-    `unsaid`: for each row a timestamp; a segment that opens before it is not left without text.
+    Rows with timestamps obey their rules: they come first and in pairs, never decrease, no segment
+    is empty, and one is due once all of them together are likelier than any other token. Without,
+    there are none. `own`: what `suppressing` gave, by row, for those that do not go by the
+    checkpoint's.
     """
-    own = own or {}
-    until = unsaid or [0] * len(histories)
-    rows = [_situation(rules, *row) for row in zip(histories, timestamps, until, strict=True)]
-    for number, (situation, _, _) in enumerate(rows):
-        logits_BV[number] += own.get(number, rules.bias_KV)[situation]
-    first_B1, last_B1 = torch.tensor(rows, device=logits_BV.device).T[1:, :, None]
+    situation_B, first_B, last_B = _situations(rules, so_far)
+    _ban(rules, logits_BV, situation_B, own or {})
+    first_B1, last_B1 = first_B[:, None], last_B[:, None]
     text, times = logits_BV[:, : rules.timestamp_begin], logits_BV[:, rules.timestamp_begin :]
     ids = torch.arange(rules.timestamp_begin, logits_BV.shape[1], device=logits_BV.device)
     times.masked_fill_((ids < first_B1) | (ids > last_B1), -torch.inf)
@@ -105,19 +162,21 @@ def likeliest(logits_BV: Tensor) -> Tensor:
     return logits_BV.argmax(-1)
 
 
-def _situation(
-    rules: Rules, history: Sequence[int], timed: bool, unsaid: int
-) -> tuple[int, int, int]:
+def _ban(rules: Rules, logits_BV: Tensor, situation_B: Tensor, own: Mapping[int, Tensor]) -> None:
+    """Row by row on a CPU, which then copies no biases; at once where asking would be waiting."""
+    if logits_BV.is_cpu:
+        for number, situation in enumerate(situation_B.tolist()):
+            logits_BV[number] += own.get(number, rules.bias_KV)[situation]
+        return
+    bias_BV = rules.bias_KV[situation_B]
+    for number, bias_KV in own.items():
+        bias_BV[number] = bias_KV.index_select(0, situation_B[number : number + 1])[0]
+    logits_BV += bias_BV
+
+
+def _situations(rules: Rules, said: Said) -> tuple[Tensor, Tensor, Tensor]:
     """The row of `bias_KV`, and the first and last timestamp allowed (first > last: none)."""
-    begin, last = rules.timestamp_begin, rules.timestamp_end - 1
-    if not timed:
-        return (_PLAIN if history else _PLAIN_FIRST), begin, last
-    if not history:
-        return _TIMED_FIRST, begin, rules.last_initial_timestamp
-    latest = next((token for token in reversed(history) if token >= begin), begin - 1)
-    if history[-1] < begin:
-        return _TIMED, latest + 1, last
-    if len(history) < 2 or history[-2] >= begin:
-        opens = len(history) >= 2 and latest < unsaid
-        return (_TIMED_OPENED if opens else _TIMED), last + 1, last
-    return _TIMED_CLOSING, latest, last
+    situation_B, more_B, least_B, last_B = rules.means_S4[said.state].unbind(1)
+    opens_B = (said.state == _PAIR) & (said.latest < said.unsaid)
+    situation_B = situation_B.masked_fill(opens_B, _TIMED_OPENED)
+    return situation_B, torch.maximum(said.latest + more_B, least_B), last_B

@@ -125,7 +125,8 @@ def test_each_token_has_its_log_probability(
         expected = [0.0] * opening
         for at in range(opening, len(said.tokens)):
             own = said.tokens[0 if timestamps else opening : at]
-            allowed_BV = rules.apply(both.ours.rules, logits_NV[[at]], [own], [timestamps], {})
+            so_far = rules.said(both.ours.rules, [own], [timestamps])
+            allowed_BV = rules.apply(both.ours.rules, logits_NV[[at]], so_far)
             expected.append(float(allowed_BV.log_softmax(-1)[0, said.tokens[at]]))
         assert said.token_logprobs == pytest.approx(expected, abs=1e-4)
 

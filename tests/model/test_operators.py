@@ -26,6 +26,7 @@ from service.model.operators.products import (
     Dense,
     Half,
     Pack,
+    by_size,
     fbgemm,
     half,
     onednn,
@@ -118,10 +119,8 @@ def test_eight_bits_take_a_quarter_of_the_memory() -> None:
 @torch.inference_mode()
 def test_few_weights_of_the_decoder_stay_finer_than_8_bits() -> None:
     """Quantising a row takes longer than reading them."""
-    operators = cpu_operators("int8")
-    assert operators is not None
-    width = 1024
-    few, more = (operators.few(drawn(rows, width), None) for rows in (64, FEW_WEIGHTS // width + 1))
+    pack, width = by_size(half(packed_for(8), exact=False), fbgemm(63, True)), 1024
+    few, more = (pack(drawn(rows, width), None) for rows in (64, FEW_WEIGHTS // width + 1))
     assert few.nbytes == 2 * 64 * width
     assert more.nbytes == FEW_WEIGHTS + width
     x = drawn(3, width, seed=1)

@@ -16,7 +16,7 @@ from transformers.generation.logits_process import (
 )
 from whisper.decoding import ApplyTimestampRules
 
-from service.model.rules import apply, likeliest, make_rules, suppressing
+from service.model.rules import apply, likeliest, make_rules, said, suppressing
 from service.model.tokens import Vocabulary
 
 VOCABULARY = Vocabulary(
@@ -75,7 +75,7 @@ def test_mixed_rows_obey_the_same_rules_as_transformers(
     expected = [
         by_transformers(logits_V, *row) for logits_V, row in zip(logits_BV, rows, strict=True)
     ]
-    ruled = apply(RULES, logits_BV, [h for h, _ in rows], [t for _, t in rows])
+    ruled = apply(RULES, logits_BV, said(RULES, [h for h, _ in rows], [t for _, t in rows]))
     assert torch.equal(ruled, torch.stack(expected))
 
 
@@ -89,17 +89,22 @@ def test_the_timestamp_rules_are_those_of_openai_whisper(
     banned = [*VOCABULARY.suppress_tokens, *(() if history else (7, 20))]
     expected[:, banned] = -torch.inf
     ApplyTimestampRules(ids, 0, 5).apply(expected, torch.tensor([history], dtype=torch.long))
-    assert torch.equal(apply(RULES, logits_BV, [history], [True]), expected)
+    assert torch.equal(apply(RULES, logits_BV, said(RULES, [history], [True])), expected)
 
 
 def test_a_timestamp_comes_first_and_not_too_late() -> None:
-    allowed = apply(RULES, torch.zeros(1, 60), [[]], [True])[0].isfinite().nonzero().flatten()
+    allowed = (
+        apply(RULES, torch.zeros(1, 60), said(RULES, [[]], [True]))[0]
+        .isfinite()
+        .nonzero()
+        .flatten()
+    )
     assert allowed.tolist() == [30, 31, 32, 33, 34, 35]
 
 
 def test_a_pair_is_closed_by_a_timestamp_that_does_not_go_back() -> None:
     text_likelier = logits_for(1, 0, lift=-50.0)
-    ruled = apply(RULES, text_likelier, [[30, 5, 40]], [True])[0]
+    ruled = apply(RULES, text_likelier, said(RULES, [[30, 5, 40]], [True]))[0]
     assert not ruled[:20].isfinite().any()
     assert ruled[20].isfinite()
     assert ruled[30:].isfinite().nonzero().flatten().tolist() == list(range(10, 30))
@@ -109,7 +114,7 @@ def test_a_segment_that_opens_with_something_left_is_said() -> None:
     """The end is banned there alone: not one after it was said, nor near the recording's end."""
     histories = [[30, 5, 40, 40], [30, 5, 40], [30, 5, 40, 40, 6], [30, 5, 50, 50], [30], [5]]
     timed = [True, True, True, True, True, False]
-    ruled = apply(RULES, logits_for(6, 0, lift=-50.0), histories, timed, None, [50] * 6)
+    ruled = apply(RULES, logits_for(6, 0, lift=-50.0), said(RULES, histories, timed, [50] * 6))
     assert ruled[:, 20].isfinite().tolist() == [False, True, True, True, True, True]
     assert ruled[0, 5].isfinite()
     assert not ruled[0, 30:].isfinite().any()
@@ -117,18 +122,18 @@ def test_a_segment_that_opens_with_something_left_is_said() -> None:
 
 def test_where_all_text_is_suppressed_a_segment_may_be_left_unsaid() -> None:
     own = suppressing(VOCABULARY, range(20), CPU)
-    ruled = apply(RULES, torch.zeros(1, 60), [[30, 5, 40, 40]], [True], {0: own}, [50])
+    ruled = apply(RULES, torch.zeros(1, 60), said(RULES, [[30, 5, 40, 40]], [True], [50]), {0: own})
     assert ruled[0].isfinite().nonzero().flatten().tolist() == [20]
 
 
 def test_without_timestamps_there_are_none() -> None:
-    ruled = apply(RULES, logits_for(2, 0, lift=9.0), [[], [5]], [False, False])
+    ruled = apply(RULES, logits_for(2, 0, lift=9.0), said(RULES, [[], [5]], [False, False]))
     assert not ruled[:, 30:].isfinite().any()
     assert ruled[:, 5].isfinite().all()
 
 
 def test_the_blank_and_the_end_are_banned_only_at_first() -> None:
-    ruled = apply(RULES, torch.zeros(2, 60), [[], [5]], [False, False])
+    ruled = apply(RULES, torch.zeros(2, 60), said(RULES, [[], [5]], [False, False]))
     assert ruled[:, [7, 20]].isfinite().tolist() == [[False, False], [True, True]]
 
 
@@ -142,7 +147,7 @@ def test_the_likeliest_is_the_first_of_equals_and_nan_where_there_is_one() -> No
 def test_ids_that_pad_the_vocabulary_are_never_allowed() -> None:
     padded = replace(VOCABULARY, size=64, max_initial_timestamp_index=None)
     rules = make_rules(padded, CPU)
-    ruled = apply(rules, torch.zeros(3, 64), [[], [30], [5]], [True, True, False])
+    ruled = apply(rules, torch.zeros(3, 64), said(rules, [[], [30], [5]], [True, True, False]))
     assert not ruled[:, 60:].isfinite().any()
 
 
@@ -151,5 +156,8 @@ def test_ids_that_pad_the_vocabulary_are_never_allowed() -> None:
 def test_cuda_gives_what_the_cpu_gives() -> None:
     logits_BV = logits_for(3, 1)
     wanted = ([[], [30, 5], [30, 5, 40]], [True, True, False])
-    on_cuda = apply(make_rules(VOCABULARY, torch.device("cuda")), logits_BV.cuda(), *wanted)
-    assert torch.equal(on_cuda.cpu(), apply(RULES, logits_BV, *wanted))
+    rules = make_rules(VOCABULARY, torch.device("cuda"))
+    own = {1: suppressing(VOCABULARY, [5], torch.device("cuda"))}
+    on_cuda = apply(rules, logits_BV.cuda(), said(rules, *wanted), own)
+    own = {1: suppressing(VOCABULARY, [5], CPU)}
+    assert torch.equal(on_cuda.cpu(), apply(RULES, logits_BV, said(RULES, *wanted), own))
