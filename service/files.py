@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from service.audio.reader import AudioReader
 from service.config import ServerConfig
-from service.engine.engine import Engine
+from service.engine.engine import LOAD_TIMEOUT_S, Engine
 from service.errors import ConfigError, WinnowError
 from service.find_files import OUTPUT_SUFFIXES, STDIN, Found, Source, find, spooled
 from service.metrics import Metrics
@@ -31,7 +31,6 @@ from service.text.subtitles import Layout
 from service.types import TranscribeRequest, Transcript
 
 ONE_LINE = ("text", "json")  # formats of which several may be printed, a line each
-LOAD_TIMEOUT_S = 1800.0  # a large checkpoint on a slow disk, or its first download
 FILE_TIMEOUT_S = 7 * 24 * 3600.0  # nobody waits for an answer: a file may take its time
 NUM_SUFFIXES_NAMED = 5
 # What one file's text cannot be written for, none's can: the run ends instead of going on in vain.

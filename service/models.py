@@ -15,8 +15,8 @@ from functools import partial
 
 from service.audio.reader import AudioReader
 from service.config import ServerConfig
-from service.engine.budget import weights_budget
-from service.engine.engine import Engine
+from service.engine.budget import MIB, weights_budget
+from service.engine.engine import LOAD_TIMEOUT_S, Engine
 from service.engine.faults import give_back_memory, is_out_of_memory
 from service.engine.intake import RETRY_AFTER_S
 from service.engine.turns import Turns
@@ -32,14 +32,13 @@ from service.evidence import Evidence, evidence_of
 from service.metrics import Metrics
 from service.model.formats.find import name_of
 from service.model.formats.names import other_names
-from service.model.protocol import SpeechModel
+from service.model.protocol import ModelInfo, SpeechModel
 from service.pipeline import Pipeline
 from service.profiles import Profile, all_profiles, check_depth, own_tables
 
 log = logging.getLogger(__name__)
 
 LOOK_AGAIN_S = 0.05  # at a model that is to go, whether anybody still waits for it
-LOAD_TIMEOUT_S = 1800.0  # a large checkpoint on a slow disk, or its first download
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +88,10 @@ class Models:
         self.in_conversation: Callable[[], Collection[str]] = tuple
 
     @property
-    def loaded(self) -> tuple[str, ...]:
-        """Names, the least recently used first."""
-        return tuple(name for name, one in self._served.items() if one.engine.state != "loading")
+    def loaded(self) -> dict[str, ModelInfo]:
+        """By name, the least recently used first. Looking is not using."""
+        there = (one for one in self._served.values() if one.engine.is_loaded)
+        return {one.name: one.engine.model.info for one in there}
 
     def names_of(self, name: str) -> tuple[str, ...]:
         """All that the model of that name can be asked for as, its name first."""
@@ -202,13 +202,15 @@ class Models:
 
     async def _load_further(self, name: str) -> Served:
         async with self._changing:
-            if not await self._make_room(self._sizes.get(name, 0)):
-                others = ", ".join(self._served)
-                raise NotReady(f"no room for the model {name} beside {others}", RETRY_AFTER_S)
+            await self._make_room(name)
             served = await self._start_somehow(name)
-            self._sizes[name] = served.engine.model.info.weight_bytes
-            # How large it is nobody knew of one that is new.
-            await self._make_room(self._sizes[name])
+            if name not in self._sizes:
+                self._sizes[name] = served.engine.model.info.weight_bytes
+                try:
+                    await self._make_room(name)
+                except WinnowError:
+                    await self._end(served)
+                    raise
             self._served[name] = served
             return served
 
@@ -237,19 +239,25 @@ class Models:
             raise
         return served
 
-    async def _make_room(self, num_bytes: int) -> bool:
-        """Lets the least recently used go until so many bytes of weights fit; whether they do."""
-        limit = weights_budget(self.first.engine.model.info.device, self._config)
-        while limit and self._held() + num_bytes > limit:
+    async def _make_room(self, name: str) -> None:
+        """Lets the least recently used go until the model fits; one that is new takes nothing yet.
+
+        Raises NotReady where those that are in use leave it no room, EngineError where the first
+        one alone does not.
+        """
+        first = self.first.engine.model.info
+        size, limit = self._sizes.get(name, 0), weights_budget(first.device, self._config)
+        if limit and size + first.weight_bytes > limit:
+            raise EngineError(
+                f"the model {name} takes {size / MIB:.0f} MB, and {limit / MIB:.0f} are for all "
+                f"(models_memory_mb), {first.weight_bytes / MIB:.0f} of them taken by {first.name}"
+            )
+        while limit and sum(one.weight_bytes for one in self.loaded.values()) + size > limit:
             unused = self._longest_unused()
             if unused is None:
-                return False
+                others = ", ".join(self._served)
+                raise NotReady(f"no room for the model {name} beside {others}", RETRY_AFTER_S)
             await self._let_go(unused)
-        return True
-
-    def _held(self) -> int:
-        """Bytes of weights."""
-        return sum(one.engine.model.info.weight_bytes for one in self._served.values())
 
     def _longest_unused(self) -> Served | None:
         """Of those that may go and have nothing to do."""

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from service.api.models import MODEL
-from service.api.ops import asks_key, choices_of
+from service.api.ops import asks_key, offer_of
 from service.api.page import explain_html
 from service.api.services import Services, services_of, while_connected
 from service.api.uploads import read_upload, recording_openapi
@@ -46,9 +46,9 @@ async def page(request: Request) -> HTMLResponse:
     """A form for what is posted there."""
     services = services_of(request)
     _check_on(services)
-    default = services.models.first.pipeline.resolve_profile(None)
+    config = services.config
     return HTMLResponse(
-        explain_html(choices_of(services), default, asks_key=asks_key(services.config))
+        explain_html(offer_of(services), config.default_profile, asks_key=asks_key(config))
     )
 
 

@@ -110,17 +110,16 @@ def _model(request: Request, model_id: str) -> dict[str, Any]:
     type, and where they are from and under which licence, if it is known."""
     models = services_of(request).models
     name = models.name_of(model_id.partition("@")[0])
-    known = known_model(name)
+    known, info = known_model(name), models.loaded.get(name)
     answer = {
         "id": model_id,
         "object": "model",
         "created": request.app.state.started_at,
         "owned_by": known.owner if known else "winnow",
-        "loaded": name in models.loaded,
+        "loaded": info is not None,
     }
-    if name not in models.loaded:
+    if info is None:
         return answer
-    info = models.find(name).engine.model.info
     where = {"license": info.license, "origin": info.origin}
     return {
         **answer,

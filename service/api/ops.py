@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from service.api.page import Choice, index_html
+from service.api.page import Choice, Offer, index_html
 from service.api.services import Services, services_of
 from service.config import ServerConfig
 from service.evidence import Evidence, measured
@@ -70,21 +70,26 @@ def _figures(evidence: Evidence) -> dict[str, Any]:
 async def index(request: Request) -> HTMLResponse:
     """A page to try the service by hand."""
     services = services_of(request)
-    config, default = services.config, services.models.first.pipeline.resolve_profile(None)
+    config = services.config
     return HTMLResponse(
         index_html(
-            choices_of(services), default, asks_key=asks_key(config), explains=config.explain
+            offer_of(services),
+            config.default_profile,
+            asks_key=asks_key(config),
+            explains=config.explain,
         )
     )
 
 
-def choices_of(services: Services) -> list[Choice]:
-    """The profiles of the first model, as pages offer them."""
-    first = next(iter(services.models.known.values()))
-    return [
-        Choice(profile, measured(profile, first.evidence[profile.name]))
-        for profile in first.profiles.values()
-    ]
+def offer_of(services: Services) -> Offer:
+    """The profiles of each model, as pages offer them."""
+    return {
+        known.name: [
+            Choice(profile, measured(profile, known.evidence[profile.name]))
+            for profile in known.profiles.values()
+        ]
+        for known in services.models.known.values()
+    }
 
 
 def asks_key(config: ServerConfig) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from string import Template
@@ -50,6 +50,14 @@ const tell = () => {
   if (chosen) chosen.textContent = picker.value;
 };
 picker.addEventListener("change", tell);
+form.elements.model?.addEventListener("change", (event) => {
+  const chosen = picker.value, theirs = document.getElementById("of " + event.target.value);
+  picker.replaceChildren(...theirs.content.cloneNode(true).children);
+  picker.value = [...picker.options].some((one) => one.value === chosen) ? chosen : picker.value;
+  const model = document.getElementById("model");
+  if (model) model.textContent = event.target.value;
+  tell();
+});
 tell();  // a browser may have kept another choice
 const post = async (path) => {
   const response = await fetch(path, withKey({ method: "POST", body: new FormData(form) }));
@@ -90,7 +98,7 @@ $style</style>
 
 FIELDS = """  <label>Recording
   <input type="file" name="file" accept="audio/*,video/mp4,video/webm" required></label>
-  <label>Profile <select name="profile" aria-describedby="about">$options</select></label>
+$models  <label>Profile <select name="profile" aria-describedby="about">$options</select></label>
   <p id="about" aria-live="polite">$about</p>
 """
 
@@ -105,7 +113,7 @@ $key
     + """  <div class="buttons"><button>Transcribe</button>$explain</div>
   <output aria-live="polite"></output>
 </form>
-<pre>curl -F file=@speech.wav -F profile=<span id="chosen">$default</span> \
+<pre>curl -F file=@speech.wav $named-F profile=<span id="chosen">$default</span> \
 $header<span id="here"></span>transcribe</pre>
 <p id="links"><a href="profiles">Profiles</a> · <a href="v1/models">Models</a> ·
 <a href="openapi.json">OpenAPI description</a> · <a href="readyz">Readiness</a> ·
@@ -190,46 +198,64 @@ class Choice:
         return f"{self.profile.description} {self.measured}"
 
 
+# What the profiles of each model are stands beside its name, for whoever chooses another.
+MODELS = Template("""  <label>Model <select name="model">$names</select></label>
+  $profiles
+""")
+NAMED = '-F model=<span id="model">{}</span> '
+Offer = Mapping[str, Sequence[Choice]]  # what there is of each model, the first one first
+
 EXPLAIN = '<button formaction="explain" class="quiet">Show what is kept</button>'
 
 
-def index_html(
-    choices: Sequence[Choice], default: Profile, *, asks_key: bool, explains: bool = False
-) -> str:
-    """The page, with every profile in its picker and `default` chosen and told about.
+def index_html(offer: Offer, default: str, *, asks_key: bool, explains: bool = False) -> str:
+    """The page, with every profile in its picker, the one named `default` chosen and told about;
+    and every model, where there are several.
 
     `asks_key`: with a field for the API key, without which nothing else is answered. `explains`:
     with a button for what `/explain` draws.
     """
     return PAGE.substitute(
-        _fields(choices, default, asks_key),
+        _fields(offer, default, asks_key),
         title="Winnow",
-        default=escape(default.name),
+        default=escape(default),
+        named=NAMED.format(escape(next(iter(offer)))) if len(offer) > 1 else "",
         header=KEY_HEADER if asks_key else "",
         explain=EXPLAIN if explains else "",
     )
 
 
-def explain_html(choices: Sequence[Choice], default: Profile, *, asks_key: bool) -> str:
+def explain_html(offer: Offer, default: str, *, asks_key: bool) -> str:
     """The form for what `/explain` draws."""
-    return EXPLAIN_PAGE.substitute(
-        _fields(choices, default, asks_key), title="What is kept - Winnow"
-    )
+    return EXPLAIN_PAGE.substitute(_fields(offer, default, asks_key), title="What is kept - Winnow")
 
 
-def _fields(choices: Sequence[Choice], default: Profile, asks_key: bool) -> dict[str, str]:
-    options = "".join(
-        f'<option value="{escape(choice.profile.name)}" data-about="{escape(choice.about)}"'
-        f"{' selected' if choice.profile.name == default.name else ''}>"
-        f"{escape(choice.profile.name)}</option>"
-        for choice in choices
-    )
+def _fields(offer: Offer, default: str, asks_key: bool) -> dict[str, str]:
+    first = next(iter(offer.values()))
     return {
         "style": STYLE,
         "script": SCRIPT,
-        "options": options,
-        "about": escape(
-            next(choice.about for choice in choices if choice.profile.name == default.name)
-        ),
+        "models": _models(offer, default) if len(offer) > 1 else "",
+        "options": _options(first, default),
+        "about": escape(next(choice.about for choice in first if choice.profile.name == default)),
         "key": KEY if asks_key else "",
     }
+
+
+def _models(offer: Offer, default: str) -> str:
+    return MODELS.substitute(
+        names="".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in offer),
+        profiles="".join(
+            f'<template id="of {escape(name)}">{_options(choices, default)}</template>'
+            for name, choices in offer.items()
+        ),
+    )
+
+
+def _options(choices: Sequence[Choice], default: str) -> str:
+    return "".join(
+        f'<option value="{escape(choice.profile.name)}" data-about="{escape(choice.about)}"'
+        f"{' selected' if choice.profile.name == default else ''}>"
+        f"{escape(choice.profile.name)}</option>"
+        for choice in choices
+    )

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # How long `stop` waits for the device's thread, which may be in the middle of a long encode.
 STOP_S = 30.0
+LOAD_TIMEOUT_S = 1800.0  # a large checkpoint on a slow disk, or its first download
 RECOVERY_S = 5.0  # between two probes of a lost device
 
 
@@ -80,6 +81,11 @@ class Engine:
         """Whether the model could not be loaded, or the thread has ended: because of a device that
         was given up, or of a bug. What mends that is another process."""
         return self._fatal is not None
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the model is there, whatever the engine is at."""
+        return self._model is not None
 
     @property
     def model(self) -> SpeechModel:

@@ -20,7 +20,7 @@ import soundfile
 from service.audio.reader import AudioReader
 from service.audio.segment import split
 from service.config import ServerConfig
-from service.engine.engine import Engine
+from service.engine.engine import LOAD_TIMEOUT_S, Engine
 from service.lab.packing import Item, Pcm, to_float
 from service.metrics import Metrics
 from service.model.protocol import ModelInfo, SpeechModel
@@ -41,7 +41,6 @@ from service.types import (
     Window,
 )
 
-LOAD_TIMEOUT_S = 1800.0
 TIMEOUT_S = 7 * 24 * 3600.0  # nobody waits for an answer
 REFUSES_NOTHING = Thresholds(compression_ratio=np.inf, logprob=-np.inf, no_speech=1.0)
 

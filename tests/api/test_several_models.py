@@ -230,6 +230,8 @@ def test_the_least_recently_used_makes_room(server: StartServer) -> None:
     one = start(server, shelf, "second", "third", "fourth", models_memory_mb=3)
     for name in ("second", "third", "second"):
         assert model_of(one, model=name) == name
+    assert listed(one)["third"]  # looking is not using
+    assert one.client.get("/v1/models/third").json()["loaded"]
     assert model_of(one, model="fourth") == "fourth"
     assert listed(one) == {"first": True, "second": True, "third": False, "fourth": True}
     assert model_of(one, model="third") == "third"
@@ -251,6 +253,18 @@ def test_a_model_that_is_busy_stays(server: StartServer) -> None:
         gate.opened.set()
         assert asked.result(PATIENCE_S) == "second"
     assert model_of(one, model="third") == "third"
+
+
+def test_a_model_that_never_fits_is_said_so_each_time(server: StartServer) -> None:
+    shelf = Shelf()
+    one = start(server, shelf, "second", models_memory_mb=1)
+    for _ in range(2):
+        told = refused(one.transcribe(voice(1), model="second"), 500, "engine_error")
+        assert "takes 1 MB, and 1 are for all (models_memory_mb), 1 of them taken by first" in told
+    assert shelf.loads["second"] == 1
+    gc.collect()
+    assert shelf.made["second"]() is None
+    assert model_of(one) == "first"
 
 
 def test_a_model_in_conversation_stays(server: StartServer) -> None:
@@ -374,12 +388,27 @@ def test_real_models_beside_each_other(
     random = str(tiny_folder)
     models = {"tiny.en": tiny_en, random: Whisper(load_plain(random))}
     one = server(load_named=models.__getitem__, model="tiny.en", models=(random,))
-    asked = [{}, {"model": tiny_folder.name}, {"model": "openai/whisper-tiny.en"}]
     sound = SAMPLE.read_bytes()
     with ThreadPoolExecutor(3) as pool:
-        answers = list(pool.map(lambda given: one.transcribe(sound, **given).json(), asked))
-    assert [answer["model"] for answer in answers] == [
-        *("whisper-tiny.en", tiny_folder.name, "whisper-tiny.en")
-    ]
-    assert normalised(answers[0]["text"]) == normalised(answers[2]["text"]) == normalised(SAID)
-    assert answers[1]["text"] != answers[0]["text"]
+        texts = [
+            pool.submit(one.transcribe, sound, **asked) for asked in ({}, {"model": "tiny.en"})
+        ]
+        asked = {"files": {"file": sound}, "data": {"model": tiny_folder.name}}
+        heard = pool.submit(one.client.post, "/detect-language", **asked)  # type: ignore[arg-type]
+    for text in texts:
+        assert normalised(text.result().json()["text"]) == normalised(SAID)
+    assert heard.result().json()["model"] == tiny_folder.name
+
+
+def test_the_page_offers_each_model_with_its_profiles(server: StartServer) -> None:
+    one = start(server, Shelf(), "whisper-base", "whisper-tiny.en", explain=True)
+    for path in ("/", "/explain"):
+        page = one.client.get(path).text
+        assert '<option value="first">first</option><option value="whisper-base">' in page
+        theirs = page.partition('<template id="of whisper-tiny.en">')[2].partition("</template>")[0]
+        assert theirs.count("<option") == len(one.services.models.known["whisper-tiny.en"].profiles)
+        assert "LibriSpeech" in theirs
+    assert '-F model=<span id="model">first</span> -F profile=' in one.client.get("/").text
+    alone = server(model="fake").client.get("/").text
+    assert 'name="model"' not in alone
+    assert "-F model=" not in alone
