@@ -17,6 +17,7 @@ KEPT_S = 10.0  # how long a place is kept for a client that is late
 MAX_PLACES = 10_000
 # Of this many clients that were told to return, how many did so says how far apart places are.
 REMEMBERED = 100
+SIZES_REMEMBERED = 32  # requests by which the usual size of one is known
 
 
 class Admission:
@@ -26,6 +27,7 @@ class Admission:
         self._max_wait_s = max_wait_s
         self._due: OrderedDict[str, float] = OrderedDict()  # when each caller may come back
         self._num_returned = self._num_lapsed = 0.0
+        self._windows = 1.0  # of a request, lately
 
     def admit(self, caller: str, num_ahead: int, rate: float, now: float) -> None:
         """Takes the caller's request, or raises QueueFull with the seconds until its turn.
@@ -51,10 +53,14 @@ class Admission:
             due - now,
         )
 
+    def learn_size(self, num_windows: int) -> None:
+        """A request that was taken has so many windows, which nobody knew before it was read."""
+        self._windows += (max(1, num_windows) - self._windows) / SIZES_REMEMBERED
+
     def _line_s(self, rate: float) -> float:
         """How long those before the next place in the line keep the engine busy."""
         returning = (1 + self._num_returned) / (1 + self._num_returned + self._num_lapsed)
-        ahead_s = len(self._due) * returning / rate
+        ahead_s = len(self._due) * returning * self._windows / rate
         return min(LEAST_RETRY_S + ahead_s, MOST_RETRY_S)
 
     def _let_lapse(self, now: float) -> None:

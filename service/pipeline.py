@@ -217,6 +217,7 @@ class Pipeline:
                 self._reader.waiting_room if request.wait_for_room else nullcontext(),
             ):
                 recording = await self._reader.read(source, request)
+                self._admission.learn_size(len(recording.windows))
                 if request.explain and recording.duration_s > EXPLAINED_S:
                     lasts = f"the recording lasts {recording.duration_s:.0f} s"
                     raise TooLarge(f"{lasts}: at most {EXPLAINED_S} s are explained at once")

@@ -58,6 +58,17 @@ def test_places_are_as_far_apart_as_the_engine_takes_windows() -> None:
     assert times == pytest.approx([1 + i / RATE for i in range(9)])
 
 
+def test_requests_of_many_windows_are_farther_apart() -> None:
+    admission = Admission(max_wait_s=30)
+    for _ in range(200):
+        admission.learn_size(3)
+    times = [refused(admission, str(i), 0.0) for i in range(9)]
+    assert times == pytest.approx([1 + 3 * i / RATE for i in range(9)], rel=0.01)
+    for _ in range(400):
+        admission.learn_size(0)  # nobody spoke: it was a request all the same
+    assert refused(admission, "later", 0.0) == pytest.approx(1 + 9 / RATE, rel=0.01)
+
+
 def test_places_come_closer_where_few_return() -> None:
     admission = Admission(max_wait_s=30)
     for i in range(20):
