@@ -42,7 +42,9 @@ class Intake:
         self._clock = clock
         self._changed = threading.Condition()
         self._queue = FairQueue(config.max_queue_windows)
-        self._outstanding: set[Job] = set()
+        # By identity: a reply keeps its callbacks, and one that knew its job would keep both, with
+        # the window's samples and states, until somebody collects garbage.
+        self._outstanding: dict[int, Job] = {}
         self._state: State = "loading"
         self._reason = "the model is loading"
 
@@ -67,7 +69,7 @@ class Intake:
         for many seconds, but an hour in half of the slots leaves a newcomer the other half.
         """
         with self._changed:
-            held = Counter(job.request_id for job in self._outstanding)
+            held = Counter(job.request_id for job in self._outstanding.values())
             num_ahead = sum(min(number, TURN_WINDOWS) for number in held.values())
             return num_ahead, self._queue.rate(self._clock())
 
@@ -80,16 +82,16 @@ class Intake:
             if self._state != "ready" and not (admitted and self._state == "draining"):
                 raise NotReady(f"not ready: {self._reason}", RETRY_AFTER_S)
             self._queue.put(jobs, self._clock())
-            self._outstanding.update(jobs)
+            self._outstanding |= {id(job): job for job in jobs}
             self._show_queue()
             self._changed.notify_all()
         # Outside the lock: a reply that is settled by now runs its callback here and at once.
         for job in jobs:
-            job.reply.add_done_callback(partial(self._settled, job))
+            job.reply.add_done_callback(partial(self._settled, id(job)))
 
-    def _settled(self, job: Job, reply: Future[WindowResult]) -> None:
+    def _settled(self, number: int, reply: Future[WindowResult]) -> None:
         with self._changed:
-            self._outstanding.discard(job)
+            self._outstanding.pop(number, None)
             if not reply.cancelled() and reply.exception() is None:
                 self._queue.finished(1, self._clock())
             if not self._outstanding:
@@ -166,7 +168,7 @@ class Intake:
     def answer_all(self, error: Callable[[], WinnowError]) -> None:
         """Every job without an answer gets an error of its own; the runner drops those it has."""
         with self._changed:
-            left = list(self._outstanding)
+            left = list(self._outstanding.values())
             self._queue.clear()
             self._show_queue()
         for job in left:

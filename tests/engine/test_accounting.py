@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -18,7 +20,7 @@ from service.model.fake import FakeDecodeBatch, FakeModel
 from service.types import DecodeOptions, Encoded
 
 from .conftest import Start
-from .jobs import WAIT_S, make_job, make_jobs, tone
+from .jobs import WAIT_S, make_job, make_jobs, tone, until
 
 JOIN_S = 0.2
 
@@ -106,3 +108,21 @@ def test_the_metrics_name_the_model(start: Start, metrics: ModelMetrics) -> None
     }
     labels |= {"threads": str(engine.num_threads), "parameters": "0"}
     assert metrics.every.registry.get_sample_value("winnow_model_info", labels) == 1
+
+
+def test_an_answered_window_is_let_go_at_once(start: Start) -> None:
+    """Without waiting for a garbage collection: an hour's windows are 400 MB of states."""
+    engine = start(FakeModel())
+    samples = tone(300.0)
+    alive = weakref.ref(samples)
+    job = make_job("request", samples)
+    del samples
+    gc.collect()
+    gc.disable()
+    try:
+        engine.submit([job])
+        job.reply.result(WAIT_S)
+        del job
+        until(lambda: alive() is None)
+    finally:
+        gc.enable()
