@@ -72,10 +72,8 @@ async def explain(request: Request) -> HTMLResponse:
     async with read_upload(request, services.config) as upload:
         given = collect([*query, *upload.fields], PARAMETERS)
         served = await services.serve(request, one(given, "model"))
-        asked, audio = (
-            _asked(given, served, services.config),
-            flag("audio", one(given, "audio"), False),
-        )
+        asked = _asked(given, served, services.config)
+        audio = flag("audio", one(given, "audio"), False)
         request.state.profile = asked.profile.name
         work = served.pipeline.explain(upload.audio, asked)
         ours, dense = await while_connected(request, work)
