@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from service.errors import ConfigError
-from service.model.checkpoint import Checkpoint, load_checkpoint
+from service.model.alignment import read_alignment
+from service.model.checkpoint import Checkpoint, load_checkpoint, operators_for
 from service.model.formats.cache import write_safetensors
 from service.model.formats.hub_folder import SAFETENSORS, read_hub_folder
-from service.model.weights import Dims
+from service.model.weights import Dims, from_state_dict, num_parameters
 from tests.checkpoints import SHAPES, write_checkpoint
 
 MELS_OF_128 = ("large", "turbo", "distil")
@@ -27,10 +29,30 @@ EMBEDDING = "model.decoder.embed_tokens.weight"
 
 
 def checkpoint_of(shape: str, device: str, dtype: str) -> Checkpoint:
-    """Loaded from a folder that is gone afterwards."""
+    """Vocabulary and settings of a small one, and weights drawn where they are used."""
     with tempfile.TemporaryDirectory() as work:
-        folder = write_shape(Path(work) / shape, shape)
-        return load_checkpoint(str(folder), device=device, dtype=dtype)
+        folder = Path(work) / shape
+        write_checkpoint(folder, shape="mini", num_mels=128 if shape in MELS_OF_128 else 80)
+        small = load_checkpoint(str(folder), device=device, dtype=dtype)
+    d_model, heads, encoder_layers, decoder_layers = SHAPES[shape]
+    dims = replace(
+        small.weights.dims,
+        d_model=d_model,
+        encoder_heads=heads,
+        decoder_heads=heads,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+    )
+    state = random_state(dims, small.device)
+    state[EMBEDDING][small.vocabulary.eot] = 0
+    parameters = num_parameters(state)
+    return replace(
+        small,
+        name=shape,
+        weights=from_state_dict(state, dims, operators_for(dtype, small.device)),
+        num_parameters=parameters,
+        alignment=read_alignment({}, dims),
+    )
 
 
 def write_shape(folder: Path, shape: str) -> Path:
@@ -59,11 +81,11 @@ def write_shape(folder: Path, shape: str) -> Path:
     return folder
 
 
-def random_state(dims: Dims) -> dict[str, Tensor]:
-    """Every parameter by transformers' names, with the spread of an untrained model."""
-    source = torch.Generator().manual_seed(0)
+def random_state(dims: Dims, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Every parameter by transformers' names, in float16, with the spread of an untrained model."""
+    source = torch.Generator(device).manual_seed(0)
     return {
-        f"model.{name}": torch.randn(shape, generator=source, dtype=torch.float16)
+        f"model.{name}": torch.randn(shape, generator=source, dtype=torch.float16, device=device)
         .mul_(0.02)
         .add_(1.0 if "norm.weight" in name else 0.0)
         for name, shape in _shapes(dims).items()

@@ -3,11 +3,16 @@ pipeline."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Kernels for a GPU are interpreted. It is read once, when Triton is imported.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 from service.model.formats.find import find_model
 from service.model.formats.packages import DATA_PACKAGES, find_files

@@ -17,7 +17,8 @@ from torch import Tensor
 from service.errors import ConfigError
 from service.lab.evaluate import in_turns
 from service.model import decoder, rules
-from service.model.cache import DecodeCache, empty_cache
+from service.model.cache import Cache
+from service.model.packed import empty_cache
 from service.model.sparsify import num_kept
 from service.model.whisper import Whisper
 from service.profiles import BUILT_IN, Profile
@@ -140,7 +141,7 @@ class Stopwatch:
         decoder.join(weights, held, self._states(profile, batch))
         return lambda: self._decode(held, batch)
 
-    def _decode(self, held: DecodeCache, batch: int) -> None:
+    def _decode(self, held: Cache, batch: int) -> None:
         """The steps of a decode batch, choosing a token included; the same ones are fed to all."""
         weights, token = self._model.checkpoint.weights.decoder, 0
         tokens_B1 = torch.full((batch, 1), token, device=self._mel_BFT.device)

@@ -10,13 +10,15 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from service.model import decoder, loops, rules, search, step
-from service.model.cache import empty_cache
+from service.model.cache import Cache
 from service.model.language import language_probs
+from service.model.packed import empty_cache
 from service.model.protocol import WindowsFailedError
 from service.model.rows import GIVEN, Row, WindowState, fit, new_state
 from service.model.rules import Rules, Said
@@ -25,6 +27,16 @@ from service.model.step import Chosen, Ways
 from service.model.tokens import Vocabulary
 from service.model.weights import DecoderWeights
 from service.types import DecodeOptions, Encoded, Hypothesis
+
+if TYPE_CHECKING:
+    from service.model.graphs import Graphs
+
+
+class Launched(NamedTuple):
+    """A step that the device was told to do, and the rows that it is for."""
+
+    chosen: Chosen
+    rows: Sequence[Row]
 
 
 class WindowDecoder:
@@ -36,11 +48,14 @@ class WindowDecoder:
         vocabulary: Vocabulary,
         token_rules: Rules,
         max_tokens: int,
+        graphs: Graphs | None = None,
     ) -> None:
+        """`graphs`: a GPU's memory and step; None: rows are packed, and a step is so many calls."""
         self.weights, self.vocabulary, self.rules = weights, vocabulary, token_rules
         self.device = weights.embedding_VD.device
         self.max_tokens = max_tokens
-        self.cache = empty_cache(weights)
+        self.graphs = graphs
+        self.cache: Cache = empty_cache(weights) if graphs is None else graphs.cache
         # Half the context, as openai-whisper has it: the other half is for a previous text.
         self.token_limit = max_tokens // 2
         self.guarded = True  # a window in a loop ends before its limit
@@ -49,6 +64,7 @@ class WindowDecoder:
         self.failed: set[int] = set()  # since the last time that they were named
         # What the rows have said, on the device; None where they are not what they were.
         self.spoken: tuple[Tensor, Said] | None = None
+        self.ahead: Launched | None = None  # a step that was not heard yet
 
     def __len__(self) -> int:
         return len({row.window.key for row in self.rows}) + len(self.done)
@@ -78,13 +94,16 @@ class WindowDecoder:
 
     @torch.inference_mode()
     def step(self) -> dict[int, Hypothesis]:
-        """One token for every window; returns, and forgets, those that are done."""
+        """One token for every window; returns, and forgets, those that are done.
+
+        With graphs the host is a step behind the device: while the next step runs, it hears what
+        the last one chose. What it learns too late costs a row one token that nobody reads.
+        """
         if self.rows:
-            tokens_B1, said = self.spoken or self._tell_device()
-            self._hear(
-                step.step(self.weights, self.cache, self.rules, tokens_B1, said, self._ways(0)),
-                first_row=0,
-            )
+            launched, self.ahead = self.ahead or self._launch(), None
+            if self._may_go_on(launched):
+                self.ahead = self._launch()
+            self._hear(*launched)
         self._name_failed()
         done, self.done = self.done, {}
         return done
@@ -97,6 +116,29 @@ class WindowDecoder:
         self._remove_over(first_row=0)
         for key in keys:
             self.done.pop(key, None)
+
+    def _launch(self) -> Launched:
+        """Tells the device to choose the next token of every row."""
+        chosen = self._step(*(self.spoken or self._tell_device()))
+        self.spoken = (chosen.token_B[:, None], chosen.said)
+        return Launched(chosen, list(self.rows))
+
+    def _step(self, tokens_B1: Tensor, said: Said) -> Chosen:
+        ways = self._ways(0)
+        if self.graphs is not None and not (ways.bias or ways.draws):
+            chosen = self.graphs.step(tokens_B1, said)
+            if chosen is not None:
+                return chosen
+        return step.step(self.weights, self.cache, self.rules, tokens_B1, said, ways)
+
+    def _may_go_on(self, launched: Launched) -> bool:
+        """Whether the step after the one launched needs nothing that this one has to say."""
+        return (
+            launched.chosen.sent is not None
+            and self.spoken is not None
+            and all(row.window.beam_size == 1 for row in self.rows)
+            and max(self.cache.lengths) < self.max_tokens
+        )
 
     def _name_failed(self) -> None:
         failed, self.failed = self.failed, set()
@@ -189,17 +231,23 @@ class WindowDecoder:
     def _choose(self, logits_BV: Tensor, first_row: int) -> None:
         """The next token of each row from `first_row` on."""
         ways = self._ways(first_row)
-        self._hear(step.choose(self.rules, logits_BV, self._said(first_row), ways), first_row)
+        chosen = step.choose(self.rules, logits_BV, self._said(first_row), ways)
+        self.spoken = (chosen.token_B[:, None], chosen.said) if first_row == 0 else None
+        self._hear(chosen, self.rows[first_row:], first_row)
 
-    def _hear(self, chosen: Chosen, first_row: int) -> None:
-        """Appends the token of each row from `first_row` on, and moves ended ones to done.
+    def _hear(self, chosen: Chosen, rows: Sequence[Row], first_row: int = 0) -> None:
+        """Appends the token of each row, of those from `first_row` on, and moves ended ones to
+        done; but not of those that have left since.
 
         Where there is no likeliest token the window fails: NaN is no answer to anybody.
         """
-        self.spoken = (chosen.token_B[:, None], chosen.said) if first_row == 0 else None
-        rows, heard = self.rows[first_row:], chosen.to_host()
-        self._fail({r.window.key for r, (_, p) in zip(rows, heard, strict=True) if math.isnan(p)})
-        for row, (token, logprob) in zip(rows, heard, strict=True):
+        heard = [
+            (row, token, logprob)
+            for row, (token, logprob) in zip(rows, chosen.to_host(), strict=True)
+            if not row.over
+        ]
+        self._fail({row.window.key for row, _, logprob in heard if math.isnan(logprob)})
+        for row, token, logprob in heard:
             if row.window.beam_size == 1 and not row.over:
                 self._say(row, token, logprob)
         if any(row.window.beam_size > 1 for row in rows):

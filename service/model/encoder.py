@@ -110,7 +110,7 @@ def _stem(weights: EncoderWeights, mel_BFT: Tensor) -> Tensor:
     """The two convolutions: (B, mels, 2T) -> (B, T, D)."""
     stem = F.gelu(F.conv1d(mel_BFT, weights.conv1.weight, weights.conv1.bias, padding=1))
     stem = F.gelu(F.conv1d(stem, weights.conv2.weight, weights.conv2.bias, stride=2, padding=1))
-    return stem.transpose(1, 2)
+    return stem.transpose(1, 2).contiguous()  # what is added to it would keep its layout
 
 
 def attend(

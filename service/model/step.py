@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from service.model import decoder, rules
-from service.model.cache import DecodeCache
+from service.model.cache import Cache
 from service.model.rules import Rules, Said
 from service.model.weights import DecoderWeights
 
@@ -25,6 +25,14 @@ class Ways(NamedTuple):
     draws: Mapping[int, tuple[float, torch.Generator]]
 
 
+class Sent(NamedTuple):
+    """What is on its way to the host: each row's token and its log-probability, (B, 2). It is there
+    after its `arrival`; None: it is."""
+
+    both_B2: Tensor
+    arrival: torch.cuda.Event | None
+
+
 class Chosen(NamedTuple):
     """The next token of each row, (B,), its log-probability, (B,), those of all tokens, (B, V), and
     what has been said with it. Where there is no likeliest token the log-probability is NaN."""
@@ -33,17 +41,23 @@ class Chosen(NamedTuple):
     logprob_B: Tensor
     logprobs_BV: Tensor
     said: Said
+    sent: Sent | None = None
+
+    def both(self) -> Tensor:
+        """Tokens and log-probabilities together, (B, 2): a float64 is every token's number too."""
+        return torch.stack([self.token_B.double(), self.logprob_B.double()], 1)
 
     def to_host(self) -> list[tuple[int, float]]:
         """Each row's token and its log-probability: waits for the device, once."""
-        # Every token's number is a float64, so both come over together.
-        both = torch.stack([self.token_B.double(), self.logprob_B.double()], 1).tolist()
-        return [(int(token), logprob) for token, logprob in both]
+        if self.sent is not None and self.sent.arrival is not None:
+            self.sent.arrival.synchronize()
+        both_B2 = self.both() if self.sent is None else self.sent.both_B2
+        return [(int(token), logprob) for token, logprob in both_B2.tolist()]
 
 
 def step(
     weights: DecoderWeights,
-    cache: DecodeCache,
+    cache: Cache,
     token_rules: Rules,
     tokens_B1: Tensor,
     said: Said,

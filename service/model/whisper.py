@@ -12,6 +12,7 @@ from torch import Tensor
 from service.model import cache, encoder, explain, padding, words
 from service.model.checkpoint import Checkpoint
 from service.model.decoding import WindowDecoder
+from service.model.gpu import graphs_for
 from service.model.protocol import ModelInfo, dtype_name
 from service.model.rules import make_rules
 from service.model.weights import held_bytes
@@ -25,6 +26,7 @@ class Whisper:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self.rules = make_rules(checkpoint.vocabulary, checkpoint.device)
+        self.new_graphs = graphs_for(checkpoint.weights.decoder, self.rules)
         dims, vocabulary = checkpoint.weights.dims, checkpoint.vocabulary
         self.info = ModelInfo(
             name=checkpoint.name,
@@ -131,6 +133,7 @@ class Whisper:
             self.checkpoint.vocabulary,
             self.rules,
             self.checkpoint.weights.dims.max_tokens,
+            self.new_graphs and self.new_graphs(),
         )
 
     @torch.inference_mode()

@@ -8,8 +8,8 @@ import torch
 
 from service.errors import ConfigError
 from service.lab.breakdown import DENSE, PIECES, Job, Stopwatch, timeable
-from service.model.cache import CrossPool
 from service.model.fake import FakeModel
+from service.model.packed import CrossPool
 from service.model.whisper import Whisper
 from service.profiles import Profile
 from tests.checkpoints import load_plain

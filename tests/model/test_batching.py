@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from service.model import decoder
-from service.model.cache import POOL_WINDOWS, empty_cache
 from service.model.checkpoint import load_checkpoint
 from service.model.decoding import WindowDecoder
+from service.model.packed import POOL_WINDOWS, DecodeCache, empty_cache
 from service.model.protocol import WindowsFailedError
 from service.model.whisper import Whisper
 from service.profiles import BUILT_IN, Profile
@@ -67,8 +67,14 @@ def encoded(model: Whisper, mel: Tensor) -> list[Encoded]:
 
 def new_batch(model: Whisper) -> WindowDecoder:
     """At most 24 tokens a window."""
-    checkpoint = model.checkpoint
-    return WindowDecoder(checkpoint.weights.decoder, checkpoint.vocabulary, model.rules, 48)
+    checkpoint, graphs = model.checkpoint, model.new_graphs and model.new_graphs()
+    decoder_weights = checkpoint.weights.decoder
+    return WindowDecoder(decoder_weights, checkpoint.vocabulary, model.rules, 48, graphs)
+
+
+def packed(batch: WindowDecoder) -> DecodeCache:
+    assert isinstance(batch.cache, DecodeCache)
+    return batch.cache
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +241,7 @@ def test_a_window_that_ceases_to_be_a_number_fails_alone(
     done = batch.step()
     for number, row in enumerate(batch.rows):
         if row.window.key == 9:
-            batch.cache.keys[:, number] = torch.nan
+            packed(batch).keys[:, number] = torch.nan
     with pytest.raises(WindowsFailedError) as failed:
         batch.step()
     assert failed.value.keys == (9,)
@@ -358,12 +364,12 @@ def test_more_windows_than_a_pool_has_places_for(
     batch = new_batch(model)
     most = POOL_WINDOWS + 3
     batch.join([100, *range(most - 1)], [encoded[0]] * most, [OPTIONS[0]] * most)
-    assert [len(pool.rows) for pool in batch.cache.pools] == [POOL_WINDOWS, 3]
+    assert [len(pool.rows) for pool in packed(batch).pools] == [POOL_WINDOWS, 3]
     batch.drop([100])
     batch.join([most - 1, most], [encoded[0]] * 2, [OPTIONS[0]] * 2)
-    assert [len(pool.rows) for pool in batch.cache.pools] == [POOL_WINDOWS, 4]
+    assert [len(pool.rows) for pool in packed(batch).pools] == [POOL_WINDOWS, 4]
     assert_same(finish(batch, most + 1), alone[:1] * (most + 1))
-    assert batch.cache.pools == []
+    assert packed(batch).pools == []
 
 
 @torch.inference_mode()
@@ -372,10 +378,10 @@ def test_the_rows_of_a_beam_read_one_copy(model: Whisper, encoded: list[Encoded]
     wishes = [replace(OPTIONS[0], beam_size=size) for size in (5, 1, 4)]
     batch.join([0, 1, 2], [encoded[0], encoded[1], encoded[0]], wishes)
     batch.step()
-    pools = [pool for pool in batch.cache.pools if pool.shared]
+    pools = [pool for pool in packed(batch).pools if pool.shared]
     assert sorted(len(pool.rows) for pool in pools) == [4, 5]
     assert [pool.keys.shape[1] for pool in pools] == [1, 1]
-    rows = sorted(row for pool in batch.cache.pools for row in pool.rows)
+    rows = sorted(row for pool in packed(batch).pools for row in pool.rows)
     assert rows == list(range(batch.cache.num_rows)) == list(range(10))
 
 
@@ -386,7 +392,7 @@ def test_a_batch_takes_what_the_model_says_of_rows_and_frames(
     batch = model.new_decode_batch()
     batch.join([0, 1], [encoded[0]] * 2, [OPTIONS[0], replace(OPTIONS[0], beam_size=3)])
     batch.step()
-    cache, info = batch.cache, model.info
+    cache, info = packed(batch), model.info
     own = 2 * cache.keys[:, 0].nbytes / cache.keys.shape[3]
     assert info.row_bytes == own * model.checkpoint.weights.dims.max_tokens
     kept, width = encoded[0].states_TD.shape

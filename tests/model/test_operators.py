@@ -16,7 +16,6 @@ from torch.testing import assert_close
 
 from service.errors import ConfigError
 from service.model import decoder
-from service.model.cache import empty_cache
 from service.model.checkpoint import load_checkpoint
 from service.model.operators import choose
 from service.model.operators.attention import by_head
@@ -32,6 +31,7 @@ from service.model.operators.products import (
     onednn,
     packed_for,
 )
+from service.model.packed import empty_cache
 
 # 63 is right on every processor: what 127 does without VNNI is a test of its own.
 EIGHT = {

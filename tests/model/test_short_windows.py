@@ -12,8 +12,8 @@ from torch.testing import assert_close
 
 from service.audio.mel import log_mel
 from service.model import decoder, encoder, padding
-from service.model.cache import empty_cache
 from service.model.operators.attention import by_head
+from service.model.packed import empty_cache
 from service.model.whisper import Whisper
 from service.profiles import Profile
 from service.types import SAMPLE_RATE, DecodeOptions, Encoded, Hypothesis

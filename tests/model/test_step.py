@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from service.model import decoder
-from service.model.cache import empty_cache
 from service.model.checkpoint import load_checkpoint
+from service.model.packed import empty_cache
 from service.model.rules import Said, make_rules
 from service.model.step import Ways, step
 from service.model.whisper import Whisper

@@ -1,0 +1,202 @@
+"""A GPU's decode batch: what it says is what packed rows say, whoever comes and goes.
+
+Where there is no GPU its kernels are interpreted, and a graph is the same work done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.model.decoding import WindowDecoder
+from service.model.gpu import graphs_for, is_right
+from service.model.protocol import WindowsFailedError
+from service.model.whisper import Whisper
+from service.profiles import Profile
+from service.types import DecodeOptions, Encoded, Hypothesis
+from tests.checkpoints import load_plain
+
+from .windows import noise
+
+graphs = pytest.importorskip("service.model.graphs")
+seats = pytest.importorskip("service.model.seats")
+
+PROFILES = [
+    Profile("few", 1, 0.95),
+    Profile("fewer", 1, 0.97),
+    Profile("weighed", 1, 0.95, pool="mean", padding=50),
+]
+PLAIN = DecodeOptions("en")
+PROMPTED = DecodeOptions("en", prompt=tuple(range(100, 120)))
+NUM_TOKENS = 6
+
+
+@pytest.fixture(scope="module")
+def model(mini_folder: Path) -> Whisper:
+    return Whisper(load_plain(str(mini_folder)))
+
+
+@pytest.fixture(scope="module")
+def encoded(model: Whisper) -> list[Encoded]:
+    return model.encode(noise(3), PROFILES, [1500, 1500, 100])
+
+
+@pytest.fixture(autouse=True)
+def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter gains nothing from reading side by side."""
+    monkeypatch.setattr(seats, "PROGRAMS", 1)
+
+
+def new_batch(model: Whisper, *, seated: bool) -> WindowDecoder:
+    weights, vocabulary = model.checkpoint.weights.decoder, model.checkpoint.vocabulary
+    made = graphs.Graphs(weights, model.rules) if seated else None
+    batch = WindowDecoder(weights, vocabulary, model.rules, 448, made)
+    batch.token_limit = NUM_TOKENS
+    return batch
+
+
+def run(
+    batch: WindowDecoder,
+    encoded: Sequence[Encoded],
+    options: Sequence[DecodeOptions],
+    dropped: Collection[int] = (),
+) -> dict[int, Hypothesis]:
+    """The first window speaks alone, then all; those dropped leave in the middle."""
+    batch.join([0], encoded[:1], options[:1])
+    said = batch.step()
+    batch.join(range(1, len(options)), encoded[1:], options[1:])
+    said |= batch.step()
+    batch.drop(dropped)
+    while len(batch):
+        said |= batch.step()
+    return said
+
+
+def assert_alike(ours: dict[int, Hypothesis], theirs: dict[int, Hypothesis]) -> None:
+    assert ours.keys() == theirs.keys()
+    for key, said in theirs.items():
+        assert ours[key].tokens == said.tokens
+        assert ours[key].token_logprobs == pytest.approx(said.token_logprobs, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "dropped"),
+    [
+        ([PLAIN, PLAIN, PROMPTED], ()),
+        ([PLAIN, PLAIN, PLAIN], (1,)),
+        ([PLAIN, replace(PLAIN, beam_size=2), replace(PLAIN, temperature=0.5)], ()),
+    ],
+    ids=["as they are", "one is dropped", "beams and chance"],
+)
+def test_windows_say_what_they_say_in_packed_rows(
+    model: Whisper, encoded: list[Encoded], options: list[DecodeOptions], dropped: tuple[int, ...]
+) -> None:
+    right = run(new_batch(model, seated=False), encoded, options, dropped)
+    batch = new_batch(model, seated=True)
+    assert_alike(run(batch, encoded, options, dropped), right)
+    assert isinstance(batch.cache, seats.SeatCache)
+    assert batch.cache.num_rows == 0
+    assert batch.cache.num_pages == 1  # nobody's
+
+
+def test_the_device_is_a_step_ahead_of_the_host(model: Whisper, encoded: list[Encoded]) -> None:
+    batch = new_batch(model, seated=True)
+    batch.join([0], encoded[:1], [PLAIN])
+    batch.step()
+    alone = new_batch(model, seated=False)
+    alone.join([0], encoded[:1], [PLAIN])
+    alone.step()
+    assert batch.rows[0].tokens == alone.rows[0].tokens
+    assert batch.cache.lengths == [alone.cache.lengths[0] + 1]
+
+
+def test_a_full_context_is_not_read_beyond(model: Whisper, encoded: list[Encoded]) -> None:
+    """The last token's place is the last there is: a step ahead would have none."""
+    weights, vocabulary = model.checkpoint.weights.decoder, model.checkpoint.vocabulary
+    said = []
+    for made in (None, graphs.Graphs(weights, model.rules)):
+        batch = WindowDecoder(weights, vocabulary, model.rules, 8, made)
+        batch.token_limit = 8
+        batch.join([0], encoded[:1], [PLAIN])
+        longest = 0
+        done: dict[int, Hypothesis] = {}
+        while len(batch):
+            done |= batch.step()
+            longest = max(longest, *batch.cache.lengths, 0)
+        assert longest <= 8
+        said.append(done)
+    assert_alike(said[1], said[0])
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN slice")  # the interpreter's
+def test_a_window_that_ceases_to_be_a_number_fails_alone(
+    model: Whisper, encoded: list[Encoded]
+) -> None:
+    broken = replace(encoded[0], states_TD=torch.full_like(encoded[0].states_TD, torch.nan))
+    right = new_batch(model, seated=False)
+    right.join([1], encoded[:1], [PLAIN])
+    batch = new_batch(model, seated=True)
+    with pytest.raises(WindowsFailedError) as failed:
+        batch.join([9, 1], [broken, encoded[0]], [PLAIN, PLAIN])
+    assert failed.value.keys == (9,)
+    # Its pages are another's now: what it left there is read by nobody.
+    batch.join([2], encoded[1:2], [PLAIN])
+    right.join([2], encoded[1:2], [PLAIN])
+    said: dict[int, Hypothesis] = {}
+    theirs: dict[int, Hypothesis] = {}
+    while len(batch):
+        said |= batch.step()
+    while len(right):
+        theirs |= right.step()
+    assert_alike(said, theirs)
+
+
+def test_more_windows_than_there_are_seats(
+    model: Whisper, encoded: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seats, "SEATS_AT_FIRST", 2)
+    monkeypatch.setattr(seats, "PAGES_AT_ONCE", 9)
+    batch = new_batch(model, seated=True)
+    assert isinstance(batch.cache, seats.SeatCache)
+    assert batch.cache.num_seats == 2
+    said = run(batch, [encoded[1]] * 4, [PLAIN] * 4)
+    alone = new_batch(model, seated=False)
+    alone.join([0], encoded[1:2], [PLAIN])
+    right: dict[int, Hypothesis] = {}
+    while len(alone):
+        right |= alone.step()
+    assert_alike(said, {key: right[0] for key in range(4)})
+
+
+def test_half_the_frames_take_half_the_pages(model: Whisper) -> None:
+    whole, half = (torch.zeros(1, kept, 128) for kept in (1500, 750))
+    taken = []
+    for states_1TD in (whole, half):
+        cache = seats.SeatCache(model.checkpoint.weights.decoder)
+        before = cache.num_pages
+        cache.join([], states_1TD)
+        taken.append(cache.num_pages - before)
+    assert taken == [24 + 7, 12 + 7]
+
+
+def test_what_is_not_right_is_found_out(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = model.checkpoint.weights.decoder
+    make = partial(graphs.Graphs, weights, model.rules)
+    assert is_right(make, weights, model.rules)
+    real = seats.paged.attend
+
+    def wrong(*given: object, **more: object) -> torch.Tensor:
+        found: torch.Tensor = real(*given, **more)
+        return found.roll(1, 0)
+
+    monkeypatch.setattr(seats.paged, "attend", wrong)
+    assert not is_right(make, weights, model.rules)
+
+
+def test_a_cpu_packs(model: Whisper) -> None:
+    assert graphs_for(model.checkpoint.weights.decoder, model.rules) is None
