@@ -247,6 +247,10 @@ class SeatCache:
         if not self._rows:
             self._arena.shrink()
 
+    def window_pages(self, row: int) -> list[Tensor]:
+        """What a row's window kept, as it is held."""
+        return [self._arena.page(page) for page in self._rows[row].window.pages]
+
     def _sit(self, windows: Sequence[_Window]) -> list[_Row]:
         """A row for each, at the end; their own pages are enough for all that may be said."""
         self._make_room(len(windows), max(len(window.pages) for window in windows))

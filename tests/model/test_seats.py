@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,6 +78,19 @@ def run(
     return said
 
 
+def finish(batch: WindowDecoder) -> dict[int, Hypothesis]:
+    said: dict[int, Hypothesis] = {}
+    while len(batch):
+        said |= batch.step()
+    return said
+
+
+def pages_of(batch: WindowDecoder, row: int) -> list[torch.Tensor]:
+    assert isinstance(batch.cache, seats.SeatCache)
+    pages: list[torch.Tensor] = batch.cache.window_pages(row)
+    return pages
+
+
 def assert_alike(ours: dict[int, Hypothesis], theirs: dict[int, Hypothesis]) -> None:
     assert ours.keys() == theirs.keys()
     for key, said in theirs.items():
@@ -115,22 +129,57 @@ def test_the_device_is_a_step_ahead_of_the_host(model: Whisper, encoded: list[En
     assert batch.cache.lengths == [alone.cache.lengths[0] + 1]
 
 
-def test_a_full_context_is_not_read_beyond(model: Whisper, encoded: list[Encoded]) -> None:
+def test_a_full_context_is_not_read_beyond(
+    model: Whisper, encoded: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last token's place is the last there is: a step ahead would have none."""
     weights, vocabulary = model.checkpoint.weights.decoder, model.checkpoint.vocabulary
+    read: list[int] = []
+    advanced = seats.SeatCache.advanced
+
+    def watched(cache: Any, first_row: int, num_tokens: int) -> None:
+        advanced(cache, first_row, num_tokens)
+        read.extend(cache.lengths)
+
+    monkeypatch.setattr(seats.SeatCache, "advanced", watched)
     said = []
     for made in (None, graphs.Graphs(weights, model.rules)):
         batch = WindowDecoder(weights, vocabulary, model.rules, 8, made)
         batch.token_limit = 8
         batch.join([0], encoded[:1], [PLAIN])
-        longest = 0
-        done: dict[int, Hypothesis] = {}
-        while len(batch):
-            done |= batch.step()
-            longest = max(longest, *batch.cache.lengths, 0)
-        assert longest <= 8
-        said.append(done)
+        said.append(finish(batch))
     assert_alike(said[1], said[0])
+    assert max(read) == 8
+
+
+@torch.inference_mode()
+@pytest.mark.filterwarnings("ignore:All-NaN slice")  # the interpreter's
+def test_what_fails_in_a_step_ahead_fails_once(model: Whisper, encoded: list[Encoded]) -> None:
+    batch = new_batch(model, seated=True)
+    batch.join([0, 9], [encoded[0], encoded[1]], [PLAIN, PLAIN])
+    batch.step()
+    pages_of(batch, 1)[0].fill_(torch.nan)
+    failures = []
+    said: dict[int, Hypothesis] = {}
+    while len(batch):
+        try:
+            said |= batch.step()
+        except WindowsFailedError as failed:
+            failures.append(failed.keys)
+    assert failures == [(9,)]
+    alone = new_batch(model, seated=False)
+    alone.join([0], encoded[:1], [PLAIN])
+    assert_alike(said, finish(alone))
+
+
+def test_a_seat_forgets_what_weighed_on_it(model: Whisper, encoded: list[Encoded]) -> None:
+    batch = new_batch(model, seated=True)
+    batch.join([7], encoded[2:], [PLAIN])
+    batch.drop([7])
+    batch.join([0], encoded[:1], [PLAIN])
+    alone = new_batch(model, seated=False)
+    alone.join([0], encoded[:1], [PLAIN])
+    assert_alike(finish(batch), finish(alone))
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN slice")  # the interpreter's
@@ -147,13 +196,7 @@ def test_a_window_that_ceases_to_be_a_number_fails_alone(
     # Its pages are another's now: what it left there is read by nobody.
     batch.join([2], encoded[1:2], [PLAIN])
     right.join([2], encoded[1:2], [PLAIN])
-    said: dict[int, Hypothesis] = {}
-    theirs: dict[int, Hypothesis] = {}
-    while len(batch):
-        said |= batch.step()
-    while len(right):
-        theirs |= right.step()
-    assert_alike(said, theirs)
+    assert_alike(finish(batch), finish(right))
 
 
 def test_more_windows_than_there_are_seats(
@@ -167,10 +210,8 @@ def test_more_windows_than_there_are_seats(
     said = run(batch, [encoded[1]] * 4, [PLAIN] * 4)
     alone = new_batch(model, seated=False)
     alone.join([0], encoded[1:2], [PLAIN])
-    right: dict[int, Hypothesis] = {}
-    while len(alone):
-        right |= alone.step()
-    assert_alike(said, {key: right[0] for key in range(4)})
+    (right,) = finish(alone).values()
+    assert_alike(said, dict.fromkeys(range(4), right))
 
 
 def test_half_the_frames_take_half_the_pages(model: Whisper) -> None:
