@@ -21,7 +21,7 @@ WORKDIR /build
 RUN python -m venv --without-pip /venv
 
 # The ordinary build of torch is CUDA's, several times the CPU's, which has an index of its own.
-# Headers, tests and tools go: nothing is compiled at run time.
+# Headers, tests and tools go: nothing of torch's is compiled at run time.
 ARG DEVICE=cpu
 ARG TORCH=2.13.0
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
@@ -67,6 +67,12 @@ FROM ${PYTHON_IMAGE} AS winnow
 RUN PIP_ROOT_USER_ACTION=ignore python -m pip uninstall --quiet --yes pip setuptools wheel \
     && useradd --uid 10001 --home-dir /cache --no-create-home winnow \
     && install --directory --owner winnow /cache /results
+# Triton makes its launcher of kernels by it, at the first start on a GPU.
+ARG DEVICE=cpu
+RUN if [ "$DEVICE" = cuda ]; then \
+        apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+        && rm -rf /var/lib/apt/lists/*; \
+    fi
 WORKDIR /app
 COPY --from=build /venv /venv
 COPY --from=weights /models /models

@@ -157,8 +157,15 @@ class SeatCache:
     ) -> None:
         """As `cache.Cache` has it."""
         num_windows, kept, _ = states_BTD.shape
-        windows = [_Window(self._arena.take(_pages_for(kept)), kept) for _ in range(num_windows)]
-        rows = self._sit(windows)
+        each = _pages_for(kept)
+        pages = self._arena.take(num_windows * each)
+        try:
+            rows = self._sit(
+                [_Window(pages[n : n + each], kept) for n in range(0, len(pages), each)]
+            )
+        except Exception:  # out of memory, most likely: what could not join leaves no trace
+            self._arena.give_back(pages)
+            raise
         seats_B = self._number([row.seat for row in rows])
         if log_weights_BT is not None and not self.biased:
             self.biased = True
@@ -216,7 +223,8 @@ class SeatCache:
         (row,) = self._sit([window])
         window.rows += 1
         theirs = self._rows[source]
-        self.seats.bias_ST[row.seat] = self.seats.bias_ST[theirs.seat]
+        if self.biased:
+            self.seats.bias_ST[row.seat] = self.seats.bias_ST[theirs.seat]
         self.lengths[-1] = self.lengths[source]
         self._copy([(row, theirs)], self.lengths[source])
         return self.num_rows - 1
@@ -254,10 +262,11 @@ class SeatCache:
     def _sit(self, windows: Sequence[_Window]) -> list[_Row]:
         """A row for each, at the end; their own pages are enough for all that may be said."""
         self._make_room(len(windows), max(len(window.pages) for window in windows))
+        each, pages = self._own_pages, self._arena.take(len(windows) * self._own_pages)
         self._told = False
         rows = [
-            _Row(self._free_seats.pop(), self._arena.take(self._own_pages), window)
-            for window in windows
+            _Row(self._free_seats.pop(), pages[n * each : (n + 1) * each], window)
+            for n, window in enumerate(windows)
         ]
         self._rows += rows
         self.lengths += [0] * len(rows)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,3 +84,46 @@ def test_each_query_reads_what_is_before_it(
     close = 1e-5 if dtype == torch.float32 else 5e-3
     right = filled.right(lengths_BN, layer, biased)
     torch.testing.assert_close(found.double(), right, atol=close, rtol=0)
+
+
+BUILD = """
+import triton
+from triton.backends.compiler import GPUTarget
+from service.model.operators import paged
+
+def build(kernel, fixed, **types):
+    names = kernel.arg_names
+    signature = {name: "i32" for name in names} | types | dict.fromkeys(fixed, "constexpr")
+    aligned = [name for name in names if signature[name][0] == "*" or name.endswith("offset")]
+    source = triton.compiler.ASTSource(
+        fn=kernel,
+        signature=signature,
+        constexprs={(names.index(name),): value for name, value in fixed.items()},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
+    )
+    return triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["ptx"]
+
+shape = dict(HALF=8 * 64 * 64, HEADS=8, WIDTH=64, PAGE_SIZE=64, UNIT_SIZE=16)
+numbers = dict.fromkeys(("tables", "seats"), "*i64")
+code = build(
+    paged._attend,
+    shape | dict(BIASED=True, IN_PARTS=True, BLOCK=16, PRECISION="tf32"),
+    **numbers, lengths="*i64", scale="fp32", out="*fp32",
+    **dict.fromkeys(("query", "base", "bias"), "*fp16"),
+)
+assert "cp.async.cg" in code, "keys and values are not read sixteen bytes at once"
+assert "mma.sync" in code, "products are not the matrix unit's"
+build(
+    paged._write, shape | dict(MOST_HEADS=8),
+    **numbers, positions="*i64", **dict.fromkeys(("key", "value", "base"), "*fp16"),
+)
+build(paged._merge, dict(HEADS=8, WIDTH=64, MOST=16), parts="*fp32", out="*fp16")
+"""
+
+
+def test_the_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
+    """An A100's, without one."""
+    names = {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-c", BUILD]
+    told = subprocess.run(command, env=os.environ | names, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr

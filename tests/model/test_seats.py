@@ -218,6 +218,30 @@ def test_more_windows_than_there_are_seats(
     assert_alike(said, dict.fromkeys(range(4), right))
 
 
+def test_what_finds_no_memory_leaves_no_trace(
+    model: Whisper, encoded: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = new_batch(model, seated=True)
+    batch.join([0], encoded[:1], [PLAIN])
+    assert isinstance(batch.cache, seats.SeatCache)
+    before, take = batch.cache.num_pages, seats.Arena.take
+
+    def no_more(arena: Any, num: int) -> list[int]:
+        if num == 2 * 7:  # what two windows may say; what they kept was there
+            raise torch.OutOfMemoryError
+        pages: list[int] = take(arena, num)
+        return pages
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seats.Arena, "take", no_more)
+        with pytest.raises(torch.OutOfMemoryError):
+            batch.join([1, 2], [encoded[1]] * 2, [PLAIN] * 2)
+    assert batch.cache.num_pages == before
+    alone = new_batch(model, seated=False)
+    alone.join([0], encoded[:1], [PLAIN])
+    assert_alike(finish(batch), finish(alone))
+
+
 def test_half_the_frames_take_half_the_pages(model: Whisper) -> None:
     whole, half = (torch.zeros(1, kept, 128, device=DEVICE) for kept in (1500, 750))
     taken = []
