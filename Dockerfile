@@ -63,16 +63,16 @@ RUN python requirements.py load >requirements.txt \
 
 
 FROM ${PYTHON_IMAGE} AS winnow
-# /cache is where models from the hub are kept, /results where the load test writes.
-RUN PIP_ROOT_USER_ACTION=ignore python -m pip uninstall --quiet --yes pip setuptools wheel \
-    && useradd --uid 10001 --home-dir /cache --no-create-home winnow \
-    && install --directory --owner winnow /cache /results
 # Triton makes its launcher of kernels by it, at the first start on a GPU.
 ARG DEVICE=cpu
 RUN if [ "$DEVICE" = cuda ]; then \
         apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
         && rm -rf /var/lib/apt/lists/*; \
     fi
+# /cache is where models from the hub are kept, /results where the load test writes.
+RUN PIP_ROOT_USER_ACTION=ignore python -m pip uninstall --quiet --yes pip setuptools wheel \
+    && useradd --uid 10001 --home-dir /cache --no-create-home winnow \
+    && install --directory --owner winnow /cache /results
 WORKDIR /app
 COPY --from=build /venv /venv
 COPY --from=weights /models /models
