@@ -20,8 +20,12 @@ from service.model.whisper import Whisper
 from tests.checkpoints import load_plain, write_checkpoint
 from tests.harness import Service, running
 
-# Small tensors: on a busy machine a second thread waits longer than it computes.
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Small tensors: on a busy machine a second thread waits longer than it computes. Again for
+    every test, because a command that loads a model takes all."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
