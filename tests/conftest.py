@@ -21,8 +21,8 @@ from tests.checkpoints import load_plain, write_checkpoint
 from tests.harness import Service, running
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
     """Small tensors: on a busy machine a second thread waits longer than it computes. Again for
     every test, because a command that loads a model takes all."""
     torch.set_num_threads(1)
