@@ -21,7 +21,10 @@ from concurrent.futures import FIRST_COMPLETED, wait
 import numpy as np
 import torch
 
-from bench.rates import copy_rate, matrix_rate
+from bench import costs
+from bench.costs import Work
+from bench.device import await_device, where
+from bench.rates import copy_rate, matrix_rate, median_s
 from bench.shapes import checkpoint_of
 from service.config import ServerConfig
 from service.engine.budget import MIB, budget_for
@@ -52,8 +55,9 @@ def main() -> None:
     on_gpu = args.device != "cpu"
     began = time.perf_counter()
     model = Whisper(checkpoint_of(args.shape, args.device, "float16" if on_gpu else "float32"))
-    _await(model)
-    print(f"{args.shape} on {_where(model)}, ready after {time.perf_counter() - began:.1f} s")
+    device = model.checkpoint.device
+    await_device(device)
+    print(f"{args.shape} on {where(device)}, ready after {time.perf_counter() - began:.1f} s")
     how = "graphs over pages" if model.new_graphs else "packed rows, a call at a time"
     print(f"decodes with {how}")
     rows = [int(num) for num in args.rows.split(",")]
@@ -70,8 +74,12 @@ def encoding(model: Whisper, rows: Sequence[int]) -> None:
     print(f"{'windows':>8}" + "".join(f"{name:>10}" for name in PROFILES) + f"{'of rate':>9}")
     for num in rows:
         mel_BFT = _mel(model, num)
-        took = [_seconds(model, _encoding(model, mel_BFT, BUILT_IN[name])) for name in PROFILES]
-        share = num * _encoder_operations(model) / took[0] / rate
+        took = [
+            median_s(_encoding(model, mel_BFT, BUILT_IN[name]), model.checkpoint.device, runs=3)
+            for name in PROFILES
+        ]
+        should = costs.stages(_work(model, BUILT_IN["dense"], num, 0))
+        share = (should["stem"] + should["layers before"]).flops / took[0] / rate
         print(f"{num:>8}" + "".join(f"{1e3 * s / num:>10.2f}" for s in took) + f"{share:>9.0%}")
 
 
@@ -84,7 +92,8 @@ def steps(model: Whisper, rows: Sequence[int], num_tokens: int) -> None:
         for name in ("dense", "fast"):
             encoded = model.encode(_mel(model, 1), [BUILT_IN[name]]) * num
             took = [_step_seconds(model, encoded, num_tokens, way) for way in ways]
-            share = _bytes_read(model, BUILT_IN[name], num, num_tokens) / took[0] / rate
+            should = costs.step(_work(model, BUILT_IN[name], num, num_tokens))
+            share = sum(piece.bytes for piece in should.values()) / took[0] / rate
             line = "".join(f"{1e3 * seconds:>10.2f}" for seconds in took)
             print(f"{num:>8} {name:<10}{line}{share:>9.0%}")
 
@@ -166,12 +175,12 @@ def _step_seconds(model: Whisper, encoded: list[Encoded], num_tokens: int, way: 
         batch = _batch(model, way)
         batch.token_limit, batch.guarded = num_tokens, False
         batch.join(range(len(encoded)), encoded, [WISH] * len(encoded))
-        _await(model)
+        await_device(model.checkpoint.device)
         began, number = time.perf_counter(), 0
         while len(batch):
             batch.step()
             number += 1
-        _await(model)
+        await_device(model.checkpoint.device)
         took = (time.perf_counter() - began) / max(1, number)
     return took
 
@@ -187,46 +196,17 @@ def _batch(model: Whisper, way: str) -> WindowDecoder:
     return batch
 
 
-def _encoder_operations(model: Whisper) -> int:
-    dims = model.checkpoint.weights.dims
-    width, frames = dims.d_model, dims.num_frames
-    layer = 24 * width**2 * frames + 4 * frames**2 * width
-    stem = 12 * dims.num_mels * width * frames + 6 * width**2 * frames
-    return dims.encoder_layers * layer + stem
-
-
-def _bytes_read(model: Whisper, profile: Profile, num: int, num_tokens: int) -> int:
-    """Of a step in the middle: the decoder's weights but those of cross keys and values, the keys
-    and values of what was kept, and of what was said."""
-    dims, info = model.checkpoint.weights.dims, model.info
-    size = model.checkpoint.dtype.itemsize
-    weights = (dims.decoder_layers * 14 * dims.d_model + dims.vocab_size) * dims.d_model * size
+def _work(model: Whisper, profile: Profile, num: int, num_tokens: int) -> Work:
+    """For what it should cost."""
+    dims, size = model.checkpoint.weights.dims, model.checkpoint.dtype.itemsize
     kept = num_kept(num_kept(dims.num_frames, profile.sparsity), profile.late)
-    frame = info.frame_bytes - dims.d_model * size  # its state is not read any more
-    said = num_tokens // 2 * info.row_bytes // dims.max_tokens
-    return weights + num * (kept * frame + said)
+    return Work(dims, profile, num, kept, 0, num_tokens, size, size)
 
 
 def _mel(model: Whisper, num: int) -> torch.Tensor:
     source = torch.Generator().manual_seed(0)
     mel_BFT = torch.randn(num, model.info.num_mels, 3000, generator=source)
     return mel_BFT.to(model.checkpoint.device, model.checkpoint.dtype)
-
-
-def _seconds(model: Whisper, work: Callable[[], object], runs: int = 3) -> float:
-    """The least of a few, after one that counts for nothing."""
-    took = []
-    for _ in range(1 + runs):
-        began = time.perf_counter()
-        work()
-        _await(model)
-        took.append(time.perf_counter() - began)
-    return min(took[1:])
-
-
-def _await(model: Whisper) -> None:
-    if model.checkpoint.device.type == "cuda":
-        torch.cuda.synchronize(model.checkpoint.device)
 
 
 def _reset_peak(model: Whisper) -> None:
@@ -239,12 +219,6 @@ def _peak(model: Whisper) -> int:
     if model.checkpoint.device.type != "cuda":
         return 0
     return torch.cuda.max_memory_allocated(model.checkpoint.device)
-
-
-def _where(model: Whisper) -> str:
-    if model.checkpoint.device.type != "cuda":
-        return f"{torch.get_num_threads()} threads"
-    return f"{torch.cuda.get_device_name(model.checkpoint.device)}, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
+from bench.device import await_device, where
 from bench.shapes import checkpoint_of
 from service.model.checkpoint import Checkpoint
 from service.model.whisper import Whisper
@@ -62,16 +63,11 @@ def _sides(checkpoint: Checkpoint, args: argparse.Namespace) -> dict[str, Side]:
     return sides | {"transformers": _transformers(checkpoint, mel_BFT, args.tokens)}
 
 
-def _await(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _ours(model: Whisper, mel_BFT: torch.Tensor, profile: Profile, tokens: int) -> Side:
     def run() -> tuple[float, float]:
         began = time.perf_counter()
         encoded = model.encode(mel_BFT, [profile] * len(mel_BFT))
-        _await(mel_BFT.device)
+        await_device(mel_BFT.device)
         between = time.perf_counter()
         batch = model.new_decode_batch()
         batch.token_limit, batch.guarded = tokens, False
@@ -79,7 +75,7 @@ def _ours(model: Whisper, mel_BFT: torch.Tensor, profile: Profile, tokens: int) 
         batch.join(range(len(encoded)), encoded, [options] * len(encoded))
         while len(batch):
             batch.step()
-        _await(mel_BFT.device)
+        await_device(mel_BFT.device)
         return between - began, time.perf_counter() - between
 
     return run
@@ -121,7 +117,7 @@ def _transformers(checkpoint: Checkpoint, mel_BFT: torch.Tensor, tokens: int) ->
     def run() -> tuple[float, float]:
         began = time.perf_counter()
         states = model.model.encoder(mel_BFT)
-        _await(mel_BFT.device)
+        await_device(mel_BFT.device)
         between = time.perf_counter()
         model.generate(
             encoder_outputs=states,
@@ -130,7 +126,7 @@ def _transformers(checkpoint: Checkpoint, mel_BFT: torch.Tensor, tokens: int) ->
             min_new_tokens=tokens,
             max_new_tokens=tokens,
         )
-        _await(mel_BFT.device)
+        await_device(mel_BFT.device)
         return between - began, time.perf_counter() - between
 
     return run
@@ -143,19 +139,13 @@ def _report(times: dict[str, list[tuple[float, float]]], args: argparse.Namespac
     }
     dense = sum(medians["dense"])
     print(
-        f"{args.shape}, {args.dtype}, {_where(args)}, batch {args.batch}, "
+        f"{args.shape}, {args.dtype}, {where(torch.device(args.device))}, batch {args.batch}, "
         f"{args.tokens} tokens, medians of {args.rounds}; ms per 30 s window"
     )
     print(f"{'':<14}{'encode':>9}{'decode':>9}{'both':>9}{'dense / it':>12}")
     for name, (encode, decode) in medians.items():
         both = encode + decode
         print(f"{name:<14}{encode:>9.2f}{decode:>9.2f}{both:>9.2f}{dense / both:>12.2f}")
-
-
-def _where(args: argparse.Namespace) -> str:
-    if args.device == "cpu":
-        return f"{torch.get_num_threads()} threads"
-    return f"{torch.cuda.get_device_name(args.device)}, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

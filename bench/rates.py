@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import torch
 
+from bench.device import await_device
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -32,23 +34,23 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second in a product of two large square matrices."""
     size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / _median_s(lambda: a @ b, device)
+    return 2 * size**3 / median_s(lambda: a @ b, device)
 
 
 def copy_rate(device: torch.device) -> float:
     """Bytes read and written a second where a tensor much larger than the cache is copied."""
     source = torch.empty(1 << (30 if device.type == "cuda" else 28), device=device).normal_()
     target = torch.empty_like(source)
-    return 2 * source.nbytes / _median_s(lambda: target.copy_(source), device)
+    return 2 * source.nbytes / median_s(lambda: target.copy_(source), device)
 
 
-def _median_s(work: Callable[[], object], device: torch.device, runs: int = 10) -> float:
+def median_s(work: Callable[[], object], device: torch.device, runs: int = 10) -> float:
+    """Seconds that it takes, after two runs that count for nothing."""
     times = []
     for _ in range(runs + 2):
         began = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        await_device(device)
         times.append(time.perf_counter() - began)
     return statistics.median(times[2:])
 

@@ -32,7 +32,7 @@ def checkpoint_of(shape: str, device: str, dtype: str) -> Checkpoint:
     """Vocabulary and settings of a small one, and weights drawn where they are used."""
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / shape
-        write_checkpoint(folder, shape="mini", num_mels=128 if shape in MELS_OF_128 else 80)
+        _write_small(folder, shape)
         small = load_checkpoint(str(folder), device=device, dtype=dtype)
     d_model, heads, encoder_layers, decoder_layers = SHAPES[shape]
     dims = replace(
@@ -65,8 +65,7 @@ def write_shape(folder: Path, shape: str) -> Path:
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True)
-    # Vocabulary and settings of a small one, which does not take a minute to make.
-    write_checkpoint(part, shape="mini", num_mels=128 if shape in MELS_OF_128 else 80)
+    _write_small(part, shape)
     d_model, heads, encoder_layers, decoder_layers = SHAPES[shape]
     settings = json.loads((part / "config.json").read_text())
     settings |= {"d_model": d_model, "num_hidden_layers": encoder_layers}
@@ -79,6 +78,11 @@ def write_shape(folder: Path, shape: str) -> Path:
     write_safetensors(part / SAFETENSORS, state)
     part.rename(folder)
     return folder
+
+
+def _write_small(folder: Path, shape: str) -> None:
+    """Vocabulary and settings, in a small one that does not take a minute to make."""
+    write_checkpoint(folder, shape="mini", num_mels=128 if shape in MELS_OF_128 else 80)
 
 
 def random_state(dims: Dims, device: torch.device | str = "cpu") -> dict[str, Tensor]:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from bench.command import OK, stem
+from bench.costs import Rates, Work
 from bench.progress import Planned, Progress, say
 from bench.rates import copy_rate, matrix_rate
 from bench.record import Record
 from bench.shapes import checkpoint_of
 from bench.stages import measure
-from bench.stages.costs import Rates, Work
 from bench.stages.operators import costliest
 from bench.stages.report import Found, as_json, plot, tables
 from service.audio.mel import log_mel

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.stages import costs
-from bench.stages.costs import Cost, Rates, Work
+from bench import costs
+from bench.costs import Cost, Rates, Work
 from bench.stages.measure import Seconds
 from service.model.protocol import ModelInfo
 

@@ -46,7 +46,8 @@ def graphs_for(weights: DecoderWeights, token_rules: Rules) -> Callable[[], Grap
         return None
     if not right:
         log.warning("decoding without pages and graphs: what they give here is not right")
-    return make if right else None
+        return None
+    return make
 
 
 @torch.inference_mode()

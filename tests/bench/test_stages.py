@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from bench.costs import Cost, Rates, Work, stages, step
 from bench.stages import measure
-from bench.stages.costs import Cost, Rates, Work, stages, step
 from bench.stages.report import Found, as_json, tables
 from service.model import decoder, rules
 from service.model.checkpoint import load_checkpoint

@@ -23,7 +23,7 @@ from service.profiles import Profile
 from service.types import DecodeOptions, Encoded, Hypothesis
 from tests.checkpoints import load_plain
 
-from .windows import noise
+from .windows import drain, noise
 
 graphs = pytest.importorskip("service.model.graphs")
 seats = pytest.importorskip("service.model.seats")
@@ -77,16 +77,7 @@ def run(
     batch.join(range(1, len(options)), encoded[1:], options[1:])
     said |= batch.step()
     batch.drop(dropped)
-    while len(batch):
-        said |= batch.step()
-    return said
-
-
-def finish(batch: WindowDecoder) -> dict[int, Hypothesis]:
-    said: dict[int, Hypothesis] = {}
-    while len(batch):
-        said |= batch.step()
-    return said
+    return said | drain(batch)
 
 
 def pages_of(batch: WindowDecoder, row: int) -> list[torch.Tensor]:
@@ -151,7 +142,7 @@ def test_a_full_context_is_not_read_beyond(
         batch = WindowDecoder(weights, vocabulary, model.rules, 8, made)
         batch.token_limit = 8
         batch.join([0], encoded[:1], [PLAIN])
-        said.append(finish(batch))
+        said.append(drain(batch))
     assert_alike(said[1], said[0])
     assert max(read) == 8
 
@@ -173,7 +164,7 @@ def test_what_fails_in_a_step_ahead_fails_once(model: Whisper, encoded: list[Enc
     assert failures == [(9,)]
     alone = new_batch(model, seated=False)
     alone.join([0], encoded[:1], [PLAIN])
-    assert_alike(said, finish(alone))
+    assert_alike(said, drain(alone))
 
 
 def test_a_seat_forgets_what_weighed_on_it(model: Whisper, encoded: list[Encoded]) -> None:
@@ -183,7 +174,7 @@ def test_a_seat_forgets_what_weighed_on_it(model: Whisper, encoded: list[Encoded
     batch.join([0], encoded[:1], [PLAIN])
     alone = new_batch(model, seated=False)
     alone.join([0], encoded[:1], [PLAIN])
-    assert_alike(finish(batch), finish(alone))
+    assert_alike(drain(batch), drain(alone))
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN slice")  # the interpreter's
@@ -200,7 +191,7 @@ def test_a_window_that_ceases_to_be_a_number_fails_alone(
     # Its pages are another's now: what it left there is read by nobody.
     batch.join([2], encoded[1:2], [PLAIN])
     right.join([2], encoded[1:2], [PLAIN])
-    assert_alike(finish(batch), finish(right))
+    assert_alike(drain(batch), drain(right))
 
 
 def test_more_windows_than_there_are_seats(
@@ -214,7 +205,7 @@ def test_more_windows_than_there_are_seats(
     said = run(batch, [encoded[1]] * 4, [PLAIN] * 4)
     alone = new_batch(model, seated=False)
     alone.join([0], encoded[1:2], [PLAIN])
-    (right,) = finish(alone).values()
+    (right,) = drain(alone).values()
     assert_alike(said, dict.fromkeys(range(4), right))
 
 
@@ -239,7 +230,7 @@ def test_what_finds_no_memory_leaves_no_trace(
     assert batch.cache.num_pages == before
     alone = new_batch(model, seated=False)
     alone.join([0], encoded[:1], [PLAIN])
-    assert_alike(finish(batch), finish(alone))
+    assert_alike(drain(batch), drain(alone))
 
 
 def test_half_the_frames_take_half_the_pages(model: Whisper) -> None:

@@ -16,9 +16,15 @@ def noise(num_windows: int, num_mels: int = 80, seed: int = 0) -> Tensor:
     return torch.randn(num_windows, num_mels, 3000, generator=source) * 0.5 + colour * 0.3
 
 
-def finish(batch: DecodeBatch, num_windows: int) -> list[Hypothesis]:
-    """Steps until windows 0, 1, ... are all done."""
+def drain(batch: DecodeBatch) -> dict[int, Hypothesis]:
+    """Steps until all windows are done."""
     done: dict[int, Hypothesis] = {}
     while len(batch):
         done |= batch.step()
+    return done
+
+
+def finish(batch: DecodeBatch, num_windows: int) -> list[Hypothesis]:
+    """Steps until windows 0, 1, ... are all done."""
+    done = drain(batch)
     return [done[window] for window in range(num_windows)]
