@@ -14,6 +14,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from service.model.kept import FRAMES
 from service.model.weights import CrossAttention, DecoderWeights
 
 
@@ -76,5 +77,8 @@ def row_bytes(weights: DecoderWeights, num_tokens: int) -> int:
 
 def frame_bytes(weights: DecoderWeights) -> int:
     """Of a frame of one window: its state, and keys and values of every layer."""
-    width, size = weights.positions_TD.shape[1], weights.positions_TD.element_size()
-    return width * (2 * len(weights.layers) * weights.cross_dtype.itemsize + size)
+    width = weights.positions_TD.shape[1]
+    keys = width * weights.cross.row_bytes(FRAMES) // FRAMES
+    values = weights.heads * weights.cross.row_bytes(width // weights.heads)
+    state = width * weights.positions_TD.element_size()
+    return len(weights.layers) * (keys + values) + state

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from service.model.operators.attention import Attend
+from service.model.operators.bags import Bags
 from service.model.operators.choose import Operators
 from service.model.operators.products import Dense, Pack, Product
 
@@ -97,7 +98,7 @@ class EncoderWeights:
 @dataclass(frozen=True, slots=True)
 class DecoderWeights:
     """`embedding_VD` is what tokens are read by, in a type that holds it exactly; `logits` is the
-    product with it. `cross_dtype`: of cross-attention's keys and values."""
+    product with it. `cross`: how cross-attention's keys and values are held."""
 
     heads: int
     embedding_VD: Tensor
@@ -105,7 +106,7 @@ class DecoderWeights:
     layers: tuple[DecoderLayer, ...]
     norm: Norm
     logits: Product
-    cross_dtype: torch.dtype
+    cross: Bags
 
     @property
     def dtype(self) -> torch.dtype:
@@ -155,7 +156,7 @@ def from_state_dict(state: State, dims: Dims, operators: Operators) -> Weights:
         layers=layers,
         norm=decoder.norm(prefix + "layer_norm"),
         logits=logits,
-        cross_dtype=operators.cross_dtype,
+        cross=operators.cross,
     )
     return Weights(dims, encoder_weights, decoder_weights)
 

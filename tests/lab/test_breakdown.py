@@ -9,7 +9,7 @@ import torch
 from service.errors import ConfigError
 from service.lab.breakdown import DENSE, PIECES, Job, Stopwatch, timeable
 from service.model.fake import FakeModel
-from service.model.packed import CrossPool
+from service.model.packed import DecodeCache
 from service.model.whisper import Whisper
 from service.profiles import Profile
 from tests.checkpoints import load_plain
@@ -100,15 +100,15 @@ def test_the_decoder_reads_what_is_kept_and_says_so_many_tokens(
     steps: list[tuple[tuple[int, ...], list[int]]] = []
     real = decoder.step
 
-    def noted(weights: object, tokens_BN: torch.Tensor, cache: object) -> torch.Tensor:
-        pools: list[CrossPool] = cache.pools  # type: ignore[attr-defined]
-        steps.append((tuple(tokens_BN.shape), [pool.kept for pool in pools]))
+    def noted(weights: object, tokens_BN: torch.Tensor, cache: DecodeCache) -> torch.Tensor:
+        read = [int(window.bias_W.isfinite().sum()) for window in cache.windows]
+        steps.append((tuple(tokens_BN.shape), read))
         return real(weights, tokens_BN, cache)  # type: ignore[arg-type]
 
     monkeypatch.setattr(decoder, "step", noted)
     jobs = [Job("cross", profile, 2), Job("steps", profile, 2)]
     cross, said = Stopwatch(model, mel, 5).times(jobs, 1)
-    assert steps == [((2, 1), [kept])] * 5
+    assert steps == [((2, 1), [kept] * 2)] * 5
     assert (cross.piece, said.piece) == ("cross", "steps")
 
 

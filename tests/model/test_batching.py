@@ -18,7 +18,8 @@ from torch.testing import assert_close
 from service.model import decoder
 from service.model.checkpoint import load_checkpoint
 from service.model.decoding import WindowDecoder
-from service.model.packed import POOL_WINDOWS, DecodeCache, empty_cache
+from service.model.kept import BLOCKS_AT_FIRST, FRAMES
+from service.model.packed import DecodeCache, empty_cache
 from service.model.protocol import WindowsFailedError
 from service.model.whisper import Whisper
 from service.profiles import BUILT_IN, Profile
@@ -172,7 +173,8 @@ def test_cached_steps_give_the_logits_of_the_whole_sequence(
     together = torch.cat(steps, dim=1)
     for window, tokens_N, logits_NV in zip(encoded, tokens_BN, together, strict=True):
         whole = decoder.forward(weights, tokens_N[None], window.states_TD[None])[0]
-        assert_close(logits_NV, whole, atol=1e-4, rtol=0)
+        # Weights drawn at random make much of what is summed in another order.
+        assert_close(logits_NV, whole, atol=2e-4, rtol=0)
 
 
 @torch.inference_mode()
@@ -357,19 +359,22 @@ class TestOnCuda:
 
 
 @torch.inference_mode()
-def test_more_windows_than_a_pool_has_places_for(
+def test_blocks_that_windows_leave_are_taken_by_the_next(
     model: Whisper, encoded: list[Encoded], alone: list[Hypothesis]
 ) -> None:
-    """Pools neither grow nor hold what left, and every window says what it says alone."""
+    """Tables grow with the windows and hold nothing once all have left, and every window says what
+    it says alone."""
     batch = new_batch(model)
-    most = POOL_WINDOWS + 3
+    kept, each = packed(batch).kept, -(-len(encoded[0].states_TD) // FRAMES)
+    most = BLOCKS_AT_FIRST // each + 2
     batch.join([100, *range(most - 1)], [encoded[0]] * most, [OPTIONS[0]] * most)
-    assert [len(pool.rows) for pool in packed(batch).pools] == [POOL_WINDOWS, 3]
+    held = kept.num_blocks
+    assert most * each <= held <= 2 * most * each
     batch.drop([100])
-    batch.join([most - 1, most], [encoded[0]] * 2, [OPTIONS[0]] * 2)
-    assert [len(pool.rows) for pool in packed(batch).pools] == [POOL_WINDOWS, 4]
-    assert_same(finish(batch, most + 1), alone[:1] * (most + 1))
-    assert packed(batch).pools == []
+    batch.join([most - 1], [encoded[0]], [OPTIONS[0]])
+    assert kept.num_blocks == held
+    assert_same(finish(batch, most), alone[:1] * most)
+    assert kept.num_blocks == 0
 
 
 @torch.inference_mode()
@@ -378,11 +383,10 @@ def test_the_rows_of_a_beam_read_one_copy(model: Whisper, encoded: list[Encoded]
     wishes = [replace(OPTIONS[0], beam_size=size) for size in (5, 1, 4)]
     batch.join([0, 1, 2], [encoded[0], encoded[1], encoded[0]], wishes)
     batch.step()
-    pools = [pool for pool in packed(batch).pools if pool.shared]
-    assert sorted(len(pool.rows) for pool in pools) == [4, 5]
-    assert [pool.keys.shape[1] for pool in pools] == [1, 1]
-    rows = sorted(row for pool in packed(batch).pools for row in pool.rows)
-    assert rows == list(range(batch.cache.num_rows)) == list(range(10))
+    windows = packed(batch).windows
+    assert len(windows) == batch.cache.num_rows == 10
+    assert sorted(window.rows for window in windows) == [1, *[4] * 4, *[5] * 5]
+    assert sorted(windows.count(window) for window in windows) == [1, *[4] * 4, *[5] * 5]
 
 
 @torch.inference_mode()
@@ -396,7 +400,8 @@ def test_a_batch_takes_what_the_model_says_of_rows_and_frames(
     own = 2 * cache.keys[:, 0].nbytes / cache.keys.shape[3]
     assert info.row_bytes == own * model.checkpoint.weights.dims.max_tokens
     kept, width = encoded[0].states_TD.shape
-    read = sum(pool.keys[:, :1].nbytes + pool.values[:, :1].nbytes for pool in cache.pools)
-    assert len(cache.pools) == 2
-    assert 2 * kept * info.frame_bytes == read + 2 * encoded[0].states_TD.nbytes
+    blocks = -(-kept // FRAMES)
+    assert [len(window.blocks) for window in cache.windows] == [blocks] * 4
+    read = cache.kept.nbytes // cache.kept.num_blocks / FRAMES
+    assert info.frame_bytes == read + encoded[0].states_TD.nbytes / kept
     assert width == cache.keys.shape[2] * cache.keys.shape[4]

@@ -19,6 +19,7 @@ from service.model import decoder
 from service.model.checkpoint import load_checkpoint
 from service.model.operators import choose
 from service.model.operators.attention import by_head
+from service.model.operators.bags import BYTE, Bag, Bags, ByteBags, FloatBags
 from service.model.operators.choose import cpu_operators, plain_operators
 from service.model.operators.products import (
     FEW_WEIGHTS,
@@ -195,7 +196,7 @@ def test_without_an_operator_from_float16_the_others_serve(monkeypatch: pytest.M
     for kind in ("int8", "float32"):
         found = cpu_operators(kind)
         assert found is not None
-        assert "float16" not in found.names
+        assert "from float16" not in found.names
         assert (
             off(found.few(drawn(96, 512), None)(drawn(3, 512)), drawn(3, 512) @ drawn(96, 512).T)
             < 0.02
@@ -259,18 +260,42 @@ def test_attention_head_by_head_is_the_fused_one(dtype: torch.dtype) -> None:
 
 
 @torch.inference_mode()
-def test_cross_attention_may_read_bfloat16(mini_folder: Path) -> None:
-    """A processor that multiplies in it is not needed for the right answer."""
+@pytest.mark.parametrize("bags", [FloatBags(torch.bfloat16), ByteBags()], ids=["bfloat16", BYTE])
+def test_cross_attention_may_read_less(mini_folder: Path, bags: Bags) -> None:
+    """Near the right answer; a processor that is made for it is not needed."""
     plain = plain_operators(torch.float32)
-    half = replace(plain, cross_dtype=torch.bfloat16)
-    states = drawn(1, 30, 128)
+    states = drawn(1, 100, 128)
     tokens = torch.tensor([[50258, 50259, 50359]])
-    logits = []
-    for operators in (plain, half):
+    logits, sizes = [], []
+    for operators in (plain, replace(plain, cross=bags)):
         loaded = load_checkpoint(str(mini_folder), device="cpu", operators=operators)
         weights = loaded.weights.decoder
         cache = empty_cache(weights)
         decoder.join(weights, cache, states)
-        assert cache.pools[0].keys.dtype == operators.cross_dtype
         logits.append(decoder.step(weights, tokens, cache))
+        sizes.append(cache.kept.nbytes)
     assert 0 < off(logits[1], logits[0]) < 0.1
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+@pytest.mark.parametrize("bags", [FloatBags(torch.float32), ByteBags()], ids=["float32", BYTE])
+def test_bags_of_any_size_are_summed_side_by_side(bags: Bags) -> None:
+    values, weights = drawn(40, 16), drawn(40)
+    bag = Bag(torch.arange(40, dtype=torch.int32), torch.tensor([0, 3, 39], dtype=torch.int32))
+    found = bags.sums(bags.rows(values), bag, weights)
+    scaled = values * weights[:, None]
+    right = torch.stack([some.sum(0) for some in (scaled[:3], scaled[3:39], scaled[39:])])
+    assert off(found, right) < (1e-6 if bags.name == "float32" else 0.01)
+    table = bags.new_table(40, 16, torch.device("cpu"))
+    assert table.shape == bags.rows(values).shape
+    assert table.nbytes == 40 * bags.row_bytes(16)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_row_in_8_bits_that_is_not_finite_does_not_pass_for_one(bad: float) -> None:
+    values = drawn(3, 16)
+    values[1, 5] = bad
+    bags, index = ByteBags(), torch.arange(3, dtype=torch.int32)
+    found = bags.sums(bags.rows(values), Bag(index, index), torch.ones(3))
+    assert found[1].isnan().all()
+    assert found[[0, 2]].isfinite().all()

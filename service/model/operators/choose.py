@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from service.model.operators.attention import Attend, by_head, fused
+from service.model.operators.bags import Bag, Bags, ByteBags, FloatBags
 from service.model.operators.products import (
     Dense,
     Pack,
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 WIDTH = 512  # of the trial, as whisper-base's
 MANY, FEW = 250, 8  # rows: a sixth of a window's frames in the encoder, tokens in the decoder
 FRAMES, HEADS, HEAD = 1500, 2, 64  # of attention
+BAGS = 384  # a dense window's, by head and block, of a layer
 RUNS = 3
 # To the largest value of the right answer.
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -41,6 +43,9 @@ MUCH_SLOWER = 3
 # What comes first in order stays unless another takes less than this of its time: of two that are
 # about as fast each start would take another, and what they round differently changes words.
 CLEARLY_FASTER = 0.7
+# Head by head in bfloat16 takes 0.6 to 0.7 of the time (AVX-512 with bfloat16): a line between, and
+# starts would differ.
+FASTER_ATTENTION = 0.85
 FAILURES = (RuntimeError, AttributeError)  # an operator that is not there, or not for this
 
 
@@ -50,7 +55,7 @@ class Operators:
 
     `many`, `few`: pack products of many rows (frames, in the encoder) and of few (tokens, in the
     decoder). `dtype`: of what is computed; `weight_dtype`: of the products' weights;
-    `cross_dtype`: of cross-attention's keys and values. `names`: what was chosen, for people.
+    `cross`: how cross-attention's keys and values are held. `names`: what was chosen, for people.
     """
 
     many: Pack
@@ -58,7 +63,7 @@ class Operators:
     attend: Attend
     dtype: torch.dtype
     weight_dtype: str
-    cross_dtype: torch.dtype
+    cross: Bags
     names: str = "torch's own"
 
 
@@ -71,7 +76,7 @@ class _Choice:
 
 def plain_operators(dtype: torch.dtype) -> Operators:
     """torch's public ones: for a GPU, and the way back for any processor."""
-    return Operators(Dense, Dense, fused, dtype, dtype_name(dtype), dtype)
+    return Operators(Dense, Dense, fused, dtype, dtype_name(dtype), FloatBags(dtype))
 
 
 @cache
@@ -116,8 +121,9 @@ def steady_operators(kind: str) -> Operators | None:
     if eight:
         small, pack_small = (*_halves(FEW, dtype, exact=False), *_steady_floats(FEW, dtype))[0]
         few, pack_few = f"{small}, large ones by {few}", by_size(pack_small, pack_few)
-    names = f"frames by {many}, tokens by {few}, attention fused"
-    return Operators(pack_many, pack_few, fused, dtype, kind, dtype, names)
+    cross = _cross(kind, timed=False)
+    names = f"frames by {many}, tokens by {few}, attention fused, cross-attention in {cross.name}"
+    return Operators(pack_many, pack_few, fused, dtype, kind, cross, names)
 
 
 def _steady_floats(rows: int, dtype: torch.dtype) -> list[tuple[str, Pack]]:
@@ -162,13 +168,13 @@ def _in_floats(dtype: torch.dtype) -> Operators:
 
 
 def _operators(many: _Choice, few: _Choice, dtype: torch.dtype, weights: str) -> Operators:
-    name, attend = _attention(dtype)
-    cross_dtype = _cross_dtype(dtype)
+    name, attend = _attention(dtype, exact=weights == "float32")
+    cross = _cross(weights, timed=True)
     names = (
         f"frames by {many.name}, tokens by {few.name}, attention {name}, "
-        f"cross-attention reads {dtype_name(cross_dtype)}"
+        f"cross-attention in {cross.name}"
     )
-    return Operators(many.pack, few.pack, attend, dtype, weights, cross_dtype, names)
+    return Operators(many.pack, few.pack, attend, dtype, weights, cross, names)
 
 
 def _floats(rows: int, dtype: torch.dtype) -> list[tuple[str, Pack]]:
@@ -266,15 +272,15 @@ def _fastest(choices: Sequence[_Choice]) -> _Choice:
     return best if best.seconds < CLEARLY_FASTER * choices[0].seconds else choices[0]
 
 
-def _attention(dtype: torch.dtype) -> tuple[str, Attend]:
+def _attention(dtype: torch.dtype, *, exact: bool) -> tuple[str, Attend]:
     """torch's own, unless head by head is faster: where one head's matrix fits the cache, or the
-    processor multiplies in bfloat16."""
+    processor multiplies in bfloat16, which is not `exact`."""
     draws = torch.Generator().manual_seed(0)
     query, key, value = torch.randn(3, 1, HEADS, FRAMES, HEAD, generator=draws).to(dtype)
     ways: list[tuple[str, Attend, float]] = [("fused", fused, CLOSE[dtype])]
     if dtype == torch.float32:
         ways.append(("by head", by_head(dtype), CLOSE[dtype]))
-    if _has_bfloat16():
+    if _has_bfloat16() and not exact:
         ways.append(("by head in bfloat16", by_head(torch.bfloat16), CLOSE[torch.bfloat16]))
     right = fused(query.float(), key.float(), value.float(), None)
     able = [
@@ -286,25 +292,32 @@ def _attention(dtype: torch.dtype) -> tuple[str, Attend]:
     if not able:
         return "fused", fused
     least = min(took)
-    return able[took.index(least) if least < CLEARLY_FASTER * took[0] else 0]
+    return able[took.index(least) if least < FASTER_ATTENTION * took[0] else 0]
 
 
-def _cross_dtype(dtype: torch.dtype) -> torch.dtype:
-    """In bfloat16 keys and values are half as much to read, where the processor has products for
-    them; elsewhere torch's take several times as long."""
-    if not _has_bfloat16():
-        return dtype
-    draws = torch.Generator().manual_seed(0)
-    query = torch.randn(FEW, HEADS, 1, HEAD, generator=draws)
-    keys = torch.randn(FEW, HEADS, HEAD, FRAMES, generator=draws)
-
-    def read(tried: torch.dtype) -> Callable[[], Tensor]:
-        one, many = query.to(tried), keys.to(tried)
-        return lambda: (one @ many).softmax(-1) @ many.transpose(-1, -2)
-
-    kinds = list(dict.fromkeys((dtype, torch.bfloat16)))
-    took = _seconds([read(kind) for kind in kinds])
-    return kinds[took.index(min(took))]
+def _cross(kind: str, *, timed: bool) -> Bags:
+    """In 8 bits unless in float32: a quarter to hold and to read. Not where they are wrong, or so
+    much slower that a processor has no kernel for them."""
+    exact, eight = FloatBags(torch.float32), ByteBags()
+    if kind == "float32":
+        return exact
+    rows, _ = _drawn(BAGS * HEAD, torch.float32, 1)
+    values, weights = rows[:, :HEAD].contiguous(), rows[:, HEAD].contiguous()
+    index = torch.arange(len(values), dtype=torch.int32)
+    bag = Bag(index, index[::HEAD].contiguous())
+    try:
+        found = eight.sums(eight.rows(values), bag, weights)
+    except FAILURES:
+        return exact
+    right = exact.sums(exact.rows(values), bag, weights)
+    if not _near(found, right, CLOSE_IN_8_BITS):
+        return exact
+    if timed:
+        runs = [partial(each.sums, each.rows(values), bag, weights) for each in (exact, eight)]
+        took = _seconds(runs)
+        if took[1] > MUCH_SLOWER * took[0]:
+            return exact
+    return eight
 
 
 def _has_bfloat16() -> bool:
