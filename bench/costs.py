@@ -44,7 +44,8 @@ class Cost:
 @dataclass(frozen=True, slots=True)
 class Work:
     """What is measured: `windows` together, each reading `kept` of its frames and saying `tokens`
-    after a prompt. `weight` and `state`: bytes of a weight, and of a value computed."""
+    after a prompt. `weight`, `state` and `cross`: bytes of a weight, of a value computed, and of a
+    value of cross-attention's keys and values."""
 
     dims: Dims
     profile: Profile
@@ -54,6 +55,7 @@ class Work:
     tokens: int
     weight: int
     state: int
+    cross: float
 
     @property
     def context(self) -> int:
@@ -97,8 +99,8 @@ def step(work: Work) -> dict[str, Cost]:
     return {
         # Self: query, key, value, out; cross: query, out; the other 8 are the feed-forward half's.
         "products": _product(work, rows, 14 * width**2 * layers),
-        "self keys and values": _attention(work, rows, work.context),
-        "cross keys and values": _attention(work, rows, work.kept),
+        "self keys and values": _attention(work, rows, work.context, work.state),
+        "cross keys and values": _attention(work, rows, work.kept, work.cross),
         "logits": _product(work, rows, dims.vocab_size * width),
     }
 
@@ -124,23 +126,23 @@ def _thinning(work: Work) -> Cost:
 def _cross_keys(work: Work) -> Cost:
     width, layers = work.dims.d_model, work.dims.decoder_layers
     rows = work.windows * work.kept
-    written = Cost(0, rows * 2 * width * layers * work.state)
+    written = Cost(0, rows * 2 * width * layers * work.cross)
     return _product(work, rows, 2 * width**2 * layers) + written
 
 
 def _read(work: Work, tokens: int) -> Cost:
     """Tokens that are read at once by every window: keys and values are read once for all."""
     width, layers = work.dims.d_model, work.dims.decoder_layers
-    attention = _attention(work, work.windows, work.kept)
+    attention = _attention(work, work.windows, work.kept, work.cross)
     return _product(work, work.windows * tokens, 14 * width**2 * layers) + Cost(
         attention.flops * tokens, attention.bytes
     )
 
 
-def _attention(work: Work, rows: int, length: int) -> Cost:
+def _attention(work: Work, rows: int, length: int, each: float) -> Cost:
     """One query a row over keys and values that are read from memory."""
     values = 2 * rows * length * work.dims.d_model * work.dims.decoder_layers
-    return Cost(2 * values, values * work.state)
+    return Cost(2 * values, values * each)
 
 
 def _product(work: Work, rows: int, parameters: int) -> Cost:

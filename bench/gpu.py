@@ -200,7 +200,7 @@ def _work(model: Whisper, profile: Profile, num: int, num_tokens: int) -> Work:
     """For what it should cost."""
     dims, size = model.checkpoint.weights.dims, model.checkpoint.dtype.itemsize
     kept = num_kept(num_kept(dims.num_frames, profile.sparsity), profile.late)
-    return Work(dims, profile, num, kept, 0, num_tokens, size, size)
+    return Work(dims, profile, num, kept, 0, num_tokens, size, size, size)
 
 
 def _mel(model: Whisper, num: int) -> torch.Tensor:

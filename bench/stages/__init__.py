@@ -19,6 +19,7 @@ from bench.stages.operators import costliest
 from bench.stages.report import Found, as_json, plot, tables
 from service.audio.mel import log_mel
 from service.errors import ConfigError
+from service.model.kept import FRAMES
 from service.model.load import load_model
 from service.model.whisper import Whisper
 from service.profiles import Profile, check_depth, load_profiles
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         tokens=args.tokens,
         weight=BYTES[model.info.weight_dtype],
         state=BYTES[model.info.dtype],
+        cross=model.checkpoint.weights.decoder.cross.row_bytes(FRAMES) / FRAMES,
     )
     found = Found(model.info, work, rates, [])
     progress = Progress([Planned("", 1.0)] * (args.rounds + 1))

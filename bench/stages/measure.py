@@ -15,6 +15,7 @@ from torch import Tensor
 from service.audio.mel import log_mel
 from service.model import decoder, encoder, rules
 from service.model.decoding import WindowDecoder
+from service.model.weights import EncoderWeights
 from service.model.whisper import Whisper
 from service.profiles import Profile
 from service.types import DecodeOptions, Encoded, Hypothesis, Samples
@@ -55,16 +56,20 @@ def stages(model: Whisper, clips: Sequence[Samples], profile: Profile, tokens: i
 
 
 def _encoder(model: Whisper, mel_BFT: Tensor, profile: Profile) -> Seconds:
-    """By differences between encoders that end sooner, so that no layer has to be watched."""
+    """By differences between encoders that end sooner, so that no layer has to be watched. One
+    window after the other, as a CPU serves them."""
     weights, dense = model.checkpoint.weights.encoder, Profile("dense")
-    _, stem = _timed(lambda: encoder.embed(weights, mel_BFT))
+    each = torch.split(mel_BFT, 1)
+
+    def timed(some: EncoderWeights, by: Profile) -> float:
+        return _timed(lambda: [encoder.encode(some, mel_1FT, by) for mel_1FT in each])[1]
+
+    _, stem = _timed(lambda: [encoder.embed(weights, mel_1FT) for mel_1FT in each])
     if profile.sparsity == 0:
-        _, whole = _timed(lambda: encoder.encode(weights, mel_BFT, profile))
+        whole = timed(weights, profile)
         return {"stem": stem, "layers before": whole - stem, "thinning": 0.0, "layers after": 0.0}
     first = replace(weights, layers=weights.layers[: profile.layer])
-    _, before = _timed(lambda: encoder.encode(first, mel_BFT, dense))
-    _, thinned = _timed(lambda: encoder.encode(first, mel_BFT, profile))
-    _, whole = _timed(lambda: encoder.encode(weights, mel_BFT, profile))
+    before, thinned, whole = timed(first, dense), timed(first, profile), timed(weights, profile)
     return {
         "stem": stem,
         "layers before": before - stem,
@@ -140,8 +145,10 @@ def _stepping(
 
 
 def _shortened(one: Encoded) -> Encoded:
+    few = slice(FEW_FRAMES)
+    weights = None if one.log_weights_T is None else one.log_weights_T[few]
     return replace(
-        one, states_TD=one.states_TD[:FEW_FRAMES], positions_T=one.positions_T[:FEW_FRAMES]
+        one, states_TD=one.states_TD[few], positions_T=one.positions_T[few], log_weights_T=weights
     )
 
 

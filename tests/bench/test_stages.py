@@ -32,7 +32,7 @@ THINNED = Profile("thinned", layer=1, sparsity=0.5)
 
 def work(profile: Profile, windows: int = 8) -> Work:
     kept = 1500 if profile.sparsity == 0 else 750
-    return Work(DIMS, profile, windows, kept, prompt=4, tokens=64, weight=4, state=4)
+    return Work(DIMS, profile, windows, kept, prompt=4, tokens=64, weight=4, state=4, cross=4)
 
 
 @pytest.fixture(scope="module")

@@ -43,9 +43,6 @@ MUCH_SLOWER = 3
 # What comes first in order stays unless another takes less than this of its time: of two that are
 # about as fast each start would take another, and what they round differently changes words.
 CLEARLY_FASTER = 0.7
-# Head by head in bfloat16 takes 0.6 to 0.7 of the time (AVX-512 with bfloat16): a line between, and
-# starts would differ.
-FASTER_ATTENTION = 0.85
 FAILURES = (RuntimeError, AttributeError)  # an operator that is not there, or not for this
 
 
@@ -273,15 +270,15 @@ def _fastest(choices: Sequence[_Choice]) -> _Choice:
 
 
 def _attention(dtype: torch.dtype, *, exact: bool) -> tuple[str, Attend]:
-    """torch's own, unless head by head is faster: where one head's matrix fits the cache, or the
-    processor multiplies in bfloat16, which is not `exact`."""
+    """torch's own, unless head by head is clearly faster, where one head's matrix fits the cache.
+    First, if it need not be `exact`, head by head in what the processor multiplies, bfloat16."""
     draws = torch.Generator().manual_seed(0)
     query, key, value = torch.randn(3, 1, HEADS, FRAMES, HEAD, generator=draws).to(dtype)
     ways: list[tuple[str, Attend, float]] = [("fused", fused, CLOSE[dtype])]
     if dtype == torch.float32:
         ways.append(("by head", by_head(dtype), CLOSE[dtype]))
     if _has_bfloat16() and not exact:
-        ways.append(("by head in bfloat16", by_head(torch.bfloat16), CLOSE[torch.bfloat16]))
+        ways.insert(0, ("by head in bfloat16", by_head(torch.bfloat16), CLOSE[torch.bfloat16]))
     right = fused(query.float(), key.float(), value.float(), None)
     able = [
         (name, attend)
@@ -292,7 +289,7 @@ def _attention(dtype: torch.dtype, *, exact: bool) -> tuple[str, Attend]:
     if not able:
         return "fused", fused
     least = min(took)
-    return able[took.index(least) if least < FASTER_ATTENTION * took[0] else 0]
+    return able[took.index(least) if least < CLEARLY_FASTER * took[0] else 0]
 
 
 def _cross(kind: str, *, timed: bool) -> Bags:
