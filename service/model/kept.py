@@ -19,7 +19,9 @@ from service.model.operators.bags import Bag, Bags
 from service.model.weights import CrossAttention, DecoderWeights
 
 FRAMES = 64  # of a block: more waste more of the last one, fewer read slower
-BLOCKS_AT_FIRST = 24  # Whisper's 1,500 frames
+# 16 windows of Whisper's 1,500 frames on a CPU, where what nothing was written to takes no memory;
+# elsewhere one.
+BLOCKS_ON_CPU, BLOCKS_ELSEWHERE = 16 * 24, 24
 QUERIES_AT_ONCE = 64  # rows times new tokens, so that a long prompt's weights stay small
 
 
@@ -70,9 +72,8 @@ class Kept:
         self._device = weights.positions_TD.device
         self._num_blocks = 0
         self._free: list[int] = []
-        self._keys: list[Tensor] = []
+        self._keys: list[Tensor] = []  # none while there are no windows
         self._values: list[Tensor] = []
-        self._let_go()
 
     @property
     def num_blocks(self) -> int:
@@ -189,27 +190,29 @@ class Kept:
         return rows.flatten().to(torch.int32).to(self._device)
 
     def _make_room(self, num: int) -> None:
-        """For so many blocks. A layer at a time: what there was is held twice meanwhile."""
+        """For so many blocks. What there was is held twice meanwhile."""
         if len(self._free) >= num:
             return
         held = self._num_blocks
-        self._num_blocks = max(held + num, held * 3 // 2, BLOCKS_AT_FIRST)
-        for tables, num_rows, width in (
-            (self._keys, self._width, FRAMES),
-            (self._values, FRAMES, self._width),
-        ):
-            rows = self._heads * num_rows
-            for number, table in enumerate(tables):
-                larger = self._bags.new_table(self._num_blocks * rows, width, self._device)
-                larger[: held * rows] = table[: held * rows]
-                tables[number] = larger
+        first = BLOCKS_ON_CPU if self._device.type == "cpu" else BLOCKS_ELSEWHERE
+        self._num_blocks = max(held + num, held * 3 // 2, first)
+        self._keys = self._longer(self._keys, self._width, FRAMES)
+        self._values = self._longer(self._values, FRAMES, self._width)
         self._free += range(self._num_blocks - 1, held - 1, -1)
+
+    def _longer(self, tables: Sequence[Tensor], num_rows: int, width: int) -> list[Tensor]:
+        """Tables with so many rows a head and block, that begin with what these hold. They are one
+        piece, which the system takes back as soon as nobody needs it."""
+        rows = self._num_blocks * self._heads * num_rows
+        whole = self._bags.new_table(self._num_layers * rows, width, self._device)
+        longer = list(torch.split(whole, rows))
+        for table, held in zip(longer, tables, strict=False):
+            table[: len(held)] = held
+        return longer
 
     def _let_go(self) -> None:
         self._num_blocks = 0
-        self._free = []
-        self._keys = [self._bags.new_table(0, FRAMES, self._device)] * self._num_layers
-        self._values = [self._bags.new_table(0, self._width, self._device)] * self._num_layers
+        self._free, self._keys, self._values = [], [], []
 
 
 def _by_block(rows: Tensor, num_blocks: int) -> Tensor:

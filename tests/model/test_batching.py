@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from service.model import decoder
 from service.model.checkpoint import load_checkpoint
 from service.model.decoding import WindowDecoder
-from service.model.kept import BLOCKS_AT_FIRST, FRAMES
+from service.model.kept import BLOCKS_ON_CPU, FRAMES
 from service.model.packed import DecodeCache, empty_cache
 from service.model.protocol import WindowsFailedError
 from service.model.whisper import Whisper
@@ -366,7 +366,7 @@ def test_blocks_that_windows_leave_are_taken_by_the_next(
     it says alone."""
     batch = new_batch(model)
     kept, each = packed(batch).kept, -(-len(encoded[0].states_TD) // FRAMES)
-    most = BLOCKS_AT_FIRST // each + 2
+    most = BLOCKS_ON_CPU // each + 2
     batch.join([100, *range(most - 1)], [encoded[0]] * most, [OPTIONS[0]] * most)
     held = kept.num_blocks
     assert most * each <= held <= 2 * most * each
