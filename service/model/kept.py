@@ -91,20 +91,26 @@ class Kept:
         log_weights_T: Tensor | None,
     ) -> Window:
         """A window's keys and values of each layer, of what it kept."""
-        kept = len(states_TD)
-        window = self._window(kept, log_weights_T)
-        places = torch.tensor(window.blocks, device=self._device)
-        padded = (0, 0, 0, len(window.blocks) * FRAMES - kept)
-        split = (len(window.blocks), FRAMES, self._heads, self._width)
-        for number, cross in enumerate(crosses):
-            key = F.pad(cross.key(states_TD), padded).view(split).permute(0, 2, 3, 1)
-            value = F.pad(cross.value(states_TD), padded).view(split).transpose(1, 2)
-            for table, found in ((self._keys[number], key), (self._values[number], value)):
-                rows = self._bags.rows(found.reshape(-1, found.shape[-1]))
-                _by_block(table, self._num_blocks).index_copy_(
-                    0, places, _by_block(rows, len(window.blocks))
-                )
+        window = self._window(len(states_TD), log_weights_T)
+        try:
+            for number, cross in enumerate(crosses):
+                self._write(window, self._keys[number], cross.key(states_TD), channels_first=True)
+                self._write(window, self._values[number], cross.value(states_TD))
+        except BaseException:
+            self.leave(window)
+            raise
         return window
+
+    def _write(
+        self, window: Window, table: Tensor, found_TD: Tensor, *, channels_first: bool = False
+    ) -> None:
+        blocks = len(window.blocks)
+        padded = F.pad(found_TD, (0, 0, 0, blocks * FRAMES - len(found_TD)))
+        by_block = padded.view(blocks, FRAMES, self._heads, self._width)
+        split = by_block.permute(0, 2, 3, 1) if channels_first else by_block.transpose(1, 2)
+        rows = self._bags.rows(split.reshape(-1, split.shape[-1]))
+        places = torch.tensor(window.blocks, device=self._device)
+        _by_block(table, self._num_blocks).index_copy_(0, places, _by_block(rows, blocks))
 
     def leave(self, window: Window) -> None:
         """A row less reads it."""
@@ -155,7 +161,7 @@ class Kept:
     def _read(self, layer: int, query_NRK: Tensor, queries: Queries) -> Tensor:
         new, row_heads, _ = query_NRK.shape
         repeated = queries.at_once(new)
-        weights = query_NRK[:, queries.row_heads].reshape(-1)
+        weights = query_NRK.index_select(1, queries.row_heads).view(-1)
         logits = self._bags.sums(self._keys[layer], repeated.keys, weights)
         rows, _, frames = queries.bias_B1W.shape
         if queries.slots is not None:
