@@ -10,6 +10,7 @@ from typing import Any
 
 from service.errors import ConfigError
 from service.lab import (
+    compress_command,
     evaluate_command,
     explain_command,
     plot_command,
@@ -24,6 +25,7 @@ def add_commands(subparsers: Any) -> None:
     search_command.add(subparsers)
     reproduce_command.add(subparsers)
     explain_command.add(subparsers)
+    compress_command.add(subparsers)
     plot_command.add(subparsers)
     bench = subparsers.add_parser(
         "bench",

@@ -189,6 +189,13 @@ def _shape(key: str, dims: Dims, state: dict[str, Tensor]) -> tuple[int, ...] | 
     if key in whole:
         return whole[key]
     layer, name, kind = f".{key}".rsplit(".", 2)
+    if kind in ("weight1", "weight2"):
+        whole_shape = _shape(f"{layer}.{name}.weight"[1:], dims, state)
+        inner = state.get(f"{layer}.{name}.weight1"[1:])
+        if whole_shape is None or inner is None:
+            return None
+        rank = inner.shape[-1]
+        return (whole_shape[1], rank) if kind == "weight1" else (rank, whole_shape[0])
     if name in ("fc1", "fc2"):
         # As wide as its bias says: of this alone no config is read.
         bias = state.get(f"{layer}.fc1.bias")

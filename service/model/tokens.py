@@ -16,6 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from service.errors import CheckpointError, InvalidRequest
 from service.languages import NAMES, english_name
+from service.model.formats.bpe import lacks_merges, tokenizer_from_ids
 from service.types import WINDOW_S, DecodeOptions, Piece
 
 _TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
@@ -232,6 +233,9 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     whole, parts = folder / "tokenizer.json", [folder / "vocab.json", folder / "merges.txt"]
     try:
         if whole.exists():
+            model = read_json(whole).get("model") or {}
+            if lacks_merges(model.get("vocab") or {}, model.get("merges") or ()):
+                return tokenizer_from_ids(read_ids(folder))
             return Tokenizer.from_file(str(whole))
         if not all(part.exists() for part in parts):
             return None

@@ -10,6 +10,7 @@ from torch import Tensor
 from service.model.operators.attention import Attend
 from service.model.operators.bags import Bags
 from service.model.operators.choose import Operators
+from service.model.operators.factors import Factored, SideBySide
 from service.model.operators.products import Dense, Pack, Product
 
 State = dict[str, Tensor]
@@ -188,6 +189,9 @@ class _Taker:
 
     def product(self, *names: str) -> Product:
         """Several with the same input are one. Whisper's keys have no bias: theirs is zeros."""
+        if any(f"{name}.weight1" in self.state for name in names):
+            parts = tuple(self._factored(name) for name in names)
+            return parts[0] if len(parts) == 1 else SideBySide(parts)
         weights = [self.tensor(name + ".weight") for name in names]
         biases = [self._bias(name) for name in names]
         if len(names) == 1:
@@ -199,6 +203,15 @@ class _Taker:
             for weight, bias in zip(weights, biases, strict=True)
         ]
         return self.pack(torch.cat(weights), torch.cat(filled))
+
+    def _factored(self, name: str) -> Product:
+        """As LiteASR has it: `weight1` (in, rank) and `weight2` (rank, out)."""
+        if f"{name}.weight1" not in self.state:
+            return self.product(name)
+        inner, outer = (self.tensor(f"{name}.{each}") for each in ("weight1", "weight2"))
+        return Factored(
+            self.pack(inner.T.contiguous(), None), self.pack(outer.T.contiguous(), self._bias(name))
+        )
 
     def _bias(self, name: str) -> Tensor | None:
         bias = self.state.pop(name + ".bias", None)

@@ -6,7 +6,7 @@ ranks), so that the merges need not be kept beside them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from tokenizers import AddedToken, Tokenizer
@@ -40,6 +40,19 @@ def tokenizer_from_ids(ids: Mapping[str, int]) -> Tokenizer:
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()
     return tokenizer
+
+
+def lacks_merges(vocab: Mapping[str, int], merges: Sequence[str | Sequence[str]]) -> bool:
+    """Whether there is a token that nothing can be merged to.
+
+    Some copies of OpenAI's multilingual tokenizer have all merges but the first, a blank and "t":
+    " the" is two tokens then, and a prompt is not what the model was trained on.
+    """
+    end = vocab.get(_END, len(vocab))
+    made = {pair.replace(" ", "", 1) if isinstance(pair, str) else "".join(pair) for pair in merges}
+    return any(
+        len(token) > 1 and number < end and token not in made for token, number in vocab.items()
+    )
 
 
 def _merges(ranks: Mapping[str, int]) -> list[tuple[str, str]]:

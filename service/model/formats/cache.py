@@ -8,7 +8,7 @@ import logging
 import os
 import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 # Of what is written below: an entry of another layout is another entry.
-LAYOUT = 1
+LAYOUT = 2
 
 _DTYPES = {
     torch.float32: "F32",
@@ -65,7 +65,7 @@ def through_cache(entry: Path, read: Callable[[], Source]) -> Source:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{entry.name}.", dir=entry.parent) as work:
             written = Path(work) / "new"
-            _write(source, written)
+            write_hub_folder(source, written)
             if entry.exists() and read_cached(entry) is None:
                 entry.rename(Path(work) / "damaged")
             try:
@@ -79,8 +79,11 @@ def through_cache(entry: Path, read: Callable[[], Source]) -> Source:
     return read_cached(entry) or source
 
 
-def _write(source: Source, folder: Path) -> None:
-    """A folder in hub format that holds what `source` gives, and the digests of its files."""
+def write_hub_folder(source: Source, folder: Path, more: Mapping[str, object] = {}) -> None:
+    """A new folder in hub format that holds what `source` gives, and the digests of its files.
+
+    `more`: of config.json. Raises CheckpointError for a model that does not say how text is split.
+    """
     folder.mkdir()
     dims, settings, ids = source.dims, dict(source.settings), source.ids
     end = ids["<|endoftext|>"]
@@ -105,6 +108,7 @@ def _write(source: Source, folder: Path) -> None:
         "max_source_positions": dims.num_frames,
         "max_target_positions": dims.max_tokens,
         **special,
+        **more,
     }
     generation = {
         **settings,

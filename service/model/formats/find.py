@@ -12,8 +12,8 @@ from service.model.formats.ct2_folder import BINARY, read_ct2_folder, read_words
 from service.model.formats.hub import download
 from service.model.formats.hub_folder import SAFETENSORS, read_hub_folder
 from service.model.formats.names import Known, known_model
-from service.model.formats.openai_facts import with_cantonese
-from service.model.formats.openai_file import Words, read_openai_file
+from service.model.formats.openai_facts import Words, with_cantonese
+from service.model.formats.openai_file import read_openai_file
 from service.model.formats.packages import DATA_PACKAGES, DataPackage, find_files, read_package
 from service.model.formats.source import Source
 
@@ -45,7 +45,7 @@ def find_model(name: str, cache_dir: Path | None = None) -> Found:
     path = _path(name)
     known, cache = known_model(name), cache_dir or default_cache()
     if path.is_dir() and _goes_before(path, known):
-        return Found(name_of(name), read_folder(path.resolve()))
+        return Found(name_of(name), read_folder(path.resolve(), cache))
     if path.is_file():
         if path.suffix != ".pt":
             raise CheckpointError(f"model {name!r}: a file that is no .pt of openai-whisper's")
@@ -63,7 +63,7 @@ def find_model(name: str, cache_dir: Path | None = None) -> Found:
         folder = download(name)
     except CheckpointError as error:
         raise CheckpointError(f"model {name!r}: no such folder, and {error}") from error
-    return Found(name, read_folder(folder), f"https://huggingface.co/{name}")
+    return Found(name, read_folder(folder, cache), f"https://huggingface.co/{name}")
 
 
 def name_of(name: str) -> str:
@@ -88,11 +88,11 @@ def _path(name: str) -> Path:
         return Path(name)
 
 
-def read_folder(folder: Path) -> Source:
+def read_folder(folder: Path, cache_dir: Path | None = None) -> Source:
     """In whichever format it is. Raises CheckpointError for a model that cannot be read."""
     if (folder / BINARY).exists() and not (folder / SAFETENSORS).exists():
         return read_ct2_folder(folder)
-    return read_hub_folder(folder)
+    return read_hub_folder(folder, partial(_words, cache_dir=cache_dir or default_cache()))
 
 
 def _find_known(name: str, known: Known, cache_dir: Path) -> Found:
@@ -107,7 +107,7 @@ def _find_known(name: str, known: Known, cache_dir: Path) -> Found:
     except CheckpointError as error:
         raise CheckpointError(f"model {name!r}: {tried}{error}") from error
     origin = f"https://huggingface.co/{known.hub_id}"
-    return Found(known.name, read_folder(folder), origin, known.license, known.owner)
+    return Found(known.name, read_folder(folder, cache_dir), origin, known.license, known.owner)
 
 
 def _read_package(name: str, package: DataPackage, cache_dir: Path) -> Source | None:
@@ -133,7 +133,7 @@ def _words(vocab_size: int, cache_dir: Path) -> Words:
     if vocab_size not in _VOCABULARIES:
         raise CheckpointError(
             f"no vocabulary of {vocab_size} entries is known: put the model's tokenizer.json "
-            "beside the .pt"
+            "beside it"
         )
     name, hub_id = _VOCABULARIES[vocab_size]
     package = DATA_PACKAGES[name]
@@ -148,7 +148,7 @@ def _words(vocab_size: int, cache_dir: Path) -> Words:
             ids, tokenizer = read_words(download(hub_id, weights=()))
         except CheckpointError as error:
             raise CheckpointError(
-                "a .pt has no vocabulary: there is no tokenizer.json beside it, "
+                "the model has no vocabulary: there is no tokenizer.json beside it, "
                 f"{package.not_installed}, and {error}"
             ) from error
     return with_cantonese(ids) if vocab_size == 51866 else (ids, tokenizer)

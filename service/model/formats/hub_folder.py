@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from service.errors import CheckpointError
+from service.model.formats.openai_facts import Words, settings_of
 from service.model.formats.source import Source
 from service.model.tokens import read_ids, read_json, read_tokenizer
 from service.model.weights import Dims
@@ -23,6 +25,9 @@ SAFETENSORS, INDEX, PICKLE = (
     "pytorch_model.bin",
 )
 
+# The second is LiteASR's: the same model, some of whose weights are two factors.
+KINDS = ("whisper", LITE := "lite-whisper")
+VOCABULARIES = ("tokenizer.json", "vocab.json")
 # What is computed here: a model of another kind would be read as one of this.
 _SUPPORTED = {"activation_function": "gelu", "scale_embedding": False, "tie_word_embeddings": True}
 # Our names to config.json's, and what those mean that it leaves out (transformers 5.24,
@@ -40,18 +45,30 @@ _DIMS = {
 }
 
 
-def read_hub_folder(folder: Path) -> Source:
-    """Raises CheckpointError for a model that is not Whisper, incomplete or corrupt."""
+def read_hub_folder(folder: Path, other: Callable[[int], Words] | None = None) -> Source:
+    """`other` gives a vocabulary of as many entries: LiteASR's folders are published without one.
+
+    Raises CheckpointError for a model that is not Whisper, incomplete or corrupt.
+    """
     config = _read_config(folder)
     path = folder / "generation_config.json"
     generation = read_json(path) if path.exists() else {}
+    dims = _dims(config)
+    settings = {**config, **{k: v for k, v in generation.items() if v is not None}}
+    bare = config["model_type"] == LITE and not any((folder / v).exists() for v in VOCABULARIES)
+    if other is None or not bare:
+        words: tuple[Mapping[str, int], Tokenizer | None]
+        words = read_ids(folder), read_tokenizer(folder)
+    else:
+        words = ids, tokenizer = other(dims.vocab_size)
+        settings = {**settings_of(dims, ids, tokenizer, folder.name), **settings}
     return Source(
         place=str(folder),
         said_by="config.json",
-        dims=_dims(config),
-        ids=read_ids(folder),
-        settings={**config, **{k: v for k, v in generation.items() if v is not None}},
-        tokenizer=read_tokenizer(folder),
+        dims=dims,
+        ids=words[0],
+        settings=settings,
+        tokenizer=words[1],
         tensors=partial(_tensors, folder),
     )
 
@@ -59,8 +76,9 @@ def read_hub_folder(folder: Path) -> Source:
 def _read_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
-    if kind != "whisper":
-        raise CheckpointError(f"{folder}: model_type is {kind!r}; only 'whisper' is supported")
+    if kind not in KINDS:
+        only = " and ".join(map(repr, KINDS))
+        raise CheckpointError(f"{folder}: model_type is {kind!r}; only {only} are supported")
     for key, value in _SUPPORTED.items():
         if config.get(key, value) != value:
             raise CheckpointError(f"{folder}/config.json: {key} must be {value!r}, as Whisper has")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from service.model.formats.bpe import tokenizer_from_ids
+from service.model.formats.ct2_folder import MAX_INITIAL_TIMESTAMP_INDEX, MULTILINGUAL_SIZE
 from service.model.weights import Dims
 
+Settings = dict[str, Any]
+Words = tuple[Mapping[str, int], Tokenizer]
 Heads = tuple[tuple[int, int], ...]
 
 # By decoder layers, heads and vocabulary (openai-whisper, `_ALIGNMENT_HEADS`, decoded).
@@ -53,6 +57,20 @@ _SYMBOLS_BY_SPACES = (
 _NOTES = "♩♪♫♬♭♮♯"
 _SPECIAL = ("startoftranscript", "translate", "transcribe", "startoflm", "startofprev")
 _NO_SPEECH = ("nospeech", "nocaptions")
+
+
+def settings_of(dims: Dims, ids: Mapping[str, int], tokenizer: Tokenizer, name: str) -> Settings:
+    """What transformers' configs say of a model of OpenAI's, by their names.
+
+    Raises KeyError or IndexError for a vocabulary that is not Whisper's.
+    """
+    return {
+        "is_multilingual": dims.vocab_size >= MULTILINGUAL_SIZE,
+        "max_initial_timestamp_index": MAX_INITIAL_TIMESTAMP_INDEX,
+        "suppress_tokens": suppressed(ids, tokenizer),
+        "begin_suppress_tokens": suppressed_at_first(ids, tokenizer),
+        "alignment_heads": alignment_heads(dims, name),
+    }
 
 
 def alignment_heads(dims: Dims, name: str) -> Heads | None:

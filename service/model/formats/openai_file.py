@@ -12,22 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from service.errors import CheckpointError
-from service.model.formats.ct2_folder import (
-    MAX_INITIAL_TIMESTAMP_INDEX,
-    MULTILINGUAL_SIZE,
-    VOCABULARIES,
-    read_words,
-)
+from service.model.formats.ct2_folder import VOCABULARIES, read_words
 from service.model.formats.hub_folder import read_pickle, tensors_of
-from service.model.formats.openai_facts import (
-    alignment_heads,
-    suppressed,
-    suppressed_at_first,
-)
+from service.model.formats.openai_facts import Words, settings_of
 from service.model.formats.source import Source
 from service.model.weights import Dims
 
@@ -61,8 +51,6 @@ _NAMES = (
     (r"\btoken_embedding\b", "embed_tokens"),
 )
 
-Words = tuple[Mapping[str, int], Tokenizer]
-
 
 def read_openai_file(path: Path, other: Callable[[int], Words]) -> Source:
     """`other` gives a vocabulary of as many entries, where none is beside the file.
@@ -73,16 +61,9 @@ def read_openai_file(path: Path, other: Callable[[int], Words]) -> Source:
     dims = _dims(content, path)
     ids, tokenizer = _beside(path, dims) or other(dims.vocab_size)
     try:
-        never, at_first = suppressed(ids, tokenizer), suppressed_at_first(ids, tokenizer)
+        settings = settings_of(dims, ids, tokenizer, path.stem)
     except (KeyError, IndexError) as error:
         raise CheckpointError(f"{path}: the vocabulary beside it is not Whisper's") from error
-    settings: dict[str, Any] = {
-        "is_multilingual": dims.vocab_size >= MULTILINGUAL_SIZE,
-        "max_initial_timestamp_index": MAX_INITIAL_TIMESTAMP_INDEX,
-        "suppress_tokens": never,
-        "begin_suppress_tokens": at_first,
-        "alignment_heads": alignment_heads(dims, path.stem),
-    }
     return Source(
         place=str(path),
         said_by="its dims",

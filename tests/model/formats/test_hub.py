@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from huggingface_hub import constants
 
 from service.errors import CheckpointError
 from service.model.formats.find import find_model, read_folder
-from tests.checkpoints import load_plain
+from tests.checkpoints import load_plain, openai_tokenizer
 from tests.model.formats.ct2_writer import write_ct2
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -98,3 +99,21 @@ def test_what_cannot_be_had_says_in_one_sentence_what_was_tried(
         load_plain(name)
     assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 40_000])
+def test_a_tokenizer_that_lost_a_merge_is_made_whole(
+    mini_folder: Path, tmp_path: Path, lost: int
+) -> None:
+    """Copies without the first one, a blank and "t", are about: " the" is two tokens of theirs."""
+    folder = tmp_path / "lost"
+    shutil.copytree(mini_folder, folder)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    gone = "".join(content["model"]["merges"].pop(lost))
+    path.write_text(json.dumps(content))
+    tokenizer = read_folder(folder).tokenizer
+    assert tokenizer is not None
+    text = "the other theatre is there, isn't it? " + gone.replace("\u0120", " ")
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    assert ids == openai_tokenizer(True).encode(text)

@@ -19,7 +19,8 @@ from service.model.checkpoint import load_checkpoint
 from service.model.formats import find, packages
 from service.model.formats.cache import read_cached
 from service.model.formats.find import find_model, read_folder
-from service.model.formats.packages import DATA_PACKAGES, DataPackage, Part
+from service.model.formats.packages import DATA_PACKAGES, DataPackage, Part, find_files
+from tests.checkpoints import openai_tokenizer
 from tests.model.formats.ct2_writer import write_ct2
 from tests.model.formats.test_ct2 import said
 
@@ -213,3 +214,14 @@ def test_a_manifest_names_every_file(installed: Path, tmp_path: Path) -> None:
     [entry] = entries(tmp_path / "cache")
     manifest = json.loads((entry / "manifest.json").read_text())
     assert {*manifest, "manifest.json"} == {path.name for path in entry.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["whisper-base", "whisper-tiny.en"])
+def test_the_real_ones_split_text_as_openai_whisper_does(name: str) -> None:
+    if find_files(DATA_PACKAGES[name]) is None:
+        pytest.skip(f"{name} is not installed")
+    source = find_model(name).source
+    assert source.tokenizer is not None
+    theirs = openai_tokenizer(multilingual=not name.endswith(".en"))
+    for text in (" the theatre over there", "Isn't it?", " naïve 東京 👋🏽", "  \n two"):
+        assert source.tokenizer.encode(text, add_special_tokens=False).ids == theirs.encode(text)

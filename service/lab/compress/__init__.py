@@ -1,0 +1,1 @@
+"""Models made smaller once, from what they compute on real recordings."""
