@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.config import ServerConfig
 from service.errors import ConfigError
-from service.lab.arguments import add_model, add_recordings, material_of, positive
+from service.lab.arguments import (
+    add_material,
+    add_model,
+    add_recordings,
+    material_of,
+    positive,
+)
 from service.threads import usable_threads
 
 if TYPE_CHECKING:
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
     from service.model.protocol import ModelInfo
 
 QUICK_RECORDINGS = 4
+SCREENED = 16
 
 
 def add(subparsers: Any) -> None:
@@ -43,6 +51,27 @@ def add(subparsers: Any) -> None:
     _add_size(eas.add_argument_group("how much"))
     add_model(eas.add_argument_group("how"))
     eas.set_defaults(run=_eas, pack=False, split="test", noise="")
+    bits = papers.add_parser(
+        "bits",
+        help="Attention or Convolution, arXiv 2311.02772",
+        description="Attention or Convolution (arXiv 2311.02772): rounds the model's weights to 8 "
+        "and 4 bits, by kind of module, alone and together, and says what it costs: how far the "
+        "next token's distribution moves, and words. Writes report.html and report.json, and goes "
+        "on where it was stopped.",
+    )
+    add_material(bits.add_argument_group("recordings"))
+    how = bits.add_argument_group("how")
+    how.add_argument("--model", default=ServerConfig().model, help="(%(default)s)")
+    how.add_argument("--threads", type=int, default=0, help="on a CPU (as many as may be used)")
+    how.add_argument(
+        "--screen",
+        type=positive,
+        default=SCREENED,
+        metavar="N",
+        help="recordings of which the first 30 s are looked at token by token (%(default)s)",
+    )
+    how.add_argument("--out", type=Path, required=True, metavar="DIR", help="where all goes")
+    bits.set_defaults(run=_bits)
 
 
 def add_data(group: Any) -> None:
@@ -136,6 +165,52 @@ def _eas(args: argparse.Namespace) -> int:
     claims = report.write(args.out, results, gathered, found)
     print(_said(claims))
     print(f"{args.out / 'report.html'} ({(time.perf_counter() - began) / 60:.1f} minutes)")
+    return 0
+
+
+def _bits(args: argparse.Namespace) -> int:
+    import torch
+    from tqdm import tqdm
+
+    from service.lab.machine import about
+    from service.lab.packing import evenly
+    from service.lab.reproduce.bits import report, study
+    from service.lab.reproduce.bits.rounding import KINDS, num_weights
+    from service.lab.reproduce.record import Record, digest
+    from service.lab.runs import How
+    from service.model.checkpoint import load_checkpoint
+    from service.model.operators.choose import plain_operators
+    from service.model.whisper import Whisper
+
+    threads = args.threads or usable_threads()
+    torch.set_num_threads(threads)
+    material, domains = material_of(args)
+    plain = plain_operators(torch.float32)
+    model = Whisper(load_checkpoint(args.model, "cpu", operators=plain))
+    items = [item for domain in domains for item in material.items(domain)]
+    args.out.mkdir(parents=True, exist_ok=True)
+    config = ServerConfig(model=args.model, device="cpu", dtype="float32", threads=threads)
+    record = Record(args.out / "parts")
+    found = about(args.arguments, model.info, threads)
+    key = {"winnow": found["winnow"], "model": found["model"], "items": digest(items)}
+    variants, wanted = study.variants(), study.worth_reading()
+    moved = {}
+    total = len(variants) + 1 + len(wanted)
+    with tqdm(total=total, desc="variants", unit="variant", leave=False, disable=None) as bar:
+        screen = None
+        for bits in variants:
+            part = {**key, "moved": bits.name, "screen": args.screen}
+            if (known := record.read(part)) is None:
+                screen = screen or study.Screen(model, evenly(items, args.screen))
+                known = asdict(screen.moved(bits))
+                record.write(part, known)
+            moved[bits] = study.Moved(**{name: tuple(some) for name, some in known.items()})
+            bar.update()
+        figures = list(study.read(model, items, wanted, config, record, key, How(), bar.update))
+    sizes = {kind: num_weights(model.checkpoint.weights, kind) for kind in KINDS}
+    claims = report.write(args.out, report.Found(moved, figures, sizes), found)
+    print(_said(claims))
+    print(args.out / "report.html")
     return 0
 
 

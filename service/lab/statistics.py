@@ -25,13 +25,16 @@ class Estimate:
     high: float
 
 
-def error_rate(errors: Sequence[int], words: Sequence[int], seed: int = 0) -> Estimate:
+def error_rate(errors: Sequence[float], words: Sequence[int], seed: int = 0) -> Estimate:
     """All errors over all words, of items that have so many each. NaN where there are no words."""
     return _ratio(np.asarray(errors, np.float64), np.asarray(words, np.float64), seed)
 
 
 def difference(
-    errors: Sequence[int], reference_errors: Sequence[int], words: Sequence[int], seed: int = 0
+    errors: Sequence[float],
+    reference_errors: Sequence[float],
+    words: Sequence[int],
+    seed: int = 0,
 ) -> Estimate:
     """Error rate less that of the reference, on the same items.
 
