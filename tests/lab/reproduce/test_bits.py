@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from service.cli import OK, main
-from service.lab.packing import Item
 from service.lab.reproduce.bits import report, study
 from service.lab.reproduce.bits.rounding import (
     ATTENTION,
@@ -169,9 +168,10 @@ def test_the_command_goes_on_where_it_was_stopped(
     assert "stem + attention: 4 bits" in page
     assert str(tmp_path) not in page
 
-    def never(self: Screen, items: Sequence[Item], *_: object) -> None:
-        raise AssertionError("looked at again")
+    def never(*_: object) -> None:
+        raise AssertionError("once more")
 
     monkeypatch.setattr(Screen, "__init__", never)
+    monkeypatch.setattr(study, "Service", never)
     assert main(command) == OK
     assert json.loads((out / "report.json").read_text())["moved"] == whole["moved"]
