@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from service.model import encoder
-from service.model.operators.products import Product
+from service.model.operators.products import Wrapped
 from service.model.weights import EncoderLayer, EncoderWeights
 from service.profiles import Profile
 
@@ -160,20 +160,11 @@ class _LayerSpreads:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Watched:
+class _Watched(Wrapped):
     """A product whose outputs are added up."""
 
-    product: Product
     spread: Spread
     hearing: _Hearing
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.product.shape
-
-    @property
-    def nbytes(self) -> int:
-        return self.product.nbytes
 
     def __call__(self, x: Tensor) -> Tensor:
         found = self.product(x)

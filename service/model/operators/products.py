@@ -37,6 +37,24 @@ class Product(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Wrapped:
+    """A product that something is done around."""
+
+    product: Product
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.product.shape
+
+    @property
+    def nbytes(self) -> int:
+        return self.product.nbytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.product(x)
+
+
 # (out, in) weights and their bias, floating point -> the product. What was given is let go.
 Pack = Callable[[Tensor, Tensor | None], Product]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from service.model.operators.products import TINY, Dense, Product
+from service.model.operators.products import TINY, Dense, Product, Wrapped
 from service.model.weights import (
     Conv,
     DecoderLayer,
@@ -64,19 +64,10 @@ def round_rows(x: Tensor, bits: int, group: int = 0) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _RoundedInput:
+class _RoundedInput(Wrapped):
     """A product whose input is rounded row by row."""
 
-    product: Product
     bits: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.product.shape
-
-    @property
-    def nbytes(self) -> int:
-        return self.product.nbytes
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.product(round_rows(x, self.bits))
