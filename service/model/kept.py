@@ -201,15 +201,17 @@ class Kept:
             return
         held = self._num_blocks
         first = BLOCKS_ON_CPU if self._device.type == "cpu" else BLOCKS_ELSEWHERE
-        self._num_blocks = max(held + num, held * 3 // 2, first)
-        self._keys = self._longer(self._keys, self._width, FRAMES)
-        self._values = self._longer(self._values, FRAMES, self._width)
-        self._free += range(self._num_blocks - 1, held - 1, -1)
+        more = max(held + num, held * 3 // 2, first)
+        # Both before either counts: memory may run out.
+        keys = self._longer(self._keys, more * self._width, FRAMES)
+        values = self._longer(self._values, more * FRAMES, self._width)
+        self._num_blocks, self._keys, self._values = more, keys, values
+        self._free += range(more - 1, held - 1, -1)
 
     def _longer(self, tables: Sequence[Tensor], num_rows: int, width: int) -> list[Tensor]:
-        """Tables with so many rows a head and block, that begin with what these hold. They are one
-        piece, which the system takes back as soon as nobody needs it."""
-        rows = self._num_blocks * self._heads * num_rows
+        """Tables with so many rows a head, that begin with what these hold. They are one piece,
+        which the system takes back as soon as nobody needs it."""
+        rows = self._heads * num_rows
         whole = self._bags.new_table(self._num_layers * rows, width, self._device)
         longer = list(torch.split(whole, rows))
         for table, held in zip(longer, tables, strict=False):

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from service.model.kept import FRAMES, QUERIES_AT_ONCE, Kept, Window
 from service.model.layers import split_heads
-from service.model.operators.bags import ByteBags
+from service.model.operators.bags import ByteBags, FloatBags
 from service.model.weights import CrossAttention, DecoderWeights
 from tests.checkpoints import load_plain
 
@@ -116,3 +116,31 @@ def test_a_window_that_could_not_be_taken_leaves_nothing(weights: DecoderWeights
             kept.take(crosses, drawn(1500, width), None)
     kept.leave(window)
     assert kept.num_blocks == 0
+
+
+@torch.inference_mode()
+def test_tables_that_found_no_room_to_grow_are_as_they_were(
+    weights: DecoderWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, width = Kept(weights), weights.positions_TD.shape[1]
+    states = drawn(70, width)
+    window = kept.take(crosses_of(weights), states, None)
+    query_BHNK = drawn(1, weights.heads, 1, width // weights.heads)
+    before, blocks = kept.attend(0, query_BHNK, kept.queries([window])), kept.num_blocks
+    many = drawn(FRAMES * (blocks + 1), width)
+    asked: list[int] = []
+
+    def runs_out(self: FloatBags, num_rows: int, *_: object) -> Tensor:
+        asked.append(num_rows)
+        if len(asked) == 2:  # of keys there were enough
+            raise torch.OutOfMemoryError
+        return torch.empty(num_rows, FRAMES)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FloatBags, "new_table", runs_out)
+        with pytest.raises(torch.OutOfMemoryError):
+            kept.take(crosses_of(weights), many, None)
+    assert kept.num_blocks == blocks
+    assert torch.equal(kept.attend(0, query_BHNK, kept.queries([window])), before)
+    other = kept.take(crosses_of(weights), states, None)
+    assert torch.equal(kept.attend(0, query_BHNK, kept.queries([other])), before)
