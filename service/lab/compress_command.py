@@ -62,7 +62,6 @@ def _low_rank(args: argparse.Namespace) -> int:
 
     from service.lab.compress.low_rank import THETAS, Theta, compressed, spreads
     from service.model.checkpoint import load_checkpoint
-    from service.model.formats.cache import write_hub_folder
     from service.model.formats.find import find_model
     from service.model.operators.choose import plain_operators
 
@@ -72,38 +71,36 @@ def _low_rank(args: argparse.Namespace) -> int:
     if not args.out.absolute().parent.is_dir():
         raise ConfigError(f"--out {args.out}: there is no folder to write it in")
     torch.set_num_threads(args.threads or usable_threads())
-    # In float32 by torch's own products: what is factored are the weights as they are stored.
-    plain = plain_operators(torch.float32)
-    checkpoint = load_checkpoint(args.model, "cpu", operators=plain)
     source = find_model(args.model).source
     if source.settings.get("low_rank_config"):
         raise ConfigError(f"--model {args.model}: its products are factors already")
+    # In float32 by torch's own products: what is factored are the weights as they are stored.
+    plain = plain_operators(torch.float32)
+    checkpoint = load_checkpoint(args.model, "cpu", operators=plain)
     seen = spreads(checkpoint.weights.encoder, _windows(args, source.dims.num_mels))
-    state, layers = compressed(source.tensors(), seen, theta)
+    stored = dict(source.tensors())
+    state, layers = compressed(stored.items(), seen, theta)
     if not any(layers):
         raise WinnowError(
             f"nothing was written: to keep {args.theta} of the variance no product of "
             f"{checkpoint.name} needs so few dimensions that two would be less work; try a "
             "smaller --theta"
         )
+    before, after = _encoder_parameters(stored), _encoder_parameters(state)
     facts = {
         "way": "low rank (arXiv 2502.20583)",
         "of": checkpoint.name,
         "theta": {"attention": theta.attention, "feed_forward": theta.mlp},
         "recordings": {"domains": args.domains, "split": args.split, "limit": args.limit},
         "frames": seen[0]["q_proj"].count,
-        "parameters": {
-            "before": _encoder_parameters(dict(source.tensors())),
-            "after": _encoder_parameters(state),
-        },
+        "parameters": {"before": before, "after": after},
         "products": [
             {name: {"rank": made.rank, "kept": made.kept} for name, made in layer.items()}
             for layer in layers
         ],
     }
-    _write(args.out, source, state, layers, facts, write_hub_folder)
+    _write(args.out, source, state, layers, facts)
     print(_table(seen, layers))
-    before, after = facts["parameters"]["before"], facts["parameters"]["after"]  # type: ignore[index]
     print(
         f"\n{args.out}: the encoder has {after / 1e6:.1f} of {before / 1e6:.1f} million "
         f"parameters\nnow measure it: winnow evaluate --model {args.out} ..."
@@ -125,16 +122,16 @@ def _share(text: str) -> float:
 
 def _windows(args: argparse.Namespace, num_mels: int) -> Iterator[tuple[Tensor, int]]:
     """Each recording's windows of 30 s, and how many of the encoder's frames hear it."""
-    import numpy as np
     from tqdm import tqdm
 
     from service.audio.mel import log_mel
+    from service.lab.packing import to_float
     from service.types import WINDOW_SAMPLES
 
     material, domains = material_of(args)
     items = [item for domain in domains for item in material.items(domain)]
     for item in tqdm(items, desc="encoding", unit="recording", leave=False, disable=None):
-        samples = item.pcm.astype(np.float32) / 32768
+        samples = to_float(item.pcm)
         for first in range(0, len(samples), WINDOW_SAMPLES):
             window = samples[first : first + WINDOW_SAMPLES]
             mel_1FT = log_mel([window], num_mels)
@@ -148,17 +145,19 @@ def _write(
     state: Mapping[str, Tensor],
     layers: Sequence[Mapping[str, Factors]],
     facts: Mapping[str, object],
-    write: Any,
 ) -> None:
     """Beside its place first: a folder that is there is whole."""
     import tempfile
     from dataclasses import replace
 
+    from service.model.formats.cache import write_hub_folder
+    from service.model.formats.hub_folder import LITE
+
     ranks = [{name: made.rank for name, made in layer.items()} for layer in layers]
-    more = {"model_type": "lite-whisper", "low_rank_config": ranks}
+    more = {"model_type": LITE, "low_rank_config": ranks}
     with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.absolute().parent) as work:
         made = Path(work) / "new"
-        write(replace(source, tensors=lambda: iter(state.items())), made, more)
+        write_hub_folder(replace(source, tensors=lambda: iter(state.items())), made, more)
         text = json.dumps(facts, indent=1) + "\n"
         (made / FACTS).write_text(text, encoding="utf-8")
         made.rename(out)

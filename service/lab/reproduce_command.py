@@ -206,7 +206,7 @@ def _bits(args: argparse.Namespace) -> int:
                 record.write(part, known)
             moved[bits] = study.Moved(**{name: tuple(some) for name, some in known.items()})
             bar.update()
-        figures = list(study.read(model, items, wanted, config, record, key, How(), bar.update))
+        figures = study.read(model, items, wanted, config, record, key, How(), bar.update)
     sizes = {kind: num_weights(model.checkpoint.weights, kind) for kind in KINDS}
     claims = report.write(args.out, report.Found(moved, figures, sizes), found)
     print(_said(claims))

@@ -92,24 +92,25 @@ class Kept:
     ) -> Window:
         """A window's keys and values of each layer, of what it kept."""
         window = self._window(len(states_TD), log_weights_T)
+        places = torch.tensor(window.blocks, device=self._device)
         try:
             for number, cross in enumerate(crosses):
-                self._write(window, self._keys[number], cross.key(states_TD), channels_first=True)
-                self._write(window, self._values[number], cross.value(states_TD))
+                self._write(places, self._keys[number], cross.key(states_TD), channels_first=True)
+                self._write(places, self._values[number], cross.value(states_TD))
         except BaseException:
             self.leave(window)
             raise
         return window
 
     def _write(
-        self, window: Window, table: Tensor, found_TD: Tensor, *, channels_first: bool = False
+        self, places: Tensor, table: Tensor, found_TD: Tensor, *, channels_first: bool = False
     ) -> None:
-        blocks = len(window.blocks)
+        """Into the blocks `places`."""
+        blocks = len(places)
         padded = F.pad(found_TD, (0, 0, 0, blocks * FRAMES - len(found_TD)))
         by_block = padded.view(blocks, FRAMES, self._heads, self._width)
         split = by_block.permute(0, 2, 3, 1) if channels_first else by_block.transpose(1, 2)
         rows = self._bags.rows(split.reshape(-1, split.shape[-1]))
-        places = torch.tensor(window.blocks, device=self._device)
         _by_block(table, self._num_blocks).index_copy_(0, places, _by_block(rows, blocks))
 
     def leave(self, window: Window) -> None:

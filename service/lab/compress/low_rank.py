@@ -12,14 +12,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from service.lab.breakdown import DENSE
 from service.model import encoder
 from service.model.operators.products import Wrapped
 from service.model.weights import EncoderLayer, EncoderWeights
-from service.profiles import Profile
 
 STEP = 16  # ranks are its multiples
 ATTENTION, MLP = ("q_proj", "k_proj", "v_proj", "out_proj"), ("fc1", "fc2")
-DENSE = Profile("dense")
 
 
 @dataclass(frozen=True, slots=True)

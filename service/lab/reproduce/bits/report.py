@@ -61,7 +61,7 @@ def _fewer_errors(found: Found, width: int, group: int) -> Claim:
         f"Attention's weights bear {width} bits{f' in {group}s' if group else ''} better than "
         "convolutions'",
         "2311.02772, of other encoders",
-        _below(less, len(stem.tokens)),
+        _by_sign(less, len(stem.tokens), above=Verdict.FAILS, below=Verdict.HOLDS),
         f"attention {_thousandths(_of(attention))}, the stem {_thousandths(_of(stem))}; the "
         f"difference {_thousandths(less)}, with {sizes[ATTENTION] / sizes[STEM]:.0f} times as many "
         "weights in attention",
@@ -73,16 +73,11 @@ def _passes_on(found: Found, kinds: tuple[str, str], width: int, by: str = "") -
     parts = [found.moved[Bits((kind,), width)] for kind in kinds]
     apart = [sum(each) for each in zip(*(part.divergence for part in parts), strict=True)]
     more = difference(both.divergence, apart, both.tokens)
-    verdict = Verdict.OPEN
-    if len(both.tokens) >= LEAST_ITEMS and more.low > 0:
-        verdict = Verdict.HOLDS
-    elif len(both.tokens) >= LEAST_ITEMS and more.high < 0:
-        verdict = Verdict.FAILS
     together = " and ".join(kinds)
     return Claim(
         f"Rounding {together} to {width} bits costs more than each of them added up",
         by or "2311.02772, supposed",
-        verdict,
+        _by_sign(more, len(both.tokens), above=Verdict.HOLDS, below=Verdict.FAILS),
         f"both {_thousandths(_of(both))}; beyond the sum of each alone {_thousandths(more)}",
     )
 
@@ -94,24 +89,24 @@ def _words(found: Found) -> list[Claim]:
         figures = by_name.get(bits.name)
         if figures is None or figures.difference is None:
             continue
-        points = figures.difference
-        scaled = Estimate(100 * points.value, 100 * points.low, 100 * points.high)
+        points = _points(figures.difference)
         made.append(
             Claim(
                 f"8 bits everywhere{', activations too,' if bits.activations else ''} cost at "
                 f"most {AS_FREE} points of word error rate",
                 "usual",
-                at_most(scaled, AS_FREE, len(figures.items)),
-                f"{in_points(scaled)} points on {len(figures.items)} recordings",
+                at_most(points, AS_FREE, len(figures.items)),
+                f"{in_points(points)} points on {len(figures.items)} recordings",
             )
         )
     return made
 
 
-def _below(less: Estimate, num_items: int) -> Verdict:
-    if num_items < LEAST_ITEMS or less.low <= 0 <= less.high:
+def _by_sign(apart: Estimate, num_items: int, above: Verdict, below: Verdict) -> Verdict:
+    """Of a difference whose interval lies on one side of 0."""
+    if num_items < LEAST_ITEMS or apart.low <= 0 <= apart.high:
         return Verdict.OPEN
-    return Verdict.HOLDS if less.high < 0 else Verdict.FAILS
+    return above if apart.low > 0 else below
 
 
 def _of(moved: Moved) -> Estimate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from service.audio.mel import log_mel
 from service.config import ServerConfig
+from service.lab.breakdown import DENSE
 from service.lab.outcomes import Figures, compared, outcome
 from service.lab.packing import Item, to_float
 from service.lab.reproduce.bits.rounding import (
@@ -28,10 +29,8 @@ from service.lab.reproduce.record import Record, outcomes_from_json, outcomes_to
 from service.lab.runs import How, Service
 from service.model import decoder
 from service.model.whisper import Whisper
-from service.profiles import Profile
-from service.types import DecodeOptions, Encoded
+from service.types import WINDOW_SAMPLES, DecodeOptions, Encoded
 
-DENSE = Profile("dense")
 ALL, ENCODER = KINDS, (STEM, ATTENTION, FEED_FORWARD)
 GROUP = 64
 MAX_TOKENS = 200  # of a window, that are looked at
@@ -112,7 +111,7 @@ class Screen:
     @torch.inference_mode()
     def _hear(self, item: Item) -> _Said:
         options = DecodeOptions(item.language if self._model.info.multilingual else "en")
-        mel_1FT = log_mel([to_float(item.pcm)[: 30 * 16_000]], self._model.info.num_mels)
+        mel_1FT = log_mel([to_float(item.pcm)[:WINDOW_SAMPLES]], self._model.info.num_mels)
         batch = self._model.new_decode_batch()
         batch.join([0], self._model.encode(mel_1FT, [DENSE]), [options])
         done: dict[int, Any] = {}
@@ -145,7 +144,7 @@ def read(
     key: dict[str, Any],
     how: How,
     done: Callable[[], object],
-) -> Iterator[Figures]:
+) -> list[Figures]:
     """Words of the model as it is (the first) and of each variant, through the service's path."""
     outcomes, windows = {}, {}
     for bits in (None, *wanted):
@@ -163,4 +162,4 @@ def read(
         outcomes[name] = outcomes_from_json(known["outcomes"])
         windows[name] = known["windows"]
         done()
-    yield from compared(outcomes, windows)
+    return compared(outcomes, windows)
