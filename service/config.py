@@ -110,6 +110,7 @@ class ServerConfig:
     threads: int = 0  # of the model on a CPU; 0: as many as this process may use
     audio_threads: int = 2  # recordings that are decoded and heard at once
     profiles_file: Path | None = None
+    adapters: tuple[str, ...] = ()  # folders of other weights, by which profiles may go
     default_profile: str = "dense"
     max_upload_mb: int = 200
     max_audio_seconds: int = 4 * 3600

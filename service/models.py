@@ -189,6 +189,7 @@ class Models:
         def load() -> SpeechModel:
             model = self._load(config)
             check_depth(known.profiles, model.info.num_encoder_layers)
+            model.prepare(known.profiles.values(), config.adapters)
             return model
 
         metrics, warm_up = self._metrics.of(name), tuple(known.profiles.values())

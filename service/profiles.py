@@ -16,6 +16,7 @@ from service.errors import ConfigError
 AGGREGATIONS = ("mean", "max", "min", "median")
 SELECTIONS = ("attention", "stride", "energy", "random")
 POOLS = ("drop", "mean", "alike")
+BITS = (0, 4, 8)
 _CHOICES = (("aggregation", AGGREGATIONS), ("selection", SELECTIONS), ("pool", POOLS))
 FRAMES_PER_S = 50
 _COUNTS = (
@@ -57,6 +58,12 @@ class Profile:
 
     `reach`: how many states on either side a state attends to at least, in the encoder layers
     that come before the thinning (the first `layer`, all where nothing goes early); 0: to all.
+
+    The others say by which weights, and go with all of these. `low_rank`: the encoder's products
+    by the factors that `winnow compress low-rank` made with that theta, as "accurate"; "": as they
+    are. `bits`: of the weights of the encoder's products, 8 or 4; 0: as the model is served.
+    `gates`: the share of the layers' modules that gates were trained to switch off by
+    `winnow train gates`; 0: all of them run.
     """
 
     name: str
@@ -69,6 +76,9 @@ class Profile:
     late: float = 0.0
     padding: int = 0
     reach: int = 0
+    low_rank: str = ""
+    bits: int = 0
+    gates: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming the field and what would be right."""
@@ -81,7 +91,7 @@ class Profile:
             raise ConfigError(
                 f"profile {self.name}: layer must be an integer >= 1, or 0 with pool = 'mean'"
             )
-        for share in ("sparsity", "late"):
+        for share in ("sparsity", "late", "gates"):
             value = getattr(self, share)
             if not _is_number(value) or not 0 <= value < 1:
                 raise ConfigError(f"profile {self.name}: {share} must be a number, 0 <= s < 1")
@@ -94,7 +104,18 @@ class Profile:
         for field, valid in _CHOICES:
             if getattr(self, field) not in valid:
                 raise ConfigError(f"profile {self.name}: {field} must be one of {', '.join(valid)}")
+        self._check_weights()
         self._check_together()
+
+    def _check_weights(self) -> None:
+        if not _is_int(self.bits) or self.bits not in BITS:
+            raise ConfigError(
+                f"profile {self.name}: bits must be 8 or 4, or 0 for the model's own weights"
+            )
+        if not isinstance(self.low_rank, str):
+            raise ConfigError(
+                f"profile {self.name}: low_rank must name a theta, as 'accurate', or be '' for none"
+            )
 
     def _check_together(self) -> None:
         chosen = (self.selection, self.aggregation, self.within) != ("attention", "mean", 0)
@@ -127,7 +148,13 @@ class Profile:
 
     @property
     def is_dense(self) -> bool:
-        return not (self.sparsity or self.late or self.padding or self.reach)
+        """Whether every frame goes through the whole model as it is."""
+        return not (self.sparsity or self.late or self.padding or self.reach or self.is_adapted)
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether it needs more than the model's own weights."""
+        return bool(self.low_rank or self.bits or self.gates)
 
     @property
     def pools(self) -> bool:
@@ -151,6 +178,14 @@ class Profile:
             said.append(self._early())
         if self.late:
             said.append(self._late("those left" if self.sparsity else "the frames"))
+        if not said:
+            said.append("Every frame is kept.")
+        if self.low_rank:
+            said.append(f"The encoder's products go through fewer dimensions ({self.low_rank}).")
+        if self.bits:
+            said.append(f"The encoder's weights have {self.bits} bits.")
+        if self.gates:
+            said.append(f"Gates switch off about {_percent(self.gates)} of the layers' modules.")
         return " ".join(said)
 
     def _padding(self) -> str:
@@ -287,7 +322,10 @@ def to_profile(name: str, table: Mapping[str, Any]) -> Profile:
         )
     profile = Profile(name, **choices)
     if name == "dense" and not profile.is_dense:
-        raise ConfigError("profile dense: it drops nothing by definition; choose another name")
+        raise ConfigError(
+            "profile dense: by definition it drops nothing and has the model's own weights; choose "
+            "another name"
+        )
     return profile
 
 

@@ -71,7 +71,16 @@ def test_a_file_adds_profiles_and_may_change_a_built_in_one(tmp_path: Path) -> N
         ("[a]\nreach = 1", "reach must be an integer >= 2, or 0 for all"),
         ("[a]\nreach = 9\nsparsity = 0.5", "reach goes with pool = 'mean' or 'alike'"),
         ("[a]\nreach = 9\nsparsity = 0.5\nlayer = 0\npool = 'mean'", "layer = 0 has none"),
-        ("[dense]\nreach = 9", "dense: it drops nothing"),
+        ("[dense]\nreach = 9", "dense: by definition it drops nothing"),
+        ("[dense]\nbits = 4", "dense: by definition it drops nothing"),
+        ("[dense]\ngates = 0.3", "dense: by definition it drops nothing"),
+        ("[dense]\nlow_rank = 'fast'", "dense: by definition it drops nothing"),
+        ("[a]\nbits = 3", "bits must be 8 or 4, or 0 for the model's own weights"),
+        ("[a]\nbits = true", "bits must be"),
+        ("[a]\nbits = 4.0", "bits must be"),
+        ("[a]\nlow_rank = 0.99", "low_rank must name a theta, as 'accurate'"),
+        ("[a]\ngates = 1", "gates must be a number, 0 <= s < 1"),
+        ("[a]\ngates = '0.3'", "gates must be a number"),
         ("[a]\npool = 'alike'\nwithin = 2", "pool = 'alike' averages neighbours and chooses none"),
         (
             "[a]\npool = 'alike'\nsparsity = 0.5\nlate = 0.5",
@@ -82,9 +91,9 @@ def test_a_file_adds_profiles_and_may_change_a_built_in_one(tmp_path: Path) -> N
         ("['']", "profile name ''"),
         ("['ä']", "profile name"),
         (f"[{'a' * 65}]", "1 to 64"),
-        ("[dense]\nsparsity = 0.5", "dense: it drops nothing"),
-        ("[dense]\nlate = 0.5", "dense: it drops nothing"),
-        ("[dense]\npadding = 8", "dense: it drops nothing"),
+        ("[dense]\nsparsity = 0.5", "dense: by definition it drops nothing"),
+        ("[dense]\nlate = 0.5", "dense: by definition it drops nothing"),
+        ("[dense]\npadding = 8", "dense: by definition it drops nothing"),
         ("[a", "profiles file"),
     ],
 )
@@ -219,6 +228,16 @@ def test_a_built_in_may_differ_by_model_and_a_file_of_ones_own_goes_before(
             {"padding": 4, "sparsity": 0.5, "pool": "mean"},
             "Averages the padding behind a recording, 8 frames into one. Averages neighbouring "
             "frames after encoder layer 1, which leaves 50% fewer.",
+        ),
+        (
+            {"bits": 4},
+            "Every frame is kept. The encoder's weights have 4 bits.",
+        ),
+        (
+            {"sparsity": 0.5, "pool": "mean", "low_rank": "accurate", "gates": 0.3, "bits": 8},
+            "Averages neighbouring frames after encoder layer 1, which leaves 50% fewer. The "
+            "encoder's products go through fewer dimensions (accurate). The encoder's weights have "
+            "8 bits. Gates switch off about 30% of the layers' modules.",
         ),
     ],
 )

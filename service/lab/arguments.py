@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.config import ServerConfig
+from service.config import ServerConfig, load_config
 from service.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -94,7 +94,19 @@ def add_profiles(group: Any) -> None:
 
 
 def add_model(group: Any) -> None:
-    """The model, and on what it runs."""
+    """The model, on what it runs, and how many recordings at once."""
+    add_weights(group)
+    group.add_argument(
+        "--concurrency",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="recordings in flight (%(default)s)",
+    )
+
+
+def add_weights(group: Any) -> None:
+    """The model, and on what it runs: what `config_of` reads."""
     group.add_argument("--model", default=ServerConfig().model, help="(%(default)s)")
     group.add_argument("--device", default="auto", help="auto (the default), cpu, cuda or cuda:N")
     group.add_argument(
@@ -102,11 +114,10 @@ def add_model(group: Any) -> None:
     )
     group.add_argument("--threads", type=int, default=0, help="on a CPU (as many as may be used)")
     group.add_argument(
-        "--concurrency",
-        type=positive,
-        default=16,
-        metavar="N",
-        help="recordings in flight (%(default)s)",
+        "--adapters",
+        default="",
+        metavar="FOLDERS",
+        help="by commas: what winnow compress and winnow train wrote, for profiles that name it",
     )
 
 
@@ -134,6 +145,19 @@ def add_how(group: Any) -> None:
         default=0,
         metavar="ROUNDS",
         help="time so many rounds more, in which the profiles take turns",
+    )
+
+
+def config_of(args: argparse.Namespace, **more: Any) -> ServerConfig:
+    """The settings that `add_model` asks for, checked as those of a server are."""
+    return load_config(
+        {},
+        model=args.model,
+        device=args.device,
+        dtype=args.dtype,
+        threads=args.threads,
+        adapters=args.adapters,
+        **more,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from service.config import ServerConfig
 from service.errors import ConfigError, WinnowError
 from service.lab.arguments import add_material, material_of
+from service.model.formats.names import LOW_RANK
 from service.threads import usable_threads
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from service.lab.compress.low_rank import Factors, Spread
     from service.model.formats.source import Source
 
-FACTS = "low_rank.json"
 DEFAULT_LIMIT = 100  # recordings, as published
 
 
@@ -37,7 +37,7 @@ def add(subparsers: Any) -> None:
         "product's outputs vary, and keeps as many as hold a share theta of the variance: two "
         "smaller products instead of one, where that is less work. Text is not looked at. Writes a "
         "folder in the layout of the published lite-whisper models, with what was done in "
-        f"{FACTS}.",
+        f"{LOW_RANK}.",
     )
     add_material(parser.add_argument_group("recordings"))
     parser.set_defaults(split="train", limit=DEFAULT_LIMIT)
@@ -90,7 +90,8 @@ def _low_rank(args: argparse.Namespace) -> int:
     facts = {
         "way": "low rank (arXiv 2502.20583)",
         "of": checkpoint.name,
-        "theta": {"attention": theta.attention, "feed_forward": theta.mlp},
+        "theta": args.theta,
+        "shares": {"attention": theta.attention, "feed_forward": theta.mlp},
         "recordings": {"domains": args.domains, "split": args.split, "limit": args.limit},
         "frames": seen[0]["q_proj"].count,
         "parameters": {"before": before, "after": after},
@@ -159,7 +160,7 @@ def _write(
         made = Path(work) / "new"
         write_hub_folder(replace(source, tensors=lambda: iter(state.items())), made, more)
         text = json.dumps(facts, indent=1) + "\n"
-        (made / FACTS).write_text(text, encoding="utf-8")
+        (made / LOW_RANK).write_text(text, encoding="utf-8")
         made.rename(out)
 
 

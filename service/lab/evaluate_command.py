@@ -9,8 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.config import ServerConfig
-from service.lab.arguments import add_how, add_material, add_profiles, material_of, profiles_of
+from service.lab.arguments import (
+    add_how,
+    add_material,
+    add_profiles,
+    config_of,
+    material_of,
+    profiles_of,
+)
 from service.threads import usable_threads
 
 if TYPE_CHECKING:
@@ -41,16 +47,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     from service.lab.report import table, to_json
     from service.lab.runs import How, Service
     from service.model.load import load_served
-    from service.profiles import check_depth
 
     material, domains = material_of(args)
     profiles = profiles_of(args)
-    config = ServerConfig(
-        model=args.model, device=args.device, dtype=args.dtype, threads=args.threads
-    )
+    config = config_of(args)
     how = How(args.raw, args.detect, args.times, args.concurrency)
     with Service(config, partial(load_served, config)) as service:
-        check_depth({p.name: p for p in profiles}, service.info.num_encoder_layers)
+        service.prepare(profiles)
         results = []
         found = about(args.arguments, service.info, config.threads or usable_threads())
         for result in evaluate(service, material, domains, profiles, how, num_rounds=args.speed):

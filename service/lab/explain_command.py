@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.config import ServerConfig
 from service.errors import ConfigError
-from service.lab.arguments import named
+from service.lab.arguments import add_weights, config_of, named
 
 if TYPE_CHECKING:
     from service.explain.explanation import Explanation
@@ -51,12 +50,7 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--no-vad", action="store_true", help="do not cut at silence, nor leave it out"
     )
-    parser.add_argument("--model", default=ServerConfig().model, help="(%(default)s)")
-    parser.add_argument("--device", default="auto", help="auto (the default), cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--dtype", default="auto", help="auto (the default), int8, bfloat16, float16 or float32"
-    )
-    parser.add_argument("--threads", type=int, default=0, help="on a CPU (as many as may be used)")
+    add_weights(parser)
     parser.set_defaults(run=_explain)
 
 
@@ -99,16 +93,13 @@ def _explained(args: argparse.Namespace, profile: Profile) -> Explanation:
     from service.explain.explanation import explain
     from service.lab.runs import Service
     from service.model.load import load_served
-    from service.profiles import check_depth
 
     # What is wrong with the recording is said once; the engine's log is for a server.
     logging.getLogger("service").addHandler(logging.NullHandler())
-    config = ServerConfig(
-        model=args.model, device=args.device, dtype=args.dtype, threads=args.threads
-    )
+    config = config_of(args)
     print(f"reading {args.file} under {profile.name} and dense ...", file=sys.stderr)
     with Service(config, partial(load_served, config)) as service, args.file.open("rb") as source:
-        check_depth({profile.name: profile}, service.info.num_encoder_layers)
+        service.prepare([profile])
         ours, dense = service.explain(source, profile, args.language, vad=not args.no_vad)
     return explain(args.file.name, profile, ours, dense)
 

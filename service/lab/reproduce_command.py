@@ -16,6 +16,7 @@ from service.lab.arguments import (
     add_material,
     add_model,
     add_recordings,
+    config_of,
     material_of,
     positive,
 )
@@ -136,9 +137,7 @@ def _eas(args: argparse.Namespace) -> int:
 
     new_figure(1, 1)  # hours of texts, and then nothing to draw with?
     began = time.perf_counter()
-    config = ServerConfig(
-        model=args.model, device=args.device, dtype=args.dtype, threads=args.threads
-    )
+    config = config_of(args)
     model = timeable(load_served(config))
     size, source = _size(args, model.info.num_encoder_layers), _source(args, model.info)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from service.lab.packing import Item, Pcm, to_float
 from service.metrics import Metrics
 from service.model.protocol import ModelInfo, SpeechModel
 from service.pipeline import Pipeline
-from service.profiles import BUILT_IN, Profile
+from service.profiles import BUILT_IN, Profile, check_depth
 from service.text.stitch import WindowText, stitch
 from service.types import (
     SAMPLE_RATE,
@@ -83,6 +83,7 @@ class Service:
     """An engine with a model and a pipeline in this process. To be entered; not thread-safe."""
 
     def __init__(self, config: ServerConfig, load: Callable[[], SpeechModel]) -> None:
+        self._config = config
         self._metrics = Metrics()
         self._reader = AudioReader(config.audio_threads, config.max_audio_seconds, self._metrics)
         self._series = self._metrics.of(config.model)
@@ -117,6 +118,11 @@ class Service:
     @property
     def info(self) -> ModelInfo:
         return self.model.info
+
+    def prepare(self, profiles: Sequence[Profile]) -> None:
+        """Before they are run. Raises ConfigError for one that the model cannot have."""
+        check_depth({profile.name: profile for profile in profiles}, self.info.num_encoder_layers)
+        self.model.prepare(profiles, self._config.adapters)
 
     def run(
         self,

@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.config import ServerConfig
 from service.errors import ConfigError
-from service.lab.arguments import add_material, add_model, add_path, material_of, positive
+from service.lab.arguments import (
+    add_material,
+    add_model,
+    add_path,
+    config_of,
+    material_of,
+    positive,
+)
 from service.lab.search.space import (
     Grid,
     choice_fields,
@@ -169,11 +176,12 @@ def _search(args: argparse.Namespace) -> int:
     grids, plan = grids_of(args), plan_of(args)
     places = places_of(*material_of(args), plan.seed)
     dtype = (recorded_dtype(args.state) if args.dtype == "auto" else None) or args.dtype
-    config = ServerConfig(model=args.model, device=args.device, dtype=dtype, threads=args.threads)
+    config = replace(config_of(args), dtype=dtype)
     how = How(raw=args.raw, detect=args.detect, concurrency=args.concurrency)
     with Service(config, partial(load_steady, config)) as service:
         num_layers = service.info.num_encoder_layers
         space = make_space(grids or default_grids(num_layers), num_layers)
+        service.prepare(space.candidates)
         identity = identity_of(service, places, space, how, plan.seed)
         train, test = places[TRAIN], places[TEST]
         try:

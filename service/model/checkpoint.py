@@ -30,6 +30,7 @@ class Checkpoint:
     """A loaded model. `name` is what answers carry. `dtype` is of what is computed,
     `weight_dtype` of the products' weights.
 
+    `source` is where its parameters can be read again, `operators` what it is served by.
     `tokenizer` is None where the files do not say how text is split. `origin`, `license` and
     `owner` are "" where they are not known.
     """
@@ -42,6 +43,8 @@ class Checkpoint:
     weight_dtype: str
     num_parameters: int
     alignment: Alignment
+    source: Source
+    operators: Operators
     tokenizer: Tokenizer | None = None
     origin: str = ""
     license: str = ""
@@ -75,9 +78,7 @@ def load_checkpoint(
         why = getattr(error, "strerror", None) or error
         raise CheckpointError(f"model {name!r} cannot be read: {why}") from error
     source, dims = found.source, found.source.dims
-    _check_dims(source)
-    state = {key: _place(key, tensor, place, kind) for key, tensor in source.tensors()}
-    _check_shapes(state, source)
+    state = read_state(source, place, kind)
     parameters = num_parameters(state)
     try:
         weights = from_state_dict(state, dims, operators)
@@ -97,11 +98,28 @@ def load_checkpoint(
         weight_dtype=operators.weight_dtype,
         num_parameters=parameters,
         alignment=alignment,
+        source=source,
+        operators=operators,
         tokenizer=source.tokenizer,
         origin=found.origin,
         license=found.license,
         owner=found.owner,
     )
+
+
+def read_state(
+    source: Source, device: torch.device, dtype: torch.dtype, prefix: str = ""
+) -> dict[str, Tensor]:
+    """The parameters whose names begin so, on a device. Raises CheckpointError for any that are
+    not what the model's dimensions say."""
+    _check_dims(source)
+    state = {
+        key: _place(key, tensor, device, dtype)
+        for key, tensor in source.tensors()
+        if key.startswith(prefix)
+    }
+    _check_shapes(state, source)
+    return state
 
 
 def _device(name: str) -> torch.device:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
+from service.errors import ConfigError
 from service.model.explain import sizes_of
 from service.model.protocol import ModelInfo
 from service.model.sparsify import even_positions, num_kept
@@ -82,6 +83,12 @@ class FakeModel:
     @property
     def info(self) -> ModelInfo:
         return self._info
+
+    def prepare(self, profiles: Iterable[Profile], adapters: Collection[str] = ()) -> None:
+        """It has no weights, and so no others. Raises ConfigError for a profile that needs some."""
+        for profile in profiles:
+            if profile.is_adapted:
+                raise ConfigError(f"profile {profile.name}: the fake model has no weights")
 
     def encode(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -97,6 +97,13 @@ class SpeechModel(Protocol):
 
     @property
     def info(self) -> ModelInfo: ...
+
+    def prepare(self, profiles: Iterable[Profile], adapters: Collection[str] = ()) -> None:
+        """Makes ready what profiles need beside the model's own weights, from folders.
+
+        Before any of them is asked for. Raises ConfigError for what there is not or cannot be,
+        and CheckpointError for a folder that is damaged.
+        """
 
     def encode(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 import torch
 from torch import Tensor
@@ -162,6 +162,40 @@ def from_state_dict(state: State, dims: Dims, operators: Operators) -> Weights:
     return Weights(dims, encoder_weights, decoder_weights)
 
 
+def encoder_like(
+    base: EncoderWeights, state: State, dtype: torch.dtype, pack: Pack, *, shares: bool
+) -> EncoderWeights:
+    """`base` with its layers' products made anew from a state dict's; all else stays `base`'s.
+
+    `shares`: only factors are made, and what is none stays `base`'s too, held once. Raises
+    KeyError for a parameter that is missing.
+    """
+    take = _Taker(state, dtype, pack)
+
+    def product(held: Product, layer: str, *names: str) -> Product:
+        whole = [f"{layer}{name}" for name in names]
+        if shares and not any(f"{name}.weight1" in state for name in whole):
+            return held
+        return take.product(*whole)
+
+    layers = []
+    for number, layer in enumerate(base.layers):
+        at = f"model.encoder.layers.{number}."
+        parts = [f"self_attn.{name}_proj" for name in "qkv"]
+        attention = replace(
+            layer.attention,
+            query_key_value=product(layer.attention.query_key_value, at, *parts),
+            out=product(layer.attention.out, at, "self_attn.out_proj"),
+        )
+        mlp = replace(
+            layer.mlp,
+            up=product(layer.mlp.up, at, "fc1"),
+            down=product(layer.mlp.down, at, "fc2"),
+        )
+        layers.append(EncoderLayer(attention, mlp))
+    return replace(base, layers=tuple(layers))
+
+
 def _narrowest(tensor: Tensor) -> Tensor:
     """In float16 what float32 holds of Whisper's published weights, which are that: half of it."""
     if tensor.dtype != torch.float32:
@@ -248,6 +282,11 @@ def _mlp(take: _Taker, prefix: str) -> Mlp:
         take.product(prefix + "fc1"),
         take.product(prefix + "fc2"),
     )
+
+
+def products_of(layer: EncoderLayer) -> tuple[Product, ...]:
+    attention, mlp = layer.attention, layer.mlp
+    return attention.query_key_value, attention.out, mlp.up, mlp.down
 
 
 def held_bytes(weights: object) -> int:

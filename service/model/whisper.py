@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from service.model import cache, encoder, explain, padding, words
+from service.model.adapters import adapters_of, key_of, make_encoder
 from service.model.checkpoint import Checkpoint
 from service.model.decoding import WindowDecoder
 from service.model.gpu import graphs_for
 from service.model.protocol import ModelInfo, dtype_name
 from service.model.rules import make_rules
-from service.model.weights import held_bytes
+from service.model.weights import EncoderWeights, held_bytes
 from service.profiles import Profile
 from service.types import DecodeOptions, Encoded, Hypothesis, Kept, Piece, Word
 
@@ -25,6 +26,7 @@ class Whisper:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
+        self._encoders = {("", 0): checkpoint.weights.encoder}
         self.rules = make_rules(checkpoint.vocabulary, checkpoint.device)
         self.new_graphs = graphs_for(checkpoint.weights.decoder, self.rules)
         dims, vocabulary = checkpoint.weights.dims, checkpoint.vocabulary
@@ -48,6 +50,21 @@ class Whisper:
             license=checkpoint.license,
             owner=checkpoint.owner,
         )
+
+    def prepare(self, profiles: Iterable[Profile], adapters: Collection[str] = ()) -> None:
+        """As `SpeechModel` has it. Other weights of the encoder are made, once for all profiles
+        that have them."""
+        found = adapters_of(self.info.name, adapters)
+        for profile in profiles:
+            key = key_of(profile, self.checkpoint.weight_dtype)
+            if key not in self._encoders:
+                self._encoders[key] = make_encoder(self.checkpoint, profile, found)
+        held = held_bytes((self.checkpoint.weights, *self._encoders.values()))
+        self.info = replace(self.info, weight_bytes=held)
+
+    def encoder_of(self, profile: Profile) -> EncoderWeights:
+        """The encoder's weights by a profile that was prepared."""
+        return self._encoders[key_of(profile, self.checkpoint.weight_dtype)]
 
     @property
     def _takes_prompts(self) -> bool:
@@ -76,7 +93,7 @@ class Whisper:
                 groups[_what_it_does(profile), window if mel_BFT.is_cpu else 0].append(window)
         for (profile, _), windows in groups.items():
             states_BTD, positions_BT = encoder.encode(
-                self.checkpoint.weights.encoder, mel_BFT[windows], profile
+                self.encoder_of(profile), mel_BFT[windows], profile
             )
             for window, states_TD, positions_T in zip(
                 windows, states_BTD, positions_BT, strict=True
@@ -110,7 +127,7 @@ class Whisper:
         audio_frames: int | None,
     ) -> Encoded:
         states_1TD, layout = encoder.encode_laid_out(
-            self.checkpoint.weights.encoder, mel_1FT, profile, layout
+            self.encoder_of(profile), mel_1FT, profile, layout
         )
         return Encoded(
             states_1TD[0],
@@ -125,7 +142,7 @@ class Whisper:
     def explain(self, mel_1FT: Tensor, profile: Profile, encoded: Encoded) -> Kept:
         """What became of the frames of a window that was encoded by the profile."""
         mel_1FT = mel_1FT.to(self.checkpoint.device, self.checkpoint.dtype)
-        return explain.explain(self.checkpoint.weights.encoder, mel_1FT, profile, encoded)
+        return explain.explain(self.encoder_of(profile), mel_1FT, profile, encoded)
 
     def new_decode_batch(self) -> WindowDecoder:
         return WindowDecoder(
@@ -167,10 +184,10 @@ class Whisper:
 def _what_it_does(profile: Profile) -> Profile:
     """The same for profiles that differ in what has no effect only."""
     profile = replace(profile, padding=0)  # where there is none to gain from
-    if profile.is_dense:
+    if not profile.is_adapted and profile.is_dense:
         return Profile("dense")
     if profile.sparsity == 0:
-        return Profile("sparse", pool=profile.pool, late=profile.late, reach=profile.reach)
+        return replace(profile, name="sparse", layer=1, selection="attention", aggregation="mean")
     if profile.selection != "attention":
         profile = replace(profile, aggregation="mean")
     return replace(profile, name="sparse")

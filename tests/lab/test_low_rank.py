@@ -16,8 +16,8 @@ from service.cli import FAILED, OK, USAGE, main
 from service.errors import CheckpointError
 from service.lab.compress import low_rank
 from service.lab.compress.low_rank import ATTENTION, MLP, THETAS, Spread, factor, pays, rank_of
-from service.lab.compress_command import FACTS
 from service.model import encoder
+from service.model.formats.names import LOW_RANK
 from service.model.formats.packages import DATA_PACKAGES, find_files
 from service.model.operators.factors import Factored, SideBySide
 from service.model.whisper import Whisper
@@ -147,7 +147,7 @@ def dense_again(folder: Path, out: Path) -> Path:
 def test_what_is_written_computes_what_its_factors_multiply_to(
     compressed: Path, tmp_path: Path, mel: Tensor
 ) -> None:
-    facts = json.loads((compressed / FACTS).read_text())
+    facts = json.loads((compressed / LOW_RANK).read_text())
     ranks = json.loads((compressed / "config.json").read_text())["low_rank_config"]
     assert [
         {name: one["rank"] for name, one in layer.items()} for layer in facts["products"]

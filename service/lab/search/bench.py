@@ -9,7 +9,7 @@ from service.lab.evaluate import in_turns
 from service.lab.runs import Answer, How, Service
 from service.lab.search.state import State
 from service.lab.search.trials import Place, Trial, trial_of
-from service.lab.search.work import dims_of, operations
+from service.lab.search.work import dims_of, operations, shares_of
 from service.profiles import Profile
 
 Seconds = dict[str, float]  # by profile
@@ -67,7 +67,7 @@ class ServiceBench:
 
     def operations(self, profile: Profile, trials: Sequence[Trial]) -> float:
         """What it cost to compute them."""
-        return operations(self._dims, profile, trials)
+        return operations(self._dims, profile, trials, shares_of(self._service.model, profile))
 
     def rounds(
         self, profiles: Sequence[Profile], places: Sequence[Place], num_rounds: int

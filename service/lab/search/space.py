@@ -27,7 +27,7 @@ SHORT = {"sparsity": "s"}
 # The fields of which `plain` knows when they have no effect.
 UNDERSTOOD = {
     *("layer", "sparsity", "pool", "selection", "aggregation", "within"),
-    *("late", "padding"),
+    *("late", "padding", "low_rank", "bits", "gates"),
 }
 
 

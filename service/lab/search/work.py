@@ -5,12 +5,13 @@ Candidates are compared by it while there are many: a clock would choose others 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from service.lab.search.trials import Trial
+from service.model.operators.factors import num_weights
 from service.model.protocol import SpeechModel
-from service.model.weights import Dims
+from service.model.weights import Dims, products_of
 from service.model.whisper import Whisper
 from service.profiles import Profile
 from service.text.guard import UNFINISHED
@@ -49,12 +50,30 @@ def window_of(profile: Profile, kept: float, num_frames: int) -> Window:
     return Window(before, after, kept)
 
 
-def operations(dims: Dims, profile: Profile, trials: Iterable[Trial]) -> float:
-    """Multiplications and additions of all the answers, attempts after the first among them."""
-    return sum(_operations(dims, profile, trial) for trial in trials)
+def shares_of(model: SpeechModel, profile: Profile) -> tuple[float, ...]:
+    """By encoder layer: what its products multiply under the profile, of what the model's do."""
+    if not isinstance(model, Whisper):
+        return (1.0,) * FAKE.encoder_layers
+    whole = 12 * model.checkpoint.weights.dims.d_model**2
+    return tuple(
+        sum(map(num_weights, products_of(layer))) / whole
+        for layer in model.encoder_of(profile).layers
+    )
 
 
-def _operations(dims: Dims, profile: Profile, trial: Trial) -> float:
+def operations(
+    dims: Dims, profile: Profile, trials: Iterable[Trial], shares: Sequence[float] | None = None
+) -> float:
+    """Multiplications and additions of all the answers, attempts after the first among them.
+
+    `shares`: as `shares_of` has them, None: all of them. Gates are taken to run as many modules as
+    they were trained to.
+    """
+    shares = (1.0,) * dims.encoder_layers if shares is None else shares
+    return sum(_operations(dims, profile, trial, shares) for trial in trials)
+
+
+def _operations(dims: Dims, profile: Profile, trial: Trial, shares: Sequence[float]) -> float:
     windows = trial.total_frames / dims.num_frames
     if not windows:
         return 0.0
@@ -64,13 +83,13 @@ def _operations(dims: Dims, profile: Profile, trial: Trial) -> float:
     again = sum(num for reason, num in trial.outcome.again.items() if reason != UNFINISHED)
     every = Window(*[float(dims.num_frames)] * 3)
     return (
-        windows * _encoding(dims, profile, window)
-        + again * _encoding(dims, Profile("dense"), every)
-        + trial.tokens * STEP * _step(dims, window.kept)
+        windows * _encoding(dims, profile, window, shares)
+        + again * _encoding(dims, Profile("dense"), every, (1.0,) * dims.encoder_layers)
+        + trial.tokens * STEP * _step(dims, window.kept, 1 - profile.gates)
     )
 
 
-def _encoding(dims: Dims, profile: Profile, window: Window) -> float:
+def _encoding(dims: Dims, profile: Profile, window: Window, shares: Sequence[float]) -> float:
     """Stem, layers, and the decoder's keys and values of what is left."""
     width, frames = dims.d_model, window.before
     before = dims.encoder_layers
@@ -79,20 +98,22 @@ def _encoding(dims: Dims, profile: Profile, window: Window) -> float:
     elif profile.padding:
         before = 0
     scored = profile.sparsity and profile.pool == "drop" and profile.selection == "attention"
+    layers = sum(_layer(width, frames, share) for share in shares[:before])
+    layers += sum(_layer(width, window.after, share) for share in shares[before:])
     return (
         2 * 3 * width * frames * (MEL_FRAMES * dims.num_mels + width)
-        + before * _layer(width, frames)
-        + (dims.encoder_layers - before) * _layer(width, window.after)
+        + (1 - profile.gates) * layers
         + (4 * frames**2 * width if scored else 0)  # attention once more, its weights kept
         + 2 * 2 * width**2 * dims.decoder_layers * window.kept
     )
 
 
-def _layer(width: int, frames: float) -> float:
-    return 2 * 12 * width**2 * frames + 4 * frames**2 * width
+def _layer(width: int, frames: float, share: float) -> float:
+    return 2 * 12 * share * width**2 * frames + 4 * frames**2 * width
 
 
-def _step(dims: Dims, kept: float) -> float:
+def _step(dims: Dims, kept: float, run: float) -> float:
     width, layers = dims.d_model, dims.decoder_layers
     # Self: query, key, value, out; cross: query, out; the other 8 are the feed-forward half's.
-    return 2 * (14 * width**2 * layers + width * dims.vocab_size) + 4 * kept * width * layers
+    whole = 2 * 14 * width**2 * layers + 4 * kept * width * layers
+    return run * whole + 2 * width * dims.vocab_size

@@ -22,6 +22,8 @@ _OPENAI = (
 _DISTIL = ("large-v2", "medium.en", "small.en", "large-v3", "large-v3.5")
 # Who published them in CTranslate2's format for faster-whisper, where it is not Systran.
 _CONVERTERS = {"large-v3-turbo": "mobiuslabsgmbh", "distil-large-v3.5": "distil-whisper"}
+# What a folder of factors says of itself: of which model, by which theta.
+LOW_RANK = "low_rank.json"
 _ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
 
 

@@ -92,7 +92,7 @@ def cpu_operators(kind: str) -> Operators | None:
     found = _in_8_bits(asked=kind == "int8")
     if found is None and kind == "auto":
         log.warning("8 bits are not right, or much slower, on this processor: floats are served")
-        return _in_floats(torch.bfloat16 if _has_bfloat16() else torch.float32)
+        return _in_floats(torch.bfloat16 if has_bfloat16() else torch.float32)
     return found
 
 
@@ -277,7 +277,7 @@ def _attention(dtype: torch.dtype, *, exact: bool) -> tuple[str, Attend]:
     ways: list[tuple[str, Attend, float]] = [("fused", fused, CLOSE[dtype])]
     if dtype == torch.float32:
         ways.append(("by head", by_head(dtype), CLOSE[dtype]))
-    if _has_bfloat16() and not exact:
+    if has_bfloat16() and not exact:
         ways.insert(0, ("by head in bfloat16", by_head(torch.bfloat16), CLOSE[torch.bfloat16]))
     right = fused(query.float(), key.float(), value.float(), None)
     able = [
@@ -317,7 +317,7 @@ def _cross(kind: str, *, timed: bool) -> Bags:
     return eight
 
 
-def _has_bfloat16() -> bool:
+def has_bfloat16() -> bool:
     """Whether the processor multiplies in bfloat16, by its own account."""
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, bool)() for name in asked)

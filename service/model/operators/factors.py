@@ -29,6 +29,15 @@ class Factored:
         return self.outer(self.inner(x))
 
 
+def num_weights(product: Product) -> int:
+    """That a row is multiplied with: of factors fewer than (out, in) says."""
+    if isinstance(product, Factored):
+        return num_weights(product.inner) + num_weights(product.outer)
+    if isinstance(product, SideBySide):
+        return sum(map(num_weights, product.parts))
+    return product.shape[0] * product.shape[1]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SideBySide:
     """Several of one input, their outputs one after the other: (..., in) -> (..., sum of out)."""

@@ -1,0 +1,128 @@
+"""What profiles need beside a model's own weights: other weights of its encoder, made at start.
+
+Adapters are folders that `winnow compress` and `winnow train` write. Each says of which model it
+is, so that a service with several models takes the ones of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from service.errors import CheckpointError, ConfigError
+from service.model.checkpoint import Checkpoint, read_state
+from service.model.formats.find import read_folder
+from service.model.formats.names import LOW_RANK
+from service.model.operators.choose import cpu_operators, has_bfloat16
+from service.model.operators.four_bits import four_bits
+from service.model.operators.products import Pack
+from service.model.tokens import read_json
+from service.model.weights import EncoderWeights, encoder_like
+from service.profiles import Profile, canonical_name
+
+_LAYERS = "model.encoder.layers."
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """The folders that are of one model: of factors, by theta."""
+
+    low_rank: Mapping[str, Path]
+
+
+def adapters_of(model: str, folders: Iterable[str]) -> Adapters:
+    """Raises ConfigError for a folder that is no adapter, or is what another is."""
+    low_rank: dict[str, Path] = {}
+    for folder in map(Path, folders):
+        said = _said(folder)
+        if canonical_name(str(said["of"])) != canonical_name(model):
+            continue
+        theta = str(said["theta"])
+        if theta in low_rank:
+            raise ConfigError(
+                f"adapters: {low_rank[theta]} and {folder} are both low_rank {theta!r} of {model}"
+            )
+        low_rank[theta] = folder
+    return Adapters(low_rank)
+
+
+def _said(folder: Path) -> Mapping[str, object]:
+    path = folder.expanduser() / LOW_RANK
+    if not path.is_file():
+        raise ConfigError(f"adapters {str(folder)!r}: no folder with {LOW_RANK} in it")
+    try:
+        said = read_json(path)
+    except CheckpointError as error:
+        raise ConfigError(f"adapters {str(folder)!r}: {error}") from error
+    if not isinstance(said.get("of"), str) or not isinstance(said.get("theta"), str):
+        raise ConfigError(f"adapters {str(folder)!r}: {LOW_RANK} does not say of what it is")
+    return said
+
+
+def key_of(profile: Profile, weight_dtype: str) -> tuple[str, int]:
+    """Profiles of one key have the same encoder, of a model that is served in that type."""
+    bits = 0 if profile.bits == 8 and weight_dtype == "int8" else profile.bits
+    return profile.low_rank, bits
+
+
+def make_encoder(checkpoint: Checkpoint, profile: Profile, adapters: Adapters) -> EncoderWeights:
+    """The model's encoder by the profile's weights; what these leave as it is is held once.
+
+    Raises ConfigError for what there is not, or cannot go together, and CheckpointError for
+    factors that do not fit.
+    """
+    source = checkpoint.source
+    if profile.low_rank:
+        source = read_folder(_factors(checkpoint, profile, adapters))
+        if source.dims != checkpoint.weights.dims:
+            raise CheckpointError(f"{source.place}: its dimensions are not {checkpoint.name}'s")
+    _, bits = key_of(profile, checkpoint.weight_dtype)
+    pack = _few_bits(checkpoint, profile) if bits else None
+    dtype = checkpoint.operators.dtype
+    state = read_state(source, checkpoint.device, dtype, _LAYERS)
+    try:
+        return encoder_like(
+            checkpoint.weights.encoder,
+            state,
+            dtype,
+            pack or checkpoint.operators.many,
+            shares=pack is None,
+        )
+    except KeyError as error:
+        raise CheckpointError(f"{source.place}: the parameter {error} is missing") from error
+
+
+def _factors(checkpoint: Checkpoint, profile: Profile, adapters: Adapters) -> Path:
+    name, theta = checkpoint.name, profile.low_rank
+    if checkpoint.source.settings.get("low_rank_config"):
+        raise ConfigError(
+            f"profile {profile.name}: low_rank does not go with {name}, whose products are factors "
+            "already; leave it out"
+        )
+    if theta not in adapters.low_rank:
+        there = ", ".join(map(repr, adapters.low_rank)) or "none"
+        raise ConfigError(
+            f"profile {profile.name}: low_rank {theta!r} of {name} is in none of the folders of "
+            f"WINNOW_ADAPTERS (there: {there}); make one with: winnow compress low-rank --model "
+            f"{name} --theta {theta} --out FOLDER"
+        )
+    return adapters.low_rank[theta].expanduser()
+
+
+def _few_bits(checkpoint: Checkpoint, profile: Profile) -> Pack:
+    if checkpoint.device.type != "cpu":
+        raise ConfigError(
+            f"profile {profile.name}: bits is for a CPU; on {checkpoint.device} leave it out"
+        )
+    if profile.bits == 4:
+        return four_bits(torch.bfloat16 if has_bfloat16() else torch.float32)
+    found = cpu_operators("int8")
+    if found is None:
+        raise ConfigError(
+            f"profile {profile.name}: nothing multiplies 8 bits rightly on this processor; leave "
+            "bits out"
+        )
+    return found.many
