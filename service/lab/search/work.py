@@ -83,13 +83,13 @@ def _operations(dims: Dims, profile: Profile, trial: Trial, shares: Sequence[flo
     again = sum(num for reason, num in trial.outcome.again.items() if reason != UNFINISHED)
     every = Window(*[float(dims.num_frames)] * 3)
     return (
-        windows * _encoding(dims, profile, window, shares)
-        + again * _encoding(dims, Profile("dense"), every, (1.0,) * dims.encoder_layers)
+        windows * encoding(dims, profile, window, shares)
+        + again * encoding(dims, Profile("dense"), every, (1.0,) * dims.encoder_layers)
         + trial.tokens * STEP * _step(dims, window.kept, 1 - profile.gates)
     )
 
 
-def _encoding(dims: Dims, profile: Profile, window: Window, shares: Sequence[float]) -> float:
+def encoding(dims: Dims, profile: Profile, window: Window, shares: Sequence[float]) -> float:
     """Stem, layers, and the decoder's keys and values of what is left."""
     width, frames = dims.d_model, window.before
     before = dims.encoder_layers

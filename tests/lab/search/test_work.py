@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from service.lab.outcomes import ItemOutcome
 from service.lab.search.trials import Trial
-from service.lab.search.work import FAKE, _encoding, operations, window_of
+from service.lab.search.work import FAKE, encoding, operations, window_of
 from service.model.encoder import encode
 from service.model.whisper import Whisper
 from service.profiles import Profile
@@ -45,7 +45,7 @@ def test_encoding_is_what_the_encoder_multiplies(mini_folder: Path) -> None:
             states, _ = encode(model.checkpoint.weights.encoder, torch.zeros(1, 80, 3000), profile)
         window = window_of(profile, states.shape[1], dims.num_frames)
         keys = 4 * dims.d_model**2 * dims.decoder_layers * window.kept
-        assert _encoding(
+        assert encoding(
             dims, profile, window, (1.0,) * dims.encoder_layers
         ) - keys == pytest.approx(counter.get_total_flops(), rel=0.001)
 
