@@ -73,13 +73,13 @@ def main() -> None:
 
 
 def of_shape(factored: bool) -> list[Profile]:
-    """Dense and half the frames, by the model's own weights and by each of the others."""
+    """Dense and half the frames after layer 1, by the model's own weights and by each of the others."""
     ways: dict[str, tuple[str, int]] = {"": ("", 0), "4bits": ("", 4)}
     if factored:
         ways |= {"factors": (THETA, 0), "factors-4bits": (THETA, 4)}
     return [
         replace(profile, name="-".join(filter(None, (name, way))), low_rank=low_rank, bits=bits)
-        for name, profile in (("", BUILT_IN["dense"]), ("half", BUILT_IN["balanced"]))
+        for name, profile in (("", BUILT_IN["dense"]), ("half", BUILT_IN["turbo"]))
         for way, (low_rank, bits) in ways.items()
         if name or way
     ]
