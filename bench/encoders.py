@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def of_shape(factored: bool) -> list[Profile]:
-    """Dense and half the frames after layer 1, by the model's own weights and by each of the others."""
+    """Dense, and half the frames after layer 1, by the model's own weights and by the others."""
     ways: dict[str, tuple[str, int]] = {"": ("", 0), "4bits": ("", 4)}
     if factored:
         ways |= {"factors": (THETA, 0), "factors-4bits": (THETA, 4)}
