@@ -108,9 +108,16 @@ class WindowWork:
         be explained."""
         return tuple(sorted(self._readings, key=lambda one: (one.window.index, one.window.start_s)))
 
+    @property
+    def _temperatures(self) -> tuple[float, ...]:
+        """None to try where there is nothing to draw."""
+        return () if self._model.info.frame_by_frame else self._request.temperatures
+
     async def _finish(self, job: Job) -> Done:
         """The window, and on from where its text ends while that is before its speech does."""
         done = await self._stand(job)
+        if self._model.info.frame_by_frame:
+            return done  # what it heard, it said
         while len(done.texts) < MAX_PARTS and (rest := rest_of(done.texts[-1])) is not None:
             options = replace(job.options, language=done.texts[-1].hypothesis.language)
             attempt = Attempt(0, job.profile, options)
@@ -139,7 +146,7 @@ class WindowWork:
             replies.append(reply)
             texts.append(self._text(job.window, reply.hypothesis))
             outcomes.append(self._outcome(texts[-1]))
-            verdict = judge(attempt, outcomes[-1], asked.temperatures, asked.thresholds)
+            verdict = judge(attempt, outcomes[-1], self._temperatures, asked.thresholds)
             following = verdict.following
             in_time = time.monotonic() + reply.timings.total < self._deadline
             if verdict.reason is None or following is None or not in_time:
