@@ -52,8 +52,8 @@ def look_around(weights: CtcWeights, places: Places, like: Tensor) -> Surroundin
         return Surroundings(places, apart, table, owners_BT=owners_BT)
     if dims.positions == "rotary":
         head, centres_BT = dims.d_model // dims.heads, where.twice_centres(places)
-        turns = (each.to(like.dtype) for each in rotation(centres_BT, head, dims.rotary_base))
-        return Surroundings(places, None, None, *turns, owners_BT=owners_BT)
+        cos, sin = (each.to(like.dtype) for each in rotation(centres_BT, head, dims.rotary_base))
+        return Surroundings(places, cos_BT1K=cos, sin_BT1K=sin, owners_BT=owners_BT)
     return Surroundings(places, owners_BT=owners_BT)
 
 

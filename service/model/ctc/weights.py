@@ -168,11 +168,15 @@ def from_state_dict(state: State, dims: Dims, operators: Operators) -> CtcWeight
         )
     layer: Callable[[_Taker, str, Dims], EncoderLayer | ConformerLayer]
     layer = _conformer_layer if dims.conformer else _transformer_layer
+    layers = tuple(layer(take, f"encoder.layers.{i}.", dims) for i in range(dims.layers))
+    if any(name.startswith(f"encoder.layers.{dims.layers}.") for name in state):
+        raise CheckpointError(f"config.json says {dims.layers} layers, the weights have more")
     return CtcWeights(
         dims=dims,
         stem=_stem(take, dims),
+        # A conformer's is stored, and never used.
         position_conv=None if dims.conformer else _position_conv(take, dims),
-        layers=tuple(layer(take, f"encoder.layers.{i}.", dims) for i in range(dims.layers)),
+        layers=layers,
         norm=take.norm("encoder.layer_norm", width),
         # As it is: a few symbols of many, and what they are rounded to would be text.
         head=Dense(

@@ -50,7 +50,6 @@ _USUAL = {
     "feat_extract_activation": "gelu",
     "hidden_act": "gelu",
     "do_stable_layer_norm": False,
-    "position_embeddings_type": "relative",
     "rotary_embedding_base": 10_000,
 }
 # Of no use to what is computed here: the mask and the quantiser of training, what is worked out.
@@ -107,12 +106,12 @@ def read_ctc_folder(folder: Path, name: str = "") -> CtcSource:
 
 
 def _dims(kind: str, config: Mapping[str, Any]) -> Dims:
-    told = {key: config.get(key, usual) for key, usual in _USUAL.items()}
+    told = {key: usual if config.get(key) is None else config[key] for key, usual in _USUAL.items()}
     convs = {key: _counts(key, told[key]) for key in ("conv_dim", "conv_kernel", "conv_stride")}
     if len({len(counts) for counts in convs.values()}) != 1:
         raise CheckpointError("config.json: conv_dim, conv_kernel and conv_stride differ in length")
     conformer = kind == "wav2vec2-conformer"
-    positions = told["position_embeddings_type"] if conformer else None
+    positions = config.get("position_embeddings_type", "relative") if conformer else None
     dims = Dims(
         d_model=_count("hidden_size", told),
         heads=_count("num_attention_heads", told),
