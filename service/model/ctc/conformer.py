@@ -9,7 +9,7 @@ products, which are of the states alone.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,8 @@ class Surroundings:
     """What all layers ask of the states' places, worked out once.
 
     `sinusoids_RD`: of each distance; `cos_BT1K`, `sin_BT1K`: by which states are turned;
-    `owners_BT`: what stands for each frame, None where every frame is there.
+    `owners_BT`: what stands for each frame, None where every frame is there; `first_k`: the first
+    window's positions, on the CPU.
     """
 
     places: Places
@@ -38,6 +39,7 @@ class Surroundings:
     cos_BT1K: Tensor | None = None
     sin_BT1K: Tensor | None = None
     owners_BT: Tensor | None = None
+    first_k: Tensor | None = None
 
 
 def look_around(weights: CtcWeights, places: Places, like: Tensor) -> Surroundings:
@@ -45,16 +47,19 @@ def look_around(weights: CtcWeights, places: Places, like: Tensor) -> Surroundin
     dims = weights.dims
     if not dims.conformer:
         return Surroundings(places)
-    owners_BT = None if places.is_whole else where.owners(places)
+    around = Surroundings(places)
+    if not places.is_whole:
+        first_k = places.positions_BT[0].cpu()
+        around = replace(around, owners_BT=where.owners(places), first_k=first_k)
     if dims.positions == "relative":
         apart = where.distances(places)
         table = sinusoids(apart.frames_R, dims.d_model).to(like.dtype)
-        return Surroundings(places, apart, table, owners_BT=owners_BT)
+        return replace(around, distances=apart, sinusoids_RD=table)
     if dims.positions == "rotary":
         head, centres_BT = dims.d_model // dims.heads, where.twice_centres(places)
         cos, sin = (each.to(like.dtype) for each in rotation(centres_BT, head, dims.rotary_base))
-        return Surroundings(places, cos_BT1K=cos, sin_BT1K=sin, owners_BT=owners_BT)
-    return Surroundings(places, owners_BT=owners_BT)
+        return replace(around, cos_BT1K=cos, sin_BT1K=sin)
+    return around
 
 
 def sinusoids(frames_R: Tensor, width: int) -> Tensor:
@@ -106,7 +111,7 @@ def relative_bias(
     heads, width = query_BHTK.shape[1], query_BHTK.shape[-1]
     table_HKR = attention.position(around.sinusoids_RD).view(-1, heads, width).permute(1, 2, 0)
     by_distance_BHTR = (query_BHTK + attention.position_bias_HK[:, None]) @ table_HKR
-    index_BHTT = around.distances.index_BTT[:, None].expand(-1, heads, -1, -1)
+    index_BHTT = around.distances.index_BTT[:, None].expand(len(query_BHTK), heads, -1, -1)
     return by_distance_BHTR.gather(-1, index_BHTT) / math.sqrt(width)
 
 
@@ -125,8 +130,8 @@ def convolve(
         padding=taps.weight.shape[-1] // 2,
         groups=len(taps.weight),
     ).transpose(1, 2)
-    if around.owners_BT is not None:
-        mixed_BTD = where.gather(mixed_BTD, around.places)
+    if around.first_k is not None:
+        mixed_BTD = where.gather(mixed_BTD, around.places, around.first_k)
     return states_BTD + convolution.out(weights.activation(mixed_BTD.contiguous()))
 
 

@@ -36,7 +36,8 @@ class Places:
 @dataclass(frozen=True, slots=True, eq=False)
 class Distances:
     """How far states are from one another: `frames_R`, float32, each distance once, and which of
-    them lies from each query to each key (`index_BTT`); positive where the key comes first."""
+    them lies from each query to each key (`index_BTT`, B being 1 where windows share it); positive
+    where the key comes first."""
 
     frames_R: Tensor
     index_BTT: Tensor
@@ -60,7 +61,7 @@ def twice_centres(places: Places) -> Tensor:
 
 def distances(places: Places) -> Distances:
     """Those between the centres of all pairs. What no pair has is not among them."""
-    centres_BT = twice_centres(places)
+    centres_BT = twice_centres(places)[: 1 if places.is_whole or places.pooled else None]
     most = 2 * (places.num_frames - 1)
     slots_BTT = centres_BT[:, :, None] - centres_BT[:, None, :] + most
     used = torch.zeros(2 * most + 1, dtype=torch.bool, device=centres_BT.device)
@@ -92,9 +93,12 @@ def spread(states_BTD: Tensor, owners_BT: Tensor) -> Tensor:
     return states_BTD.gather(1, owners_BT[..., None].expand(-1, -1, states_BTD.shape[-1]))
 
 
-def gather(frames_BTD: Tensor, places: Places) -> Tensor:
-    """Back: (B, num_frames, D) -> (B, k, D), means where states are, else single frames."""
+def gather(frames_BTD: Tensor, places: Places, first_k: Tensor) -> Tensor:
+    """Back: (B, num_frames, D) -> (B, k, D), means where states are, else single frames.
+
+    `first_k`: the first window's positions, on the CPU.
+    """
     if places.pooled:
-        return sparsify.mean_of_neighbours(frames_BTD, places.positions_BT[0].cpu())
+        return sparsify.mean_of_neighbours(frames_BTD, first_k)
     index_BTD = places.positions_BT[..., None].expand(-1, -1, frames_BTD.shape[-1])
     return frames_BTD.gather(1, index_BTD)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
 from service.model.ctc import conformer, encoder, places
+from service.model.ctc.load import load_ctc
 from service.model.ctc.model import CtcModel
 from service.model.ctc.places import Places
-from service.model.ctc.weights import ConformerLayer
+from service.model.ctc.weights import ConformerLayer, CtcWeights
 from service.model.operators.attention import fused
 from service.model.protocol import WindowsFailedError
 from service.model.sparsify import num_kept
 from service.profiles import BUILT_IN, Profile
 from service.types import DecodeOptions, Encoded
+from tests.ctc_checkpoints import load_plain_ctc
 
 from .sounds import encode_one, said, sounds, text_of
 
@@ -216,14 +220,17 @@ def test_the_convolution_reads_every_frame(models: dict[str, CtcModel], at: Plac
     near = conformer.look_around(weights, at, states)
     around = conformer.look_around(weights, places.whole(every), every)
     whole = _mixed(every, layer, around, weights)
-    assert_close(_mixed(states, layer, near, weights), places.gather(whole, at))
+    kept = places.gather(whole, at, at.positions_BT[0])
+    assert_close(_mixed(states, layer, near, weights), kept)
 
 
-def _mixed(states, layer, around, weights):  # type: ignore[no-untyped-def]
+def _mixed(
+    states: Tensor, layer: ConformerLayer, around: conformer.Surroundings, weights: CtcWeights
+) -> Tensor:
     """What the convolution gives before its activation, which is not of sums alone."""
-    seen = []
+    seen: list[Tensor] = []
 
-    def watch(x: torch.Tensor) -> torch.Tensor:
+    def watch(x: Tensor) -> Tensor:
         seen.append(x)
         return x
 
@@ -245,6 +252,19 @@ def test_attention_is_what_was_chosen(models: dict[str, CtcModel]) -> None:
         calls.clear()
         encode_one(CtcModel(watched), sounds(8_000)[0, 0], DENSE)
         assert len(calls) == expected
+
+
+@pytest.mark.parametrize("dtype", ["auto", "int8", "bfloat16", "float16"])
+def test_in_every_type_that_a_processor_computes_in(folder: Path, dtype: str) -> None:
+    """Random weights make much of little: near is not equal, but far from anything else."""
+    wave_S = sounds(30_000)[0, 0]
+    exact, rounded = load_plain_ctc(folder), load_ctc(folder, device="cpu", dtype=dtype)
+    for profile in (DENSE, PROFILES[5]):
+        right, found = (encode_one(one, wave_S, profile).states_TD for one in (exact, rounded))
+        assert found.dtype == rounded.checkpoint.dtype
+        off = (found.float() - right).norm() / right.norm()
+        assert off < 0.2
+        assert said(rounded, [encode_one(rounded, wave_S, profile)])[0].tokens
 
 
 def test_info(model: CtcModel) -> None:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from service.errors import CheckpointError
+from service.model.checkpoint import load_checkpoint
 from service.model.ctc.model import CtcModel
 from service.model.formats.ctc_folder import read_ctc_folder
 from service.model.load import load_model
@@ -145,6 +146,11 @@ def test_the_name_of_a_folder_is_enough(folder: Path) -> None:
     assert isinstance(model, CtcModel)
     assert model.info.name == folder.name
     assert model.info.origin == ""
+
+
+def test_what_is_for_whisper_says_so(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="a CTC model; this is for Whisper's"):
+        load_checkpoint(str(folder), "cpu", "float32")
 
 
 @pytest.mark.parametrize(
