@@ -28,7 +28,8 @@ def load_model(
     try:
         return Whisper(load_checkpoint(name, device, dtype, cache_dir))
     except CtcFolderError as found:
-        return load_ctc(found.folder, name_of(name), device, dtype)
+        folder = found.folder
+    return load_ctc(folder, name_of(name), device, dtype)
 
 
 def load_served(config: ServerConfig) -> SpeechModel:

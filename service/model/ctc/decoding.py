@@ -24,8 +24,8 @@ from torch import Tensor
 from service.model.ctc.vocabulary import CtcVocabulary
 from service.types import Word
 
-# Frames that went between two that are left. With them the frames of a letter are five apart from
-# first to last, 100 ms: twice what a letter takes where every frame is there.
+# Frames that went between two that are left. Over so many a letter would last five, 100 ms; where
+# every frame is there it is said in one or two.
 LEAST_HOLE = 3
 # Without punctuation a pause is all that says where a sentence might end: a piece of text does.
 PAUSE_S = 0.6

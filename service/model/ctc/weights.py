@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from service.errors import CheckpointError
+from service.model.ctc.dims import Dims
 from service.model.operators.attention import Attend
 from service.model.operators.choose import Operators
 from service.model.operators.products import Dense, Product
@@ -27,60 +27,6 @@ _LENGTH_AND_DIRECTION = (
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
     ("weight_g", "weight_v"),
 )
-
-# How a model knows where frames are, beside the convolution before its layers.
-Positions = Literal["convolution", "relative", "rotary"]
-
-
-@dataclass(frozen=True, slots=True)
-class Dims:
-    """The shape of a model.
-
-    `kernels`, `strides`: of the convolutions that turn samples into frames, and `channels` that
-    come out of each. `group_norm`: the first of them is normed channel by channel, over time; else
-    each is, frame by frame. `norm_first`: layers norm what they read, else what they give.
-    `conformer`: its layers have a convolution of `reach` frames. `position_kernel`, in
-    `position_groups`: of the convolution that says where frames are.
-    """
-
-    d_model: int
-    heads: int
-    layers: int
-    inner: int
-    vocab_size: int
-    channels: tuple[int, ...]
-    kernels: tuple[int, ...]
-    strides: tuple[int, ...]
-    group_norm: bool
-    norm_first: bool
-    conformer: bool
-    positions: Positions
-    position_kernel: int
-    position_groups: int
-    reach: int
-    activation: str
-    stem_activation: str
-    rotary_base: float = 10_000.0
-
-    @property
-    def frame_samples(self) -> int:
-        """From one frame to the next."""
-        samples = 1
-        for stride in self.strides:
-            samples *= stride
-        return samples
-
-    @property
-    def least_samples(self) -> int:
-        """That the first frame looks at."""
-        samples = 1
-        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
-            samples = (samples - 1) * stride + kernel
-        return samples
-
-    def num_frames(self, num_samples: int) -> int:
-        """Of a recording of so many samples."""
-        return max(0, num_samples - self.least_samples) // self.frame_samples + 1
 
 
 @dataclass(frozen=True, slots=True)

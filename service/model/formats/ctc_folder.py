@@ -14,8 +14,9 @@ from torch import Tensor
 
 from service.errors import CheckpointError
 from service.languages import ALIASES, NAMES
+from service.model.ctc.dims import Dims
 from service.model.ctc.vocabulary import CtcVocabulary
-from service.model.ctc.weights import ACTIVATIONS, Dims
+from service.model.ctc.weights import ACTIVATIONS
 from service.model.formats.hub_folder import stored_tensors
 from service.model.tokens import read_json
 from service.types import SAMPLE_RATE
