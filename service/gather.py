@@ -15,7 +15,7 @@ import numpy as np
 from service.engine.engine import Engine
 from service.errors import Cancelled, DeadlineExceeded, QueueFull
 from service.model.protocol import SpeechModel
-from service.text.coverage import cover
+from service.text.coverage import PEAK_S, cover, widened
 from service.text.fallback import Attempt, Outcome, best_of, judge
 from service.text.guard import UNFINISHED
 from service.text.rest import rest_of
@@ -177,7 +177,10 @@ class WindowWork:
         text = "".join(piece.text for piece in one.pieces)
         speech = one.window.speech
         loud = not text.strip() and (_is_loud(one.window) if speech is None else bool(speech))
-        coverage = cover(speech, settle(one.pieces, one.window.duration_s))
+        timed = settle(one.pieces, one.window.duration_s)
+        if self._model.info.frame_by_frame:
+            timed = widened(timed, PEAK_S)
+        coverage = cover(speech, timed)
         return Outcome(one.hypothesis, text, loud, one.is_silent, coverage)
 
     async def _resume(
