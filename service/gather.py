@@ -15,7 +15,7 @@ import numpy as np
 from service.engine.engine import Engine
 from service.errors import Cancelled, DeadlineExceeded, QueueFull
 from service.model.protocol import SpeechModel
-from service.text.coverage import cover
+from service.text.coverage import PEAK_S, cover, widened
 from service.text.fallback import Attempt, Outcome, best_of, judge
 from service.text.guard import UNFINISHED
 from service.text.rest import rest_of
@@ -108,9 +108,16 @@ class WindowWork:
         be explained."""
         return tuple(sorted(self._readings, key=lambda one: (one.window.index, one.window.start_s)))
 
+    @property
+    def _temperatures(self) -> tuple[float, ...]:
+        """None to try where there is nothing to draw."""
+        return () if self._model.info.frame_by_frame else self._request.temperatures
+
     async def _finish(self, job: Job) -> Done:
         """The window, and on from where its text ends while that is before its speech does."""
         done = await self._stand(job)
+        if self._model.info.frame_by_frame:
+            return done  # what it heard, it said
         while len(done.texts) < MAX_PARTS and (rest := rest_of(done.texts[-1])) is not None:
             options = replace(job.options, language=done.texts[-1].hypothesis.language)
             attempt = Attempt(0, job.profile, options)
@@ -139,7 +146,7 @@ class WindowWork:
             replies.append(reply)
             texts.append(self._text(job.window, reply.hypothesis))
             outcomes.append(self._outcome(texts[-1]))
-            verdict = judge(attempt, outcomes[-1], asked.temperatures, asked.thresholds)
+            verdict = judge(attempt, outcomes[-1], self._temperatures, asked.thresholds)
             following = verdict.following
             in_time = time.monotonic() + reply.timings.total < self._deadline
             if verdict.reason is None or following is None or not in_time:
@@ -170,7 +177,10 @@ class WindowWork:
         text = "".join(piece.text for piece in one.pieces)
         speech = one.window.speech
         loud = not text.strip() and (_is_loud(one.window) if speech is None else bool(speech))
-        coverage = cover(speech, settle(one.pieces, one.window.duration_s))
+        timed = settle(one.pieces, one.window.duration_s)
+        if self._model.info.frame_by_frame:
+            timed = widened(timed, PEAK_S)
+        coverage = cover(speech, timed)
         return Outcome(one.hypothesis, text, loud, one.is_silent, coverage)
 
     async def _resume(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -327,6 +327,14 @@ def to_profile(name: str, table: Mapping[str, Any]) -> Profile:
             "another name"
         )
     return profile
+
+
+def check_plain(profiles: Iterable[Profile], why: str) -> None:
+    """For a model that has no weights but its own. Raises ConfigError, with the reason, if a
+    profile needs others."""
+    for profile in profiles:
+        if profile.is_adapted:
+            raise ConfigError(f"profile {profile.name}: no low_rank, bits or gates here: {why}")
 
 
 def check_depth(profiles: Mapping[str, Profile], num_layers: int) -> None:

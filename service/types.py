@@ -236,7 +236,8 @@ class Kept:
     State i of those that the decoder reads stands for `sizes[i]` frames from `positions[i]` on; a
     frame that none stands for was dropped. `importance`: the attention that each frame receives,
     dropped ones too, in encoder layer `layer`, by `aggregation` of its heads; the frames were
-    `chosen_by_it`, or it is what such a choice would have gone by.
+    `chosen_by_it`, or it is what such a choice would have gone by. `frame_s`: seconds of a frame,
+    None where all of them are 30 s.
     """
 
     positions: Counts
@@ -245,6 +246,7 @@ class Kept:
     layer: int
     aggregation: str
     chosen_by_it: bool
+    frame_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from service.api.answers import PROPERTIES, STREAM, Wanted, respond, wanted
 from service.api.models import serve_model
-from service.api.openai_params import ALSO, ignored, wants_logprobs, without_prompts
+from service.api.openai_params import ALSO, followed, ignored, wants_logprobs
 from service.api.openai_params import PROPERTIES as THEIRS
 from service.api.services import services_of, while_connected
 from service.api.streams import open_stream
@@ -164,7 +164,7 @@ def _understood(
     want = wanted(given, FORMATS, lenient=True)
     times = granularities(given)
     logprobs = wants_logprobs(given)
-    how = decoding(given if model.info.max_prompt_tokens else without_prompts(given), model)
+    how = decoding(followed(given, model.info), model)
     language, languages = served.pipeline.resolve_spoken(
         one(given, "language"), several(given, "languages")
     )

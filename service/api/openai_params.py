@@ -11,6 +11,7 @@ from typing import Any
 
 from service.errors import InvalidRequest
 from service.model.protocol import ModelInfo
+from service.params.decoding import CHOICES, asks_for_a_choice
 from service.params.values import GRANULARITIES, Given, choice, flag, number, one, several, whole
 from service.types import Notice
 
@@ -35,9 +36,14 @@ PROPERTIES: dict[str, Any] = {
 PROMPTS = ("prompt", "hotwords", "keywords")
 
 
-def without_prompts(given: Given) -> Given:
-    """The parameters that a model without prompts can follow."""
-    return {name: values for name, values in given.items() if name not in PROMPTS}
+def followed(given: Given, info: ModelInfo) -> Given:
+    """The parameters that a model can follow: without those of prompts where it takes none, and of
+    choices where it has none."""
+    left_out = (
+        *(() if info.max_prompt_tokens else PROMPTS),
+        *(CHOICES if info.frame_by_frame else ()),
+    )
+    return {name: values for name, values in given.items() if name not in left_out}
 
 
 def wants_logprobs(given: Given) -> bool:
@@ -50,9 +56,7 @@ def ignored(
     given: Given, response_format: str, streamed: bool, info: ModelInfo
 ) -> Iterator[Notice]:
     """A notice for each parameter that is taken and changes nothing in this answer."""
-    for name in PROMPTS:
-        if name in given and not info.max_prompt_tokens:
-            yield _notice(name, f"the model {info.name} takes no prompt")
+    yield from _not_followed(given, info)
     is_json = response_format in ("json", "verbose_json")
     if GRANULARITIES in given and response_format in ("json", "text"):
         yield _notice(GRANULARITIES, "times are in response_format verbose_json, srt and vtt")
@@ -69,6 +73,17 @@ def ignored(
             f"{', '.join(numbers)} change nothing: recordings are cut for the model's 30 s, in "
             "the longest pauses that the voice activity detection finds",
         )
+
+
+def _not_followed(given: Given, info: ModelInfo) -> Iterator[Notice]:
+    """Of what `followed` leaves out that would have changed something."""
+    for name in PROMPTS:
+        if name in given and not info.max_prompt_tokens:
+            yield _notice(name, f"the model {info.name} takes no prompt")
+    for name in CHOICES:
+        if info.frame_by_frame and asks_for_a_choice(given, name):
+            why = f"the model {info.name} says what is likeliest frame by frame (CTC)"
+            yield _notice(name, why)
 
 
 def _notice(param: str, why: str) -> Notice:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.audio.mel import log_mel
+from service.engine.features import features_of
 from service.model.protocol import SpeechModel
 from service.profiles import Profile
 from service.types import SAMPLE_RATE, DecodeOptions
@@ -21,9 +21,10 @@ def probe(model: SpeechModel, profile: Profile) -> None:
     Raises whatever the model raises: its message is free of anybody's audio or text.
     """
     silence = np.zeros(SAMPLE_RATE, dtype=np.float32)
-    mel_BFT = log_mel([silence], model.info.num_mels, model.info.device)
+    features = features_of([silence], model.info)
     decode = model.new_decode_batch()
-    decode.join([0], model.encode(mel_BFT, [profile]), [DecodeOptions()])
+    # As if all of it were the recording: nothing is spared.
+    decode.join([0], model.encode(features.values_BFT, [profile]), [DecodeOptions()])
     for _ in range(PROBE_STEPS):
         if not len(decode):
             return

@@ -20,7 +20,6 @@ from functools import partial
 
 import torch
 
-from service.audio.mel import log_mel
 from service.engine.batcher import Load
 from service.engine.budget import Budget
 from service.engine.faults import (
@@ -32,6 +31,7 @@ from service.engine.faults import (
     is_out_of_memory,
     report,
 )
+from service.engine.features import features_of
 from service.engine.intake import Intake
 from service.engine.probe import probe
 from service.engine.replies import reject, resolve
@@ -41,7 +41,7 @@ from service.errors import DeadlineExceeded, EngineError
 from service.metrics import ModelMetrics
 from service.model.protocol import DecodeBatch, SpeechModel, WindowsFailedError
 from service.profiles import BUILT_IN
-from service.types import WINDOW_SAMPLES, Encoded, Hypothesis, Job, Kept, Timings, WindowResult
+from service.types import Encoded, Hypothesis, Job, Kept, Timings, WindowResult
 
 log = logging.getLogger(__name__)
 
@@ -183,15 +183,12 @@ class Runner:
         ]
 
     def _encode_new(self, jobs: Sequence[Job], started: float) -> list[_Slot]:
-        info = self._model.info
         begin = time.perf_counter()
-        mel_BFT = log_mel([job.window.samples for job in jobs], info.num_mels, info.device)
+        features = features_of([job.window.samples for job in jobs], self._model.info)
         self._await_device()
         mel_end = time.perf_counter()
         encoded = self._model.encode(
-            mel_BFT,
-            [job.profile for job in jobs],
-            [len(job.window.samples) * info.num_frames // WINDOW_SAMPLES for job in jobs],
+            features.values_BFT, [job.profile for job in jobs], features.sounding
         )
         self._await_device()
         encode_s = time.perf_counter() - mel_end
@@ -205,8 +202,7 @@ class Runner:
         for number, slot in enumerate(slots):
             self._count_frames(slot)
             if slot.job.explain:
-                mel_1FT = mel_BFT[number : number + 1]
-                slot.kept = self._model.explain(mel_1FT, slot.job.profile, slot.encoded)
+                slot.kept = self._model.explain(features.of(number), slot.job.profile, slot.encoded)
         return slots
 
     def _await_device(self) -> None:

@@ -50,9 +50,10 @@ class Pane:
     """A stretch of the recording that went through the encoder at once.
 
     It begins `start_s` into the recording and holds `audio_s` of it; the frames that `kept` is
-    about go on to 30 s. `mel_FT`: its log-mel, 0 (silent) to 1, lowest band first, a column every
-    10 ms. `words`: what stands of it, `dense_words`: what dense makes of the same stretch.
-    `notes`: sentences on how it was read. `part`: 0, or which rest of its window it is.
+    about go on to 30 s, for a model that pads its windows. `mel_FT`: its log-mel, 0 (silent) to 1,
+    lowest band first, a column every 10 ms. `words`: what stands of it, `dense_words`: what dense
+    makes of the same stretch. `notes`: sentences on how it was read. `part`: 0, or which rest of
+    its window it is.
     """
 
     window: int
@@ -68,7 +69,7 @@ class Pane:
 
     @property
     def frame_s(self) -> float:
-        return WINDOW_S / len(self.kept.importance)
+        return self.kept.frame_s or WINDOW_S / len(self.kept.importance)
 
     @property
     def audio_frames(self) -> int:

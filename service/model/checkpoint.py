@@ -66,7 +66,7 @@ def load_checkpoint(
     for a model that is not there, not Whisper, incomplete or corrupt, and ConfigError for a device
     that is not there, or a type that it does not do.
     """
-    place = _device(device)
+    place = device_of(device)
     operators = operators or operators_for(dtype, place)
     kind = operators.dtype
     if place.type == "cuda" and kind == torch.float32:
@@ -114,7 +114,7 @@ def read_state(
     not what the model's dimensions say."""
     _check_dims(source)
     state = {
-        key: _place(key, tensor, device, dtype)
+        key: placed(key, tensor, device, dtype)
         for key, tensor in source.tensors()
         if key.startswith(prefix)
     }
@@ -122,7 +122,8 @@ def read_state(
     return state
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """`auto` is CUDA where there is one. Raises ConfigError for a device that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -147,10 +148,11 @@ def operators_for(dtype: str, device: torch.device) -> Operators:
     return plain_operators(torch.float16 if dtype == "auto" else getattr(torch, dtype))
 
 
-def _place(key: str, tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A copy always: the file's own pages are unaligned, and change under us if it is rewritten.
+def placed(key: str, tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The parameter `key` on a device. Raises CheckpointError for what is no plain one.
 
-    On a CPU what is stored in less than `dtype` stays as it is until it is packed.
+    A copy always: the file's own pages are unaligned, and change under us if it is rewritten. On a
+    CPU what is stored in less than `dtype` stays as it is until it is packed.
     """
     if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
         raise CheckpointError(f"{key} is {tensor.dtype}: quantised checkpoints are not supported")

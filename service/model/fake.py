@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 import torch
 
-from service.errors import ConfigError
 from service.model.explain import sizes_of
 from service.model.protocol import ModelInfo
 from service.model.sparsify import even_positions, num_kept
-from service.profiles import Profile
+from service.profiles import Profile, check_plain
 from service.types import WINDOW_S, DecodeOptions, Encoded, Hypothesis, Kept, Piece, Word
 
 NUM_FRAMES = 1500
@@ -86,9 +85,7 @@ class FakeModel:
 
     def prepare(self, profiles: Iterable[Profile], adapters: Collection[str] = ()) -> None:
         """It has no weights, and so no others. Raises ConfigError for a profile that needs some."""
-        for profile in profiles:
-            if profile.is_adapted:
-                raise ConfigError(f"profile {profile.name}: the fake model has no weights")
+        check_plain(profiles, "the fake model has no weights")
 
     def encode(
         self,

@@ -1,10 +1,11 @@
-"""What the engine asks of a model. `whisper.Whisper` and `fake.FakeModel` answer it."""
+"""What the engine asks of a model. `whisper.Whisper`, `ctc.model.CtcModel` and `fake.FakeModel`
+answer it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
@@ -17,6 +18,11 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+# What a model reads: Whisper's log-mel of windows filled up to 30 s, or the samples themselves, of
+# as many as there are.
+Features = Literal["log-mel", "waveform"]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What a loaded model is: for answers, `/v1/models`, metrics and start-up lines.
@@ -27,7 +33,10 @@ class ModelInfo:
     `max_prompt_tokens` those of a prompt that it takes: 0 for none. In decode a sequence takes
     `row_bytes` at the most, and a frame that was kept `frame_bytes`; the weights are
     `weight_bytes`; 0: nothing to speak of.
-    `origin` (an address), `license` and `owner` are "" where they are not known.
+    `origin` (an address), `license` and `owner` are "" where they are not known. `features` is what
+    it reads, with `num_mels` bands where that is a log-mel; `num_frames` are those of 30 s.
+    `frame_by_frame`: each frame says its own symbol (CTC). So there is nothing to draw, no beam, no
+    text to begin with, and no text that ends before its speech.
     """
 
     name: str
@@ -48,6 +57,8 @@ class ModelInfo:
     origin: str = ""
     license: str = ""
     owner: str = ""
+    features: Features = "log-mel"
+    frame_by_frame: bool = False
 
     @property
     def knows_several(self) -> bool:
@@ -107,14 +118,19 @@ class SpeechModel(Protocol):
 
     def encode(
         self,
-        mel_BFT: torch.Tensor,
+        features_BFT: torch.Tensor,
         profiles: Sequence[Profile],
-        audio_frames: Sequence[int] | None = None,
+        sounding: Sequence[int] | None = None,
+        /,
     ) -> list[Encoded]:
-        """Encodes padded windows, each by its own profile. `mel_BFT`: (B, num_mels, 3000);
-        `audio_frames`: how many of each window's frames hold the recording, None: all."""
+        """Encodes windows, each by its own profile.
 
-    def explain(self, mel_1FT: torch.Tensor, profile: Profile, encoded: Encoded) -> Kept:
+        `features_BFT`: the log-mel of padded windows, (B, num_mels, 3000), and `sounding`: how many
+        of each one's `num_frames` hold the recording; or their samples, (B, 1, S), and how many of
+        these. None: all.
+        """
+
+    def explain(self, features_1FT: torch.Tensor, profile: Profile, encoded: Encoded, /) -> Kept:
         """What became of the frames of one window that `encode` gave; as costly as that."""
 
     def new_decode_batch(self) -> DecodeBatch:

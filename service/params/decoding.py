@@ -70,6 +70,13 @@ PROPERTIES: dict[str, Any] = {
     },
 }
 
+# Of several texts that a model may say, which one: of no meaning where frames speak for themselves.
+CHOICES = (
+    *("temperature", "seed", "beam_size", "patience", "length_penalty"),
+    *("prefix", "suppress_tokens"),
+)
+_NO_CHOICE = {"temperature": ("0", "0.0"), "beam_size": ("1",)}  # what happens in any case
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
@@ -82,6 +89,8 @@ class Decoding:
 
 def decoding(given: Given, model: SpeechModel) -> Decoding:
     """The parameters of `PROPERTIES` that are given. Raises InvalidRequest."""
+    if model.info.frame_by_frame:
+        _refuse_choices(given, model.info.name)
     temperatures = _temperatures(one(given, "temperature"))
     penalty, suppress = one(given, "length_penalty"), one(given, "suppress_tokens")
     options = DecodeOptions(
@@ -95,6 +104,23 @@ def decoding(given: Given, model: SpeechModel) -> Decoding:
         suppress=None if suppress is None else _ids(suppress, model.info.vocab_size),
     )
     return Decoding(options, _thresholds(given), temperatures)
+
+
+def asks_for_a_choice(given: Given, param: str) -> bool:
+    """Whether one of `CHOICES` is given, and as something else than what happens in any case."""
+    value = one(given, param)
+    return value is not None and value not in _NO_CHOICE.get(param, ())
+
+
+def _refuse_choices(given: Given, name: str) -> None:
+    """Those of `CHOICES` that ask for more than the likeliest text."""
+    for param in CHOICES:
+        if asks_for_a_choice(given, param):
+            raise InvalidRequest(
+                f"The model {name} says what is likeliest frame by frame (CTC), and takes no "
+                f"{param}: leave it out.",
+                param,
+            )
 
 
 def _temperatures(value: str | None) -> tuple[float, ...]:

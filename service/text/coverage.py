@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from service.text.timestamps import TimedPiece
@@ -20,6 +20,8 @@ JUDGED_S = 3.0
 # Text with less than this for all that is heard there is that of what comes before the pause.
 LONG_PAUSE_S = 3.0
 LEAST_BYTES_PER_S_OVER_PAUSE = 5.5
+# Where times are those of peaks (CTC): a pause of a second or less between pieces is none.
+PEAK_S = 0.5
 # As much as a text repeats of its own beginning, if it begins again: eight words or so.
 OPENING_CHARS = 40
 
@@ -44,6 +46,22 @@ def cover(speech: Sequence[Stretch] | None, pieces: Sequence[TimedPiece]) -> Cov
     until_end = _within(speech, 0.0, end)
     covered = sum(_within(speech, start, stop) for start, stop in said)
     return Coverage(max(0.0, until_end - covered), _within(speech, end, float("inf")))
+
+
+def widened(pieces: Sequence[TimedPiece], by_s: float) -> list[TimedPiece]:
+    """Pieces that begin so much earlier and end so much later, but at most half-way to the next.
+
+    For a model whose times are those of a sound's surest moment, which is shorter than the sound:
+    the pauses between its pieces are longer than those in the speech.
+    """
+    wide: list[TimedPiece] = []
+    for number, piece in enumerate(pieces):
+        before = (pieces[number - 1].end + piece.start) / 2 if number else 0.0
+        start, end = max(piece.start - by_s, before), piece.end + by_s
+        if number + 1 < len(pieces):
+            end = min(end, (piece.end + pieces[number + 1].start) / 2)
+        wide.append(replace(piece, start=start, end=end))
+    return wide
 
 
 def text_end(speech: Sequence[Stretch], piece: TimedPiece) -> float:

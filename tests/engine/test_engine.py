@@ -12,7 +12,7 @@ import torch
 
 from service.audio.mel import log_mel
 from service.config import ServerConfig
-from service.engine import probe as probe_module
+from service.engine import features as features_module
 from service.engine.engine import Engine
 from service.engine.probe import warm_up
 from service.errors import CheckpointError, EngineError, NotReady, QueueFull
@@ -122,7 +122,7 @@ def test_on_a_gpu_every_profile_is_warm_before_the_first_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     on_cpu = partial(log_mel, device="cpu")
-    monkeypatch.setattr(probe_module, "log_mel", lambda windows, mels, _: on_cpu(windows, mels))
+    monkeypatch.setattr(features_module, "log_mel", lambda windows, mels, _: on_cpu(windows, mels))
     model = RecordingGpuModel()
     warm_up(model, list(BUILT_IN.values()))
     assert model.profiles == list(BUILT_IN)

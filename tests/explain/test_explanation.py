@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from service.explain.differences import CHANGED, MISSING, SAME
 from service.explain.explanation import clock, explain
 from service.profiles import BUILT_IN
 from service.text.guard import DOUBT, REPETITION, UNFINISHED
 from service.types import Fallback, Reading
 
-from .made import PAIRS, hypothesis, one_window, pairs, reading, transcript, window
+from .made import PAIRS, hypothesis, kept_of, one_window, pairs, reading, transcript, window
 
 
 def test_words_are_compared_window_by_window_and_shown_where_they_were_said() -> None:
@@ -89,3 +91,11 @@ def test_a_clock() -> None:
         *("0:00.00", "0:10.00"),
         *("1:01.50", "59:59.99"),
     ]
+
+
+def test_a_window_without_padding_has_its_own_clock() -> None:
+    """599 frames of 12 s: where a model says how long one is, they are not 30 s."""
+    whole = kept_of(range(0, 599, 2), [2] * 299 + [1])
+    kept = replace(whole, importance=whole.importance[:599], frame_s=0.02)
+    (pane,) = one_window([], [], kept).panes
+    assert (pane.frame_s, pane.audio_frames) == (0.02, 599)

@@ -196,7 +196,7 @@ FC1 = "model.encoder.layers.1.fc1.weight"
     [
         (remove("config.json"), "config.json"),
         (truncate("config.json"), "cannot read"),
-        (edit(model_type="wav2vec2"), "'wav2vec2'; only 'whisper'"),
+        (edit(model_type="wavlm"), "'wavlm'; only 'whisper'"),
         (edit(encoder_layers="two"), "encoder_layers"),
         (edit(activation_function="relu"), "activation_function must be 'gelu'"),
         (edit(scale_embedding=True), "scale_embedding must be False"),
@@ -243,8 +243,8 @@ def test_float32_on_cuda_rounds_nothing(
     mini_folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, rounds: bool
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(loading, "_device", torch.device)
-    monkeypatch.setattr(loading, "_place", lambda key, tensor, device, dtype: tensor.clone())
+    monkeypatch.setattr(loading, "device_of", torch.device)
+    monkeypatch.setattr(loading, "placed", lambda key, tensor, device, dtype: tensor.clone())
     load_checkpoint(str(mini_folder), device="cuda", dtype=dtype)
     assert torch.backends.cudnn.allow_tf32 is rounds
 

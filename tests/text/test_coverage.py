@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.text.coverage import OPENING_CHARS, Coverage, begins_again, cover, text_end
+from service.text.coverage import (
+    OPENING_CHARS,
+    PEAK_S,
+    Coverage,
+    begins_again,
+    cover,
+    text_end,
+    widened,
+)
 from service.text.rest import LEAST_SPEECH_S
 from service.text.timestamps import TimedPiece
 
@@ -35,6 +43,20 @@ def test_a_text_that_goes_with_its_speech_leaves_out_nothing() -> None:
 @pytest.mark.parametrize("text", [" The most", " A", " \u2014", " F F", " 1"])
 def test_a_few_letters_for_a_window_full_of_speech_pass_over_all_of_it(text: str) -> None:
     assert seconds(cover(READER, [piece(0, 26, text)])) == pytest.approx((23.2, 0))
+
+
+def test_times_of_peaks_leave_out_no_pause_of_a_second() -> None:
+    """CTC's pieces end with the surest moment of their last letter, and begin with the first's."""
+    heard = ((0.0, 20.0),)
+    short = [piece(5 * n + 0.4, 5 * n + 4.6, AVENUE) for n in range(4)]
+    assert seconds(cover(heard, short)) == pytest.approx((2.8, 0.4))
+    wide = widened(short, PEAK_S)
+    assert seconds(cover(heard, wide)) == pytest.approx((0, 0))
+    times = [time for one in wide for time in (one.start, one.end)]
+    assert times == pytest.approx([0.0, 5.0, 5.0, 10.0, 10.0, 15.0, 15.0, 20.1])
+    # What is really passed over is still seen.
+    missing = widened([short[0], short[3]], PEAK_S)
+    assert cover(heard, missing).skipped_s == pytest.approx(10.8 - 2 * PEAK_S)
 
 
 def test_speech_after_the_last_piece_is_left() -> None:

@@ -19,6 +19,8 @@ SMALL_FILES = (
     "vocab.json",
     "merges.txt",
     "added_tokens.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
     *VOCABULARIES,
 )
 WEIGHTS = (SAFETENSORS, INDEX, "model-*-of-*.safetensors", BINARY)

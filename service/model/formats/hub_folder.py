@@ -15,7 +15,7 @@ from torch import Tensor
 
 from service.errors import CheckpointError
 from service.model.formats.openai_facts import Words, settings_of
-from service.model.formats.source import Source
+from service.model.formats.source import CTC_KINDS, CtcFolderError, Source
 from service.model.tokens import read_ids, read_json, read_tokenizer
 from service.model.weights import Dims
 
@@ -76,6 +76,8 @@ def read_hub_folder(folder: Path, other: Callable[[int], Words] | None = None) -
 def _read_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
+    if kind in CTC_KINDS:
+        raise CtcFolderError(folder, kind)
     if kind not in KINDS:
         only = " and ".join(map(repr, KINDS))
         raise CheckpointError(f"{folder}: model_type is {kind!r}; only {only} are supported")
@@ -93,14 +95,15 @@ def _dims(config: Mapping[str, Any]) -> Dims:
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """The output projection is left out: Whisper's is the token embedding."""
     try:
-        for key, tensor in _stored(folder):
+        for key, tensor in stored_tensors(folder):
             if key != "proj_out.weight":
                 yield (key if key.startswith("model.") else f"model.{key}"), tensor
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the weights cannot be read: {error}") from error
 
 
-def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def stored_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Under the names that the files have. Raises CheckpointError, or what safetensors raises."""
     if (folder / SAFETENSORS).exists():
         files = [SAFETENSORS]
     elif (folder / INDEX).exists():

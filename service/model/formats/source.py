@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from service.errors import CheckpointError
 from service.model.weights import Dims
+
+# By model_type, encoders whose frames say their own symbols (`ctc`).
+CTC_KINDS = ("wav2vec2", "hubert", "wav2vec2-conformer")
+
+
+class CtcFolderError(CheckpointError):
+    """A folder that holds a CTC model, where one of Whisper's was asked for."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        super().__init__(f"{folder}: model_type is {kind!r}, a CTC model; this is for Whisper's")
+        self.folder = folder
 
 
 @dataclass(frozen=True, slots=True, eq=False)

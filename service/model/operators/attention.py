@@ -42,6 +42,13 @@ def by_head(dtype: torch.dtype) -> Attend:
     return attend
 
 
+def attend_biased(
+    query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, bias_BHTT: Tensor
+) -> Tensor:
+    """torch's own, with what is added to the logits of each query and key."""
+    return F.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK, bias_BHTT)
+
+
 def attend_near(
     attend: Attend,
     query_BHTK: Tensor,
@@ -66,18 +73,26 @@ def attend_near(
 
 
 def attend_and_score(
-    query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor
+    query_BHTK: Tensor,
+    key_BHTK: Tensor,
+    value_BHTK: Tensor,
+    bias_BHTT: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The context, and what each frame receives of each head: (B, H, T), float32.
 
-    `received[h, t]` = mean over queries q of `softmax(QK^T / sqrt(d))[h, q, t]`. One head at a
-    time, because the matrices of all of them are what would not fit the cache.
+    `received[h, t]` = mean over queries q of `softmax(QK^T / sqrt(d))[h, q, t]`, `bias_BHTT` added
+    to the logits. One head at a time, because the matrices of all of them are what would not fit
+    the cache.
     """
     scale = 1 / math.sqrt(query_BHTK.shape[-1])
     heads = ((query_BHTK * scale).flatten(0, 1), key_BHTK.flatten(0, 1), value_BHTK.flatten(0, 1))
+    biases = [None] * len(heads[0]) if bias_BHTT is None else bias_BHTT.flatten(0, 1)
     contexts, received = [], []
-    for query_TK, key_TK, value_TK in zip(*heads, strict=True):
-        weights_TT = torch.softmax(query_TK @ key_TK.T, dim=-1, dtype=torch.float32)
+    for query_TK, key_TK, value_TK, bias_TT in zip(*heads, biases, strict=True):
+        logits_TT = query_TK @ key_TK.T
+        if bias_TT is not None:
+            logits_TT += bias_TT
+        weights_TT = torch.softmax(logits_TT, dim=-1, dtype=torch.float32)
         contexts.append(weights_TT.to(value_TK.dtype) @ value_TK)
         received.append(weights_TT.mean(dim=0))
     shape = query_BHTK.shape
