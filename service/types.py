@@ -288,6 +288,9 @@ class Batch:
     jobs: tuple[Job, ...]
 
 
+ATTENTION, ACROSS, FEED = range(3)  # the modules of a decoder layer
+
+
 @dataclass(frozen=True, slots=True)
 class OpenModules:
     """Which modules of each layer run for a window: of an encoder layer attention and MLP, of a

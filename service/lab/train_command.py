@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from service.config import ServerConfig
 from service.errors import ConfigError, WinnowError
 from service.lab.arguments import add_material, material_of, positive
+from service.lab.gates_command import add_fixed, add_measure
 from service.threads import usable_threads
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def add(subparsers: Any) -> None:
         help=f"what is written; must be new. Until then FOLDER{TRAINING} holds what there is",
     )
     parser.set_defaults(run=_gates)
+    add_fixed(ways)
+    add_measure(ways)
 
 
 def _gates(args: argparse.Namespace) -> int:
@@ -114,9 +117,8 @@ def _finish(
 
     from service.model.gates import write_gates
 
-    gates = training.finished(
-        training.train[:: max(1, len(training.train) // CALIBRATED)][:CALIBRATED]
-    )
+    every = max(1, len(training.train) // CALIBRATED)
+    gates = training.finished(training.train[::every][:CALIBRATED])
     loss, share = training.measure(training.held, gates)
     whole, _ = training.measure(training.held, _all_open(training))
     trained = {

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from service.model.cache import Cache, Reading
-from service.model.layers import merge_heads, mlp, norm, project, split_heads
+from service.model.layers import feed, merge_heads, mlp, norm, project, split_heads
 from service.model.operators.attention import fused
 from service.model.weights import CrossAttention, DecoderLayer, DecoderWeights
-from service.types import OpenModules
+from service.types import ACROSS, ATTENTION, FEED, OpenModules
 
 
 def forward(weights: DecoderWeights, tokens_BN: Tensor, states_BTD: Tensor) -> Tensor:
@@ -103,12 +103,14 @@ def join(
     cache: Cache,
     states_BTD: Tensor,
     log_weights_BT: Tensor | None = None,
+    gates: Sequence[OpenModules | None] = (),
 ) -> None:
     """Appends a cache row for each window; all of them kept the same number of frames.
 
     `log_weights_BT`: the logarithms of how many frames each state counts as; None: of one.
+    `gates`: which modules run for each window; () and None: all.
     """
-    cache.join([layer.cross for layer in weights.layers], states_BTD, log_weights_BT)
+    cache.join([layer.cross for layer in weights.layers], states_BTD, log_weights_BT, gates)
 
 
 def step(
@@ -138,11 +140,15 @@ def read(
     """The same for rows that are about to read; the device's part of it, whatever the host does."""
     x = embed(weights, tokens_BN, reading.positions_BN)
     for number, layer in enumerate(weights.layers):
-        query, key, value = project(x, layer.attention, weights.heads)
-        x = x + layer.attention.out(reading.attend(number, query, key, value))
-        query = split_heads(layer.cross.query(norm(x, layer.cross.norm)), weights.heads)
-        x = x + layer.cross.out(reading.attend_across(number, query))
-        x = mlp(x, layer.mlp)
+        if (rows := reading.among(number, ATTENTION)) is not None:
+            query, key, value = project(rows.pick(x), layer.attention, weights.heads)
+            x = rows.add(x, layer.attention.out(rows.attend(number, query, key, value)))
+        if (rows := reading.among(number, ACROSS)) is not None:
+            query_BND = layer.cross.query(norm(rows.pick(x), layer.cross.norm))
+            query = split_heads(query_BND, weights.heads)
+            x = rows.add(x, layer.cross.out(rows.attend_across(number, query)))
+        if (rows := reading.among(number, FEED)) is not None:
+            x = rows.add(x, feed(rows.pick(x), layer.mlp))
     return logits(weights, x if wanted is None else x[:, list(wanted)])
 
 
