@@ -23,6 +23,7 @@ CONTEXTS = "language,event"
 TRAINING = ".training"  # behind the folder's name: where a training stands
 HELD_BACK, MOST_HELD = 10, 24  # every tenth window, at most so many
 LEAST_WINDOWS = 3
+TRIED = 6  # windows on which each module is left out
 CALIBRATED = 24  # windows on which the target is met
 
 
@@ -77,10 +78,12 @@ def _gates(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
+    from service.lab.gates.fixed import alone
     from service.lab.gates.training import Training
     from service.lab.gates.windows import heard, whole_windows
     from service.lab.reproduce.record import digest
     from service.model.checkpoint import load_checkpoint
+    from service.model.gates import num_modules
     from service.model.operators.choose import plain_operators
     from service.model.whisper import Whisper
 
@@ -95,7 +98,11 @@ def _gates(args: argparse.Namespace) -> int:
     # By torch's own products: others have no gradient.
     plain = plain_operators(torch.float32)
     model = Whisper(load_checkpoint(args.model, "cpu", operators=plain))
-    training, data = Training(model, train, held, how), digest(items)
+    some = [one.example(model) for one in train[:: max(1, len(train) // TRIED)][:TRIED]]
+    weights, count = model.checkpoint.weights, num_modules(model.checkpoint.weights.dims)
+    with tqdm(total=count, desc="trying", unit="module", disable=None) as bar:
+        missed = alone(weights, some, folder, bar.update, bfloat16=how.bfloat16)
+    training, data = Training(model, train, held, how, missed), digest(items)
     training.resume(folder, data)
     with tqdm(total=training.num_steps, desc="training", unit="window", disable=None) as bar:
         bar.update(training.progress.step)

@@ -93,7 +93,7 @@ def mel() -> Tensor:
 
 def gated(checkpoint: Checkpoint, modules: OpenModules | None) -> Gated:
     dims = checkpoint.weights.dims
-    return Gated(checkpoint, modules and constant(checkpoint.name, dims, modules))
+    return Gated(checkpoint, constant(checkpoint.name, dims, modules) if modules else None)
 
 
 class Nothing:

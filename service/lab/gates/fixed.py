@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from service.model.gates import DECODER_MODULES, ENCODER_MODULES, constant, num_
 from service.model.weights import Dims, Weights
 from service.types import OpenModules
 
+ALONE = "alone.json"
 CANDIDATES = 10  # those that cost least alone; others are not tried beside them
 
 # Which modules are off -> the mean loss of some windows.
@@ -37,6 +40,29 @@ def loss_of(weights: Weights, examples: Sequence[Example], *, bfloat16: bool = T
         return total / len(examples)
 
     return loss
+
+
+def alone(
+    weights: Weights,
+    examples: Sequence[Example],
+    folder: Path,
+    done: Callable[[], object],
+    *,
+    bfloat16: bool = True,
+) -> list[float]:
+    """The loss without each module. What was found is kept in `folder`."""
+    path, found = folder / ALONE, []
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        loss = loss_of(weights, examples, bfloat16=bfloat16)
+        for module in range(num_modules(weights.dims)):
+            found.append(loss([module]))
+            done()
+        beside = path.with_suffix(".tmp")
+        beside.write_text(json.dumps(found))
+        beside.replace(path)
+    return found
 
 
 def greedy(loss: Loss, count: int, num: int, done: Callable[[], object]) -> list[tuple[int, float]]:

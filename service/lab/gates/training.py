@@ -34,7 +34,8 @@ SEED_OF_ORDER, SEED_OF_START = 7919, 104729
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How gates are trained. `rate`: Adam's, of the weights; `bias_rate`: of each module's own
-    bias. `first`, `last`: the temperatures between which it is annealed. `unknown`: how often a
+    bias. `start`: the logits of the module that costs least to leave out, and of the one that costs
+    most. `first`, `last`: the temperatures between which it is annealed. `unknown`: how often a
     window's language is not told, as at run time it may not be. `bfloat16`: products are rounded
     to it."""
 
@@ -44,9 +45,9 @@ class Settings:
     steps: int | None = None
     seed: int = 0
     hidden: int = 32
-    rate: float = 1e-3
-    bias_rate: float = 5e-2
-    start: float = 3.5
+    rate: float = 2e-4
+    bias_rate: float = 2e-2
+    start: tuple[float, float] = (0.5, 6.5)
     first: float = 1.0
     last: float = 0.3
     weight: float = 50.0
@@ -71,11 +72,17 @@ class Training:
     """A training that can be left and gone on with after any step."""
 
     def __init__(
-        self, model: Whisper, train: Sequence[Said], held: Sequence[Said], how: Settings
+        self,
+        model: Whisper,
+        train: Sequence[Said],
+        held: Sequence[Said],
+        how: Settings,
+        alone: Sequence[float],
     ) -> None:
+        """`alone`: the loss without each module, from the encoder's first to the decoder's last."""
         self.model, self.train, self.held, self.how = model, train, held, how
         self.weights = model.checkpoint.weights
-        self.gates = new_gates(model, train, how)
+        self.gates = new_gates(model, train, how, alone)
         self.parameters = {
             name: tensor.requires_grad_()
             for name, tensor in tensors_of(self.gates).items()
@@ -219,8 +226,9 @@ def detached(gates: Gates) -> Gates:
     return replace(gates, encoder=tuple(map(free, gates.encoder)), decoder=free(gates.decoder))
 
 
-def new_gates(model: Whisper, some: Sequence[Said], how: Settings) -> Gates:
-    """Gates that are open, whose inputs are measured on the first windows."""
+def new_gates(model: Whisper, some: Sequence[Said], how: Settings, alone: Sequence[float]) -> Gates:
+    """Gates that are open, the less surely the less a module is missed, and whose inputs are
+    measured on a few windows."""
     weights, dims = model.checkpoint.weights, model.checkpoint.weights.dims
     contexts = tuple(name for name in CONTEXTS if name in how.contexts)
     examples = [said.example(model) for said in some[:: max(1, len(some) // 32)][:32]]
@@ -229,19 +237,24 @@ def new_gates(model: Whisper, some: Sequence[Said], how: Settings) -> Gates:
         [context(contexts, one.mel_1FT, one.frames, one.language) for one in examples]
     )
     source = torch.Generator().manual_seed(how.seed + SEED_OF_START)
+    widths = [ENCODER_MODULES] * dims.encoder_layers + [DECODER_MODULES * dims.decoder_layers]
+    biases = torch.split(starts(alone, how.start), widths)
     made = [
-        _new_predictor(torch.cat([torch.stack(list(seen)), about], 1), modules, how, source)
-        for seen, modules in zip(
-            zip(*means, strict=True),
-            [ENCODER_MODULES] * dims.encoder_layers + [DECODER_MODULES * dims.decoder_layers],
-            strict=True,
-        )
+        _new_predictor(torch.cat([torch.stack(list(seen)), about], 1), bias_M, how, source)
+        for seen, bias_M in zip(zip(*means, strict=True), biases, strict=True)
     ]
     return Gates(model.info.name, dims, how.target, contexts, tuple(made[:-1]), made[-1])
 
 
+def starts(alone: Sequence[float], between: tuple[float, float]) -> Tensor:
+    """A logit for each module, at even distances from the least missed to the most."""
+    ranks = torch.tensor(alone).argsort(stable=True).argsort()
+    low, high = between
+    return low + (high - low) * ranks.float() / max(1, len(alone) - 1)
+
+
 def _new_predictor(
-    seen_NI: Tensor, modules: int, how: Settings, source: torch.Generator
+    seen_NI: Tensor, bias_M: Tensor, how: Settings, source: torch.Generator
 ) -> Predictor:
     inputs = seen_NI.shape[1]
     spread = seen_NI.std(0, correction=0)
@@ -250,8 +263,8 @@ def _new_predictor(
         scale=torch.where(spread > LEAST_SCALE, spread, torch.ones_like(spread)),
         up=torch.randn(how.hidden, inputs, generator=source) * inputs**-0.5,
         up_bias=torch.zeros(how.hidden),
-        down=torch.randn(modules, how.hidden, generator=source) * 0.5 * how.hidden**-0.5,
-        down_bias=torch.full((modules,), how.start),
+        down=torch.randn(len(bias_M), how.hidden, generator=source) * 0.1 * how.hidden**-0.5,
+        down_bias=bias_M.clone(),
     )
 
 
