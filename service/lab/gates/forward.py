@@ -6,7 +6,7 @@ whether it should be.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,16 +38,26 @@ def hard(logits_M: Tensor) -> Tensor:
     return (logits_M > 0).to(logits_M.dtype)
 
 
-def gated(
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoding:
+    """A window's states (1, T, D), all logits of the gates, and what they multiply the decoder's
+    modules by."""
+
+    states_1TD: Tensor
+    logits_M: Tensor
+    decoder: tuple[Tensor, ...]
+
+
+def encoded(
     weights: Weights, gates: Gates, example: Example, context_C: Tensor, draw: Draw
-) -> tuple[Tensor, Tensor]:
-    """The cross-entropy of what is said, the mean of its tokens, and all logits of the gates."""
+) -> Encoding:
+    """A window through the gated encoder."""
     every: list[Tensor] = []
 
-    def ask(predictor: Predictor, states_1TD: Tensor) -> Iterator[Tensor]:
+    def ask(predictor: Predictor, states_1TD: Tensor) -> tuple[Tensor, ...]:
         # The states are not changed for the predictors' sake.
         every.append(predictor(seen(states_1TD.detach(), example.frames, context_C)))
-        return iter(draw(every[-1]))
+        return tuple(draw(every[-1]))
 
     states = encoder.embed(weights.encoder, example.mel_1FT)
     for layer, predictor in zip(weights.encoder.layers, gates.encoder, strict=True):
@@ -55,11 +65,19 @@ def gated(
         states = _mixed(states, encoder.attend(states, layer, weights.encoder), attends)
         states = _mixed(states, mlp(states, layer.mlp), feeds)
     states = norm(states, weights.encoder.norm)
-    opens = list(ask(gates.decoder, states))
-    tokens_1N = example.tokens_1N
+    opens = ask(gates.decoder, states)
+    return Encoding(states, torch.cat(every), opens)
+
+
+def gated(
+    weights: Weights, gates: Gates, example: Example, context_C: Tensor, draw: Draw
+) -> tuple[Tensor, Tensor]:
+    """The cross-entropy of what is said, the mean of its tokens, and all logits of the gates."""
+    window = encoded(weights, gates, example, context_C, draw)
+    states, tokens_1N = window.states_1TD, example.tokens_1N
     x = decoder.embed(weights.decoder, tokens_1N, torch.arange(tokens_1N.shape[1]))
     for number, block in enumerate(weights.decoder.layers):
-        attends, across, feeds = opens[number * DECODER_MODULES :][:DECODER_MODULES]
+        attends, across, feeds = window.decoder[number * DECODER_MODULES :][:DECODER_MODULES]
         x = _mixed(x, x + decoder.attention_before(weights.decoder, block, x), attends)
         added = decoder.attention_across(weights.decoder, block, x, states)
         x = _mixed(x, x + added, across)
@@ -67,7 +85,7 @@ def gated(
     first = tokens_1N.shape[1] - example.said
     logits_NV = decoder.logits(weights.decoder, x[:, first - 1 : -1])[0]
     loss = torch.nn.functional.cross_entropy(logits_NV, tokens_1N[0, first:])
-    return loss, torch.cat(every)
+    return loss, window.logits_M
 
 
 def _mixed(before: Tensor, after: Tensor, gate: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from service.lab.gates.forward import Example, dense_means, gated, hard
+from service.lab.gates.forward import Example, dense_means, encoded, gated, hard
 from service.lab.gates.losses import annealed, logistic, pull, share_off, straight_through
 from service.lab.gates.state import FILE, Progress, load_state, save_state
 from service.lab.gates.windows import Said
@@ -27,6 +28,7 @@ from service.model.whisper import Whisper
 
 LEAST_SCALE = 1e-3  # what hardly varies is not made much of
 SAVE_EVERY = 20  # steps
+CLOSE = 0.005  # to the target
 KEEPS = 0.9  # of the running share, at each step
 SEED_OF_ORDER, SEED_OF_START = 7919, 104729
 
@@ -182,24 +184,41 @@ class Training:
 
     def _judged(self, said: Said, gates: Gates) -> tuple[Tensor, Tensor]:
         example = said.example(self.model)
-        language = example.language if not self.model.info.multilingual else None
-        context_C = context(gates.contexts, example.mel_1FT, example.frames, language)
+        context_C = self._served_context(example, gates)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.how.bfloat16):
             return gated(self.weights, gates, example, context_C, hard)
 
+    def _decided(self, said: Said, gates: Gates) -> Tensor:
+        """The logits alone."""
+        example = said.example(self.model)
+        context_C = self._served_context(example, gates)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.how.bfloat16):
+            return encoded(self.weights, gates, example, context_C, hard).logits_M.float()
+
+    def _served_context(self, example: Example, gates: Gates) -> Tensor:
+        """As at run time, where nobody says the language before a window is encoded."""
+        language = None if self.model.info.knows_several else "en"
+        return context(gates.contexts, example.mel_1FT, example.frames, language)
+
     @torch.no_grad()
-    def finished(self, some: Sequence[Said], rounds: int = 2) -> Gates:
+    def finished(self, some: Sequence[Said], rounds: int = 8) -> Gates:
         """The gates, all biases moved by one number so that `some` windows leave out the target's
         share of modules. Layers see what those before them left out, so it takes a few rounds."""
-        gates = detached(self.gates)
-        best = (2.0, gates)
+        own, by = detached(self.gates), 0.0
+        least, most = -math.inf, math.inf
+        tried: list[tuple[float, float]] = []
         for _ in range(rounds):
-            found = torch.stack([self._judged(said, gates)[1].float() for said in some])
-            off = abs(float((found <= 0).float().mean()) - self.how.target)
-            best = min(best, (off, gates), key=lambda one: one[0])
-            gates = shifted(gates, -threshold(found.flatten(), self.how.target))
-        _, share = self.measure(some, gates)
-        return min(best, (abs(share - self.how.target), gates), key=lambda one: one[0])[1]
+            gates = shifted(own, by)
+            logits = torch.stack([self._decided(said, gates) for said in some]).flatten()
+            missing = self.how.target - float((logits <= 0).float().mean())
+            tried.append((abs(missing), by))
+            if abs(missing) <= CLOSE:
+                break
+            least, most = (least, by) if missing > 0 else (by, most)
+            by -= threshold(logits, self.how.target)
+            if not least < by < most:
+                by = (max(least, by - 1) + min(most, by + 1)) / 2
+        return shifted(own, min(tried)[1])
 
 
 def threshold(logits: Tensor, target: float) -> float:

@@ -13,7 +13,7 @@ def test_a_decision_is_hard_and_its_gradient_soft() -> None:
     logits = torch.tensor([-2.0, -0.1, 0.1, 2.0], requires_grad=True)
     found = straight_through(logits, torch.zeros(4), 0.5)
     assert found.tolist() == [0.0, 0.0, 1.0, 1.0]
-    found.sum().backward()
+    found.sum().backward()  # type: ignore[no-untyped-call]
     soft = (logits.detach() / 0.5).sigmoid()
     assert logits.grad is not None
     assert logits.grad.tolist() == pytest.approx((soft * (1 - soft) / 0.5).tolist())

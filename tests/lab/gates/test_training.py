@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from service.cli import FAILED, OK, USAGE, main
@@ -246,11 +249,23 @@ def test_what_was_heard_is_not_heard_again(
     assert heard(str(mini_folder), items, tmp_path) == first
 
 
+@pytest.fixture(scope="module")
+def ending(mini_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that ends its texts early: the end weighs more."""
+    folder = tmp_path_factory.mktemp("ending") / "mini-ending"
+    shutil.copytree(mini_folder, folder)
+    state = load_file(folder / "model.safetensors")
+    end = json.loads((folder / "config.json").read_text())["eos_token_id"]
+    state["model.decoder.embed_tokens.weight"][end] *= 4
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
 def test_from_recordings_to_figures(
-    mini_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ending: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--corpus", str(corpus(tmp_path / "corpus")), "--domains", "read", "--split", "all"]
-    given += ["--model", str(mini_folder), "--threads", "1"]
+    given += ["--model", str(ending), "--threads", "1"]
     out = tmp_path / "gates"
     train = ["train", "gates", *given, "--target", "0.2", "--steps", "2", "--out", str(out)]
     assert main(train) == OK
