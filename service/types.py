@@ -290,6 +290,24 @@ class Batch:
     jobs: tuple[Job, ...]
 
 
+ATTENTION, ACROSS, FEED = range(3)  # the modules of a decoder layer
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModules:
+    """Which modules of each layer run for a window: of an encoder layer attention and MLP, of a
+    decoder layer attention, cross-attention and MLP."""
+
+    encoder: tuple[tuple[bool, ...], ...]
+    decoder: tuple[tuple[bool, ...], ...]
+
+    @property
+    def share_off(self) -> float:
+        """Of all modules."""
+        every = [one for layer in (*self.encoder, *self.decoder) for one in layer]
+        return 1 - sum(every) / len(every)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
     """One window as the decoder sees it.
@@ -299,7 +317,7 @@ class Encoded:
     of those hold the recording, the rest being padding; None where nobody said. `pooled`: a state
     is the mean of all frames from its position to the next state's, and nothing was dropped.
     `log_weights_T`: the logarithms of how many frames each state counts as in attention; None: of
-    one.
+    one. `gates`: which modules run; None: all.
     """
 
     states_TD: torch.Tensor
@@ -308,6 +326,7 @@ class Encoded:
     audio_frames: int | None = None
     pooled: bool = False
     log_weights_T: torch.Tensor | None = None
+    gates: OpenModules | None = None
 
 
 @dataclass(frozen=True, slots=True)

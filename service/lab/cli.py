@@ -16,6 +16,7 @@ from service.lab import (
     plot_command,
     reproduce_command,
     search_command,
+    train_command,
 )
 
 
@@ -26,6 +27,7 @@ def add_commands(subparsers: Any) -> None:
     reproduce_command.add(subparsers)
     explain_command.add(subparsers)
     compress_command.add(subparsers)
+    train_command.add(subparsers)
     plot_command.add(subparsers)
     bench = subparsers.add_parser(
         "bench",

@@ -1,4 +1,4 @@
-"""What profiles need beside a model's own weights: other weights of its encoder, made at start.
+"""What profiles need beside a model's own weights: others of its encoder, and gates.
 
 Adapters are folders that `winnow compress` and `winnow train` write. Each says of which model it
 is, so that a service with several models takes the ones of each.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from service.errors import CheckpointError, ConfigError
 from service.model.checkpoint import Checkpoint, read_state
 from service.model.formats.find import read_folder
 from service.model.formats.names import LOW_RANK
+from service.model.gates import MANIFEST, Gates, read_gates
 from service.model.operators.choose import cpu_operators, has_bfloat16
 from service.model.operators.four_bits import four_bits
 from service.model.operators.products import Pack
@@ -28,38 +30,59 @@ _LAYERS = "model.encoder.layers."
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """The folders that are of one model: of factors, by theta."""
+    """The folders that are of one model: of factors, by theta, and of gates, by target."""
 
     low_rank: Mapping[str, Path]
+    gates: Mapping[float, Path]
 
 
 def adapters_of(model: str, folders: Iterable[str]) -> Adapters:
     """Raises ConfigError for a folder that is no adapter, or is what another is."""
     low_rank: dict[str, Path] = {}
-    for folder in map(Path, folders):
-        said = _said(folder)
-        if canonical_name(str(said["of"])) != canonical_name(model):
-            continue
-        theta = str(said["theta"])
-        if theta in low_rank:
-            raise ConfigError(
-                f"adapters: {low_rank[theta]} and {folder} are both low_rank {theta!r} of {model}"
-            )
-        low_rank[theta] = folder
-    return Adapters(low_rank)
+    gates: dict[float, Path] = {}
+    for folder in (Path(name).expanduser() for name in folders):
+        if (folder / LOW_RANK).is_file():
+            of, theta = _said(folder / LOW_RANK, ("of", str), ("theta", str))
+            if canonical_name(of) == canonical_name(model):
+                _put(low_rank, theta, folder, f"low_rank {theta!r} of {model}")
+        elif (folder / MANIFEST).is_file():
+            of, target = _said(folder / MANIFEST, ("model", str), ("target", float))
+            if canonical_name(of) == canonical_name(model):
+                _put(gates, target, folder, f"gates {target} of {model}")
+        else:
+            raise ConfigError(f"adapters: in {folder} is neither {LOW_RANK} nor {MANIFEST}")
+    return Adapters(low_rank, gates)
 
 
-def _said(folder: Path) -> Mapping[str, object]:
-    path = folder.expanduser() / LOW_RANK
-    if not path.is_file():
-        raise ConfigError(f"adapters {str(folder)!r}: no folder with {LOW_RANK} in it")
+def _said(path: Path, *wanted: tuple[str, type]) -> list[Any]:
+    """What a folder says of itself, in this order. It is looked at whole when it is used."""
     try:
-        said = read_json(path)
+        told = read_json(path)
     except CheckpointError as error:
-        raise ConfigError(f"adapters {str(folder)!r}: {error}") from error
-    if not isinstance(said.get("of"), str) or not isinstance(said.get("theta"), str):
-        raise ConfigError(f"adapters {str(folder)!r}: {LOW_RANK} does not say of what it is")
-    return said
+        raise ConfigError(f"adapters: {error}") from error
+    for name, kind in wanted:
+        if not isinstance(told.get(name), kind):
+            raise ConfigError(f"adapters: {path} does not say its {name}")
+    return [told[name] for name, _ in wanted]
+
+
+def _put(known: dict[Any, Path], key: str | float, folder: Path, what: str) -> None:
+    if key in known:
+        raise ConfigError(f"adapters: {known[key]} and {folder} are both {what}")
+    known[key] = folder
+
+
+def find_gates(model: str, profile: Profile, adapters: Adapters) -> Gates:
+    """The gates that a profile names. Raises ConfigError where they are not there, and
+    CheckpointError where they are damaged."""
+    if profile.gates not in adapters.gates:
+        there = ", ".join(map(str, adapters.gates)) or "none"
+        raise ConfigError(
+            f"profile {profile.name}: gates {profile.gates} of {model} are in none of the folders "
+            f"of WINNOW_ADAPTERS (there: {there}); train some with: winnow train gates --model "
+            f"{model} --target {profile.gates} --out FOLDER"
+        )
+    return read_gates(adapters.gates[profile.gates])
 
 
 def key_of(profile: Profile, weight_dtype: str) -> tuple[str, int]:
@@ -109,7 +132,7 @@ def _factors(checkpoint: Checkpoint, profile: Profile, adapters: Adapters) -> Pa
             f"WINNOW_ADAPTERS (there: {there}); make one with: winnow compress low-rank --model "
             f"{name} --theta {theta} --out FOLDER"
         )
-    return adapters.low_rank[theta].expanduser()
+    return adapters.low_rank[theta]
 
 
 def _few_bits(checkpoint: Checkpoint, profile: Profile) -> Pack:

@@ -10,12 +10,13 @@ leaves, the last takes its number.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 from torch import Tensor
 
 from service.model.kept import FRAMES
 from service.model.weights import CrossAttention, DecoderWeights
+from service.types import OpenModules
 
 
 class Reading(Protocol):
@@ -23,12 +24,37 @@ class Reading(Protocol):
 
     positions_BN: Tensor
 
+    def among(self, layer: int, module: int) -> Reading | None:
+        """Of those of the rows for which a module runs: itself where it does for all, None where it
+        does for none."""
+
+    def pick(self, x_BND: Tensor) -> Tensor:
+        """Of the states that all rows have, those of these."""
+
+    def add(self, x_BND: Tensor, found: Tensor) -> Tensor:
+        """All rows' states, with what these found added to theirs."""
+
     def attend(self, layer: int, query_BHNK: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Keeps the new keys and values, and gives the context (B, N, D) of the queries, each of
         which sees what is not after it."""
 
     def attend_across(self, layer: int, query_BHNK: Tensor) -> Tensor:
         """The context (B, N, D) of what each row's window kept."""
+
+
+class EveryRow:
+    """What a reading says of gates where there are none."""
+
+    __slots__ = ()
+
+    def among(self, layer: int, module: int) -> Self | None:
+        return self
+
+    def pick(self, x_BND: Tensor) -> Tensor:
+        return x_BND
+
+    def add(self, x_BND: Tensor, found: Tensor) -> Tensor:
+        return x_BND + found
 
 
 class Cache(Protocol):
@@ -44,10 +70,12 @@ class Cache(Protocol):
         crosses: Sequence[CrossAttention],
         states_BTD: Tensor,
         log_weights_BT: Tensor | None = None,
+        gates: Sequence[OpenModules | None] = (),
     ) -> None:
         """Appends a row for each window, with what each layer's cross-attention reads of it.
 
         `log_weights_BT`: the logarithms of how many frames each state counts as; None: of one.
+        `gates`: which modules run for each window; () and None: all.
         """
 
     def reading(self, first_row: int, num_new: int) -> Reading:

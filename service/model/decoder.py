@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from service.model.cache import Cache, Reading
-from service.model.layers import merge_heads, mlp, norm, project, split_heads
+from service.model.layers import feed, merge_heads, mlp, norm, project, split_heads
 from service.model.operators.attention import fused
-from service.model.weights import CrossAttention, DecoderWeights
+from service.model.weights import CrossAttention, DecoderLayer, DecoderWeights
+from service.types import ACROSS, ATTENTION, FEED, OpenModules
 
 
 def forward(weights: DecoderWeights, tokens_BN: Tensor, states_BTD: Tensor) -> Tensor:
@@ -27,28 +28,64 @@ def forward_watched(
     states_BTD: Tensor,
     watched: Sequence[tuple[int, int]],
     log_weights_T: Tensor | None = None,
+    gates: OpenModules | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """`forward`, and the cross-attention (B, N, T) of the watched heads, as (layer, head).
 
     `log_weights_T`: the logarithms of how many frames each state counts as; None: of one.
+    `gates`: which modules run; None: all. A head that is watched looks where it would have looked,
+    whether its cross-attention runs or not.
     """
-    x = _embed(weights, tokens_BN, torch.arange(tokens_BN.shape[1], device=tokens_BN.device))
+    x = embed(weights, tokens_BN, torch.arange(tokens_BN.shape[1], device=tokens_BN.device))
     attention_BNT = []
     for number, layer in enumerate(weights.layers):
-        query, key, value = project(x, layer.attention, weights.heads)
-        context = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + layer.attention.out(merge_heads(context))
-        query = split_heads(layer.cross.query(norm(x, layer.cross.norm)), weights.heads)
-        key, value = cross_keys_values(layer.cross, states_BTD, weights.heads)
-        context = fused(query, key, value, log_weights_T)
-        for head in (head for at, head in watched if at == number):
-            scores = query[:, head] @ key[:, head].transpose(1, 2) / math.sqrt(key.shape[-1])
-            if log_weights_T is not None:
-                scores = scores + log_weights_T
-            attention_BNT.append(scores.float().softmax(-1))
-        x = x + layer.cross.out(merge_heads(context))
-        x = mlp(x, layer.mlp)
-    return _logits(weights, x), attention_BNT
+        attends, attends_across, feeds = gates.decoder[number] if gates else (True, True, True)
+        if attends:
+            x = x + attention_before(weights, layer, x)
+        heads = [head for at, head in watched if at == number]
+        if attends_across or heads:
+            found, scores = _across_watched(weights, layer, x, states_BTD, heads, log_weights_T)
+            attention_BNT += scores
+            if attends_across:
+                x = x + found
+        if feeds:
+            x = mlp(x, layer.mlp)
+    return logits(weights, x), attention_BNT
+
+
+def attention_before(weights: DecoderWeights, layer: DecoderLayer, x_BND: Tensor) -> Tensor:
+    """What a layer's self-attention adds to whole sequences."""
+    query, key, value = project(x_BND, layer.attention, weights.heads)
+    context = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    return layer.attention.out(merge_heads(context))
+
+
+def attention_across(
+    weights: DecoderWeights, layer: DecoderLayer, x_BND: Tensor, states_BTD: Tensor
+) -> Tensor:
+    """What a layer's cross-attention adds to whole sequences."""
+    return _across_watched(weights, layer, x_BND, states_BTD, (), None)[0]
+
+
+def _across_watched(
+    weights: DecoderWeights,
+    layer: DecoderLayer,
+    x_BND: Tensor,
+    states_BTD: Tensor,
+    heads: Sequence[int],
+    log_weights_T: Tensor | None,
+) -> tuple[Tensor, list[Tensor]]:
+    """The same, and where some heads look."""
+    query = split_heads(layer.cross.query(norm(x_BND, layer.cross.norm)), weights.heads)
+    key, value = cross_keys_values(layer.cross, states_BTD, weights.heads)
+    context = fused(query, key, value, log_weights_T)
+    attention_BNT = []
+    for head in heads:
+        scores = query[:, head] @ key[:, head].transpose(1, 2) / math.sqrt(key.shape[-1])
+        if log_weights_T is not None:
+            scores = scores + log_weights_T
+        attention_BNT.append(scores.float().softmax(-1))
+    return layer.cross.out(merge_heads(context)), attention_BNT
 
 
 def cross_keys_values(
@@ -66,12 +103,14 @@ def join(
     cache: Cache,
     states_BTD: Tensor,
     log_weights_BT: Tensor | None = None,
+    gates: Sequence[OpenModules | None] = (),
 ) -> None:
     """Appends a cache row for each window; all of them kept the same number of frames.
 
     `log_weights_BT`: the logarithms of how many frames each state counts as; None: of one.
+    `gates`: which modules run for each window; () and None: all.
     """
-    cache.join([layer.cross for layer in weights.layers], states_BTD, log_weights_BT)
+    cache.join([layer.cross for layer in weights.layers], states_BTD, log_weights_BT, gates)
 
 
 def step(
@@ -99,20 +138,24 @@ def read(
     wanted: Sequence[int] | None = None,
 ) -> Tensor:
     """The same for rows that are about to read; the device's part of it, whatever the host does."""
-    x = _embed(weights, tokens_BN, reading.positions_BN)
+    x = embed(weights, tokens_BN, reading.positions_BN)
     for number, layer in enumerate(weights.layers):
-        query, key, value = project(x, layer.attention, weights.heads)
-        x = x + layer.attention.out(reading.attend(number, query, key, value))
-        query = split_heads(layer.cross.query(norm(x, layer.cross.norm)), weights.heads)
-        x = x + layer.cross.out(reading.attend_across(number, query))
-        x = mlp(x, layer.mlp)
-    return _logits(weights, x if wanted is None else x[:, list(wanted)])
+        if (rows := reading.among(number, ATTENTION)) is not None:
+            query, key, value = project(rows.pick(x), layer.attention, weights.heads)
+            x = rows.add(x, layer.attention.out(rows.attend(number, query, key, value)))
+        if (rows := reading.among(number, ACROSS)) is not None:
+            query_BND = layer.cross.query(norm(rows.pick(x), layer.cross.norm))
+            query = split_heads(query_BND, weights.heads)
+            x = rows.add(x, layer.cross.out(rows.attend_across(number, query)))
+        if (rows := reading.among(number, FEED)) is not None:
+            x = rows.add(x, feed(rows.pick(x), layer.mlp))
+    return logits(weights, x if wanted is None else x[:, list(wanted)])
 
 
-def _embed(weights: DecoderWeights, tokens_BN: Tensor, positions: Tensor) -> Tensor:
+def embed(weights: DecoderWeights, tokens_BN: Tensor, positions: Tensor) -> Tensor:
     """Positioned states (B, N, D); `positions`: (N,) or (B, N)."""
     return weights.embedding_VD[tokens_BN].to(weights.dtype) + weights.positions_TD[positions]
 
 
-def _logits(weights: DecoderWeights, x_BND: Tensor) -> Tensor:
+def logits(weights: DecoderWeights, x_BND: Tensor) -> Tensor:
     return weights.logits(norm(x_BND, weights.norm)).float()

@@ -162,6 +162,7 @@ class WindowDecoder:
                 self.cache,
                 torch.stack([window.states_TD for window in encoded]),
                 torch.stack(log_weights) if log_weights else None,
+                [window.gates for window in encoded],
             )
             self._hear_language(states, first_row)
             if options[0].language_only:

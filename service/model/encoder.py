@@ -7,22 +7,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from service.model import padding, sparsify
+from service.model.gates import Deciding
 from service.model.layers import merge_heads, mlp, norm, project
 from service.model.operators.attention import attend_and_score, attend_near
 from service.model.weights import EncoderLayer, EncoderWeights
 from service.profiles import Profile
 
+EVERY = (True, True)  # attention and MLP of a layer
 
-def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[Tensor, Tensor]:
+
+def encode(
+    weights: EncoderWeights,
+    mel_BFT: Tensor,
+    profile: Profile,
+    deciding: Deciding | None = None,
+) -> tuple[Tensor, Tensor]:
     """Encodes windows by one profile.
 
     `mel_BFT`: (B, mels, 2T), T at most the checkpoint's 1500. Returns the states (B, k, D) and
     their original frame positions (B, k), int64; a dense profile keeps k = T. Where neighbours
     are averaged, the position is that of the first of them. How many frames each counts as, where
-    that differs, only `encode_laid_out` says.
+    that differs, only `encode_laid_out` says. `deciding`: gates say which modules run, of one
+    window alone; attention that chooses frames always does.
     """
     if profile.sparsity > 0 and profile.pool == "alike":
-        return _encode_alike(weights, mel_BFT, profile)
+        return _encode_alike(weights, mel_BFT, profile, deciding)
     states = embed(weights, mel_BFT)
     num_windows, num_frames, _ = states.shape
     positions = torch.arange(num_frames, device=states.device).expand(num_windows, -1)
@@ -30,12 +39,12 @@ def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[
         states, positions = _thin_evenly(states, positions, profile.sparsity, profile.pool)
     for number, layer in enumerate(weights.layers, start=1):
         thins = profile.sparsity > 0 and number == profile.layer
-        scores: Tensor | None = None
-        if thins and profile.pool == "drop" and profile.selection == "attention":
-            states, scores = attend_scored(states, layer, weights, profile.aggregation)
-        else:
-            states = attend(states, layer, weights, profile.reach_of(number))
-        states = mlp(states, layer.mlp)
+        chooses = thins and profile.pool == "drop" and profile.selection == "attention"
+        runs = EVERY
+        if deciding is not None:
+            runs = deciding.layer(states, positions[0], needs_attention=chooses)
+        aggregation = profile.aggregation if chooses else None
+        states, scores = _layer(states, layer, weights, runs, profile.reach_of(number), aggregation)
         if thins and profile.pool == "drop":
             if scores is None:
                 scores = sparsify.baseline_scores(
@@ -51,32 +60,61 @@ def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[
     return states, positions
 
 
+def _layer(
+    states_BTD: Tensor,
+    layer: EncoderLayer,
+    weights: EncoderWeights,
+    runs: tuple[bool, bool],
+    reach: int,
+    aggregation: str | None,
+) -> tuple[Tensor, Tensor | None]:
+    """A layer's halves that run; with an `aggregation`, the importance (B, T) of each frame."""
+    attends, feeds = runs
+    scores_BT = None
+    if aggregation is not None:
+        states_BTD, scores_BT = attend_scored(states_BTD, layer, weights, aggregation)
+    elif attends:
+        states_BTD = attend(states_BTD, layer, weights, reach)
+    return (mlp(states_BTD, layer.mlp) if feeds else states_BTD), scores_BT
+
+
 def _encode_alike(
-    weights: EncoderWeights, mel_BFT: Tensor, profile: Profile
+    weights: EncoderWeights, mel_BFT: Tensor, profile: Profile, deciding: Deciding | None
 ) -> tuple[Tensor, Tensor]:
     """One window after the other: each has groups of its own."""
     layout = padding.plain(mel_BFT.shape[-1] // 2)
-    each = [encode_laid_out(weights, mel_FT[None], profile, layout) for mel_FT in mel_BFT]
+    each = [encode_laid_out(weights, mel_FT[None], profile, layout, deciding) for mel_FT in mel_BFT]
     positions = [found.positions_T.to(mel_BFT.device) for _, found in each]
     return torch.cat([states for states, _ in each]), torch.stack(positions)
 
 
 def encode_laid_out(
-    weights: EncoderWeights, mel_BFT: Tensor, profile: Profile, layout: padding.Layout
+    weights: EncoderWeights,
+    mel_BFT: Tensor,
+    profile: Profile,
+    layout: padding.Layout,
+    deciding: Deciding | None = None,
 ) -> tuple[Tensor, padding.Layout]:
     """Encodes windows of one layout, their padding averaged: the states (B, k, D), and what they
-    stand for. One window alone where those are joined that are most alike."""
+    stand for. One window alone where those are joined that are most alike, and where gates are
+    `deciding`; attention by whose keys frames are alike always runs."""
     near_BFT = mel_BFT[..., : layout.mel_frames]
     states = padding.place(_stem(weights, near_BFT), weights.positions_TD, layout)
     if profile.sparsity > 0 and profile.layer == 0:
         states, layout = padding.thin(states, layout, profile.sparsity)
     for number, layer in enumerate(weights.layers, start=1):
-        states, keys_BTD = attend_keyed(
-            states, layer, weights, layout.log_weights(states), profile.reach_of(number)
-        )
-        states = mlp(states, layer.mlp)
         thins = profile.sparsity > 0 and number == profile.layer
-        if thins and profile.pool == "alike":
+        chooses = thins and profile.pool == "alike"
+        attends, feeds = EVERY
+        if deciding is not None:
+            attends, feeds = deciding.layer(states, layout.positions_T, needs_attention=chooses)
+        if attends:
+            states, keys_BTD = attend_keyed(
+                states, layer, weights, layout.log_weights(states), profile.reach_of(number)
+            )
+        if feeds:
+            states = mlp(states, layer.mlp)
+        if chooses:
             states, layout = padding.thin_alike(states, layout, profile.sparsity, keys_BTD[0])
         if number == 1:
             states, layout = padding.merge(states, layout)

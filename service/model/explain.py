@@ -12,7 +12,7 @@ from service.model import encoder
 from service.model.layers import mlp
 from service.model.weights import EncoderWeights
 from service.profiles import Profile
-from service.types import Encoded, Kept
+from service.types import Encoded, Kept, OpenModules
 
 # Where frames are scored for a profile that drops none early: where the paper drops them
 # (arXiv 2506.15912).
@@ -27,7 +27,7 @@ def explain(weights: EncoderWeights, mel_1FT: Tensor, profile: Profile, encoded:
     """
     drops = profile.sparsity > 0
     layer = max(1, profile.layer) if drops else min(PUBLISHED_LAYER, len(weights.layers))
-    scores_1T = importance(weights, mel_1FT, layer, profile.aggregation)
+    scores_1T = importance(weights, mel_1FT, layer, profile.aggregation, encoded.gates)
     return Kept(
         positions=encoded.positions_T.cpu().numpy(),
         sizes=sizes_of(encoded).cpu().numpy(),
@@ -46,11 +46,21 @@ def sizes_of(encoded: Encoded) -> Tensor:
     return torch.diff(encoded.positions_T, append=end)
 
 
-def importance(weights: EncoderWeights, mel_BFT: Tensor, layer: int, aggregation: str) -> Tensor:
+def importance(
+    weights: EncoderWeights,
+    mel_BFT: Tensor,
+    layer: int,
+    aggregation: str,
+    gates: OpenModules | None = None,
+) -> Tensor:
     """The attention (B, T) that each frame receives at an encoder layer, from 1 on, every frame
     present: the mean over queries, `aggregation` of the heads. The frames' mean is 1 / T where
-    heads are averaged. Source: arXiv 2506.15912."""
+    heads are averaged. `gates`: which modules ran before it. Source: arXiv 2506.15912."""
     states = encoder.embed(weights, mel_BFT)
-    for earlier in weights.layers[: layer - 1]:
-        states = mlp(encoder.attend(states, earlier, weights), earlier.mlp)
+    for number, earlier in enumerate(weights.layers[: layer - 1]):
+        attends, feeds = gates.encoder[number] if gates else encoder.EVERY
+        if attends:
+            states = encoder.attend(states, earlier, weights)
+        if feeds:
+            states = mlp(states, earlier.mlp)
     return encoder.attend_scored(states, weights.layers[layer - 1], weights, aggregation)[1]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from service.model.operators.bags import Bag, Bags
 from service.model.weights import CrossAttention, DecoderWeights
+from service.types import ACROSS, OpenModules
 
 FRAMES = 64  # of a block: more waste more of the last one, fewer read slower
 # 16 windows of Whisper's 1,500 frames on a CPU, where what nothing was written to takes no memory;
@@ -30,7 +31,8 @@ class Window:
     """What one window kept, and how many rows read it.
 
     `key_rows`, `value_rows`: where its rows of the tables are, by head and block. `bias_W`: what
-    is added to the logit of each of its blocks' frames, -inf past its last.
+    is added to the logit of each of its blocks' frames, -inf past its last. `gates`: which modules
+    run for it; None: all. What cross-attention that does not run would read was never written.
     """
 
     blocks: list[int]
@@ -38,6 +40,10 @@ class Window:
     value_rows: Tensor
     bias_W: Tensor
     rows: int = 1
+    gates: OpenModules | None = None
+
+    def runs(self, layer: int, module: int) -> bool:
+        return self.gates is None or self.gates.decoder[layer][module]
 
 
 class Queries(NamedTuple):
@@ -89,12 +95,15 @@ class Kept:
         crosses: Sequence[CrossAttention],
         states_TD: Tensor,
         log_weights_T: Tensor | None,
+        gates: OpenModules | None = None,
     ) -> Window:
-        """A window's keys and values of each layer, of what it kept."""
-        window = self._window(len(states_TD), log_weights_T)
+        """A window's keys and values of each layer whose cross-attention runs, of what it kept."""
+        window = self._window(len(states_TD), log_weights_T, gates)
         places = torch.tensor(window.blocks, device=self._device)
         try:
             for number, cross in enumerate(crosses):
+                if not window.runs(number, ACROSS):
+                    continue
                 self._write(places, self._keys[number], cross.key(states_TD), channels_first=True)
                 self._write(places, self._values[number], cross.value(states_TD))
         except BaseException:
@@ -176,7 +185,7 @@ class Kept:
         context = self._bags.sums(self._values[layer], repeated.values, weights.reshape(-1))
         return context.view(query_NRK.shape)
 
-    def _window(self, kept: int, log_weights_T: Tensor | None) -> Window:
+    def _window(self, kept: int, log_weights_T: Tensor | None, gates: OpenModules | None) -> Window:
         num = -(-kept // FRAMES)
         self._make_room(num)
         blocks = [self._free.pop() for _ in range(num)]
@@ -187,6 +196,7 @@ class Kept:
             self._rows_of(blocks, self._width),
             self._rows_of(blocks, FRAMES),
             bias_W.to(self._device),
+            gates=gates,
         )
 
     def _rows_of(self, blocks: Sequence[int], num_rows: int) -> Tensor:

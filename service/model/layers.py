@@ -14,7 +14,12 @@ def norm(x: Tensor, weights: Norm) -> Tensor:
 
 def mlp(states_BTD: Tensor, weights: Mlp) -> Tensor:
     """The residual feed-forward half of a layer."""
-    return states_BTD + weights.down(F.gelu(weights.up(norm(states_BTD, weights.norm))))
+    return states_BTD + feed(states_BTD, weights)
+
+
+def feed(states_BTD: Tensor, weights: Mlp) -> Tensor:
+    """What that half adds."""
+    return weights.down(F.gelu(weights.up(norm(states_BTD, weights.norm))))
 
 
 def project(

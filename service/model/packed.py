@@ -8,7 +8,7 @@ NaN. What windows kept is apart (`kept`), and is held once, however many rows a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,20 +16,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from service.model.cache import EveryRow
 from service.model.kept import Kept, Queries, Window
 from service.model.layers import merge_heads
 from service.model.weights import CrossAttention, DecoderWeights
+from service.types import ACROSS, ATTENTION, FEED, OpenModules
 
 TOKENS_AT_ONCE = 64  # by which rows grow: few windows say as much as a context holds
 
 
 class Places(NamedTuple):
     """Where some rows stand, on the device: their numbers (B, 1), the position of the next token of
-    each (B, 1), and what they read of their windows."""
+    each (B, 1), and what they read of their windows; `gated`: None where every row runs every
+    module."""
 
     rows_B1: Tensor
     starts_B1: Tensor
     queries: Queries
+    gated: Gated | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gated:
+    """Which rows run which modules: `rows[layer][module]`, numbers among those that are read; None:
+    all. `queries`: of some rows' windows, by their numbers."""
+
+    rows: tuple[tuple[tuple[int, ...] | None, ...], ...]
+    queries: Mapping[tuple[int, ...], Queries]
 
 
 @dataclass(slots=True)
@@ -58,11 +71,15 @@ class DecodeCache:
         crosses: Sequence[CrossAttention],
         states_BTD: Tensor,
         log_weights_BT: Tensor | None = None,
+        gates: Sequence[OpenModules | None] = (),
     ) -> None:
         """As `cache.Cache` has it."""
-        weights = [None] * len(states_BTD) if log_weights_BT is None else log_weights_BT
-        for states_TD, log_weights_T in zip(states_BTD, weights, strict=True):
-            window = self.kept.take(crosses, states_TD, log_weights_T)
+        nothing = [None] * len(states_BTD)
+        weights = nothing if log_weights_BT is None else log_weights_BT
+        for states_TD, log_weights_T, opens in zip(
+            states_BTD, weights, gates or nothing, strict=True
+        ):
+            window = self.kept.take(crosses, states_TD, log_weights_T, opens)
             self._add_row(window)
 
     def reading(self, first_row: int, num_new: int) -> PackedReading:
@@ -70,14 +87,14 @@ class DecodeCache:
         lengths = self.lengths[first_row:]
         longest = max(lengths) + num_new
         self.reserve(longest)
-        rows_B1, starts_B1, queries = self._places_from(first_row)
+        rows_B1, starts_B1, queries, gated = self._places_from(first_row)
         positions_BN = starts_B1
         if num_new > 1:
             positions_BN = starts_B1 + torch.arange(num_new, device=starts_B1.device)
         level = num_new == 1 and min(lengths) == max(lengths)
         rows = slice(first_row, self.num_rows)
         mask = None if level else _mask(self.keys.dtype, positions_BN, longest)
-        return PackedReading(self, rows, rows_B1, positions_BN, queries, longest, mask)
+        return PackedReading(self, rows, rows_B1, positions_BN, queries, longest, mask, gated)
 
     def _places_from(self, first_row: int) -> Places:
         """Where the rows from `first_row` on stand."""
@@ -86,9 +103,27 @@ class DecodeCache:
         device = self.keys.device
         rows_B1 = torch.arange(first_row, self.num_rows, device=device)[:, None]
         starts_B1 = torch.tensor(self.lengths[first_row:], device=device)[:, None]
-        places = Places(rows_B1, starts_B1, self.kept.queries(self.windows[first_row:]))
+        windows = self.windows[first_row:]
+        places = Places(rows_B1, starts_B1, self.kept.queries(windows), self._gated(windows))
         self.places = places if first_row == 0 else None
         return places
+
+    def _gated(self, windows: Sequence[Window]) -> Gated | None:
+        if all(window.gates is None for window in windows):
+            return None
+        every = tuple(range(len(windows)))
+        found: list[tuple[tuple[int, ...] | None, ...]] = []
+        for layer in range(len(self.keys)):
+            running = [
+                tuple(row for row in every if windows[row].runs(layer, module))
+                for module in (ATTENTION, ACROSS, FEED)
+            ]
+            found.append(tuple(None if rows == every else rows for rows in running))
+        wanted = {layer[ACROSS] for layer in found} - {None, ()}
+        queries = {
+            rows: self.kept.queries([windows[row] for row in rows]) for rows in wanted if rows
+        }
+        return Gated(tuple(found), queries)
 
     def advance(self, first_row: int, num_tokens: int) -> None:
         """The rows from `first_row` on have read so many tokens more."""
@@ -169,16 +204,42 @@ def empty_cache(weights: DecoderWeights, capacity: int = 4) -> DecodeCache:
 
 
 @dataclass(slots=True, eq=False)
-class PackedReading:
+class PackedReading(EveryRow):
     """`cache.Reading` of packed rows: `rows` of the cache, which then hold `longest` tokens."""
 
     cache: DecodeCache
-    rows: slice
+    rows: slice | Tensor
     rows_B1: Tensor
     positions_BN: Tensor
     queries: Queries
     longest: int
     mask: Tensor | None
+    gated: Gated | None = None
+    _some: dict[tuple[int, ...], SomeRows] = field(default_factory=dict)
+
+    def among(self, layer: int, module: int) -> PackedReading | None:
+        rows = None if self.gated is None else self.gated.rows[layer][module]
+        if rows is None:
+            return self
+        if rows and rows not in self._some:
+            self._some[rows] = self._of(rows)
+        return self._some.get(rows)
+
+    def _of(self, rows: tuple[int, ...]) -> SomeRows:
+        chosen_R = torch.tensor(rows, device=self.rows_B1.device)
+        rows_R1 = self.rows_B1[chosen_R]
+        # Rows that run no cross-attention alone read nothing of their windows.
+        queries = self.gated.queries.get(rows, self.queries) if self.gated else self.queries
+        return SomeRows(
+            self.cache,
+            rows_R1[:, 0],
+            rows_R1,
+            self.positions_BN[chosen_R],
+            queries,
+            self.longest,
+            None if self.mask is None else self.mask[chosen_R],
+            chosen_R=chosen_R,
+        )
 
     def attend(self, layer: int, query_BHNK: Tensor, key: Tensor, value: Tensor) -> Tensor:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
@@ -191,6 +252,19 @@ class PackedReading:
 
     def attend_across(self, layer: int, query_BHNK: Tensor) -> Tensor:
         return merge_heads(self.cache.kept.attend(layer, query_BHNK, self.queries))
+
+
+@dataclass(slots=True, eq=False)
+class SomeRows(PackedReading):
+    """`chosen_R`: which of the rows that are read."""
+
+    chosen_R: Tensor = field(kw_only=True)
+
+    def pick(self, x_BND: Tensor) -> Tensor:
+        return x_BND[self.chosen_R]
+
+    def add(self, x_BND: Tensor, found: Tensor) -> Tensor:
+        return x_BND.index_add(0, self.chosen_R, found)
 
 
 def _mask(dtype: torch.dtype, positions_BN: Tensor, longest: int) -> Tensor:

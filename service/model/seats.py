@@ -15,10 +15,13 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
+from service.errors import EngineError
+from service.model.cache import EveryRow
 from service.model.layers import split_heads
 from service.model.operators import paged
 from service.model.operators.paged import MOST_SPLITS, PAGE, Pages
 from service.model.weights import CrossAttention, DecoderWeights
+from service.types import OpenModules
 
 PAGES_AT_ONCE = 32  # a dense window of Whisper's takes 24, and 7 for all that it may say
 SEATS_AT_FIRST, FRAMES_AT_FIRST = 64, 1500
@@ -88,7 +91,7 @@ class _Seats:
 
 
 @dataclass(slots=True, eq=False)
-class SeatReading:
+class SeatReading(EveryRow):
     """`cache.Reading` of rows on seats."""
 
     seats: _Seats
@@ -154,8 +157,12 @@ class SeatCache:
         crosses: Sequence[CrossAttention],
         states_BTD: Tensor,
         log_weights_BT: Tensor | None = None,
+        gates: Sequence[OpenModules | None] = (),
     ) -> None:
-        """As `cache.Cache` has it."""
+        """As `cache.Cache` has it, but for gates: raises EngineError for them, because what is
+        recorded runs every module."""
+        if any(gates):
+            raise EngineError("gates are not served on a GPU: use device cpu, or no gates")
         num_windows, kept, _ = states_BTD.shape
         each = _pages_for(kept)
         pages = self._arena.take(num_windows * each)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
+from service.errors import CheckpointError
 from service.model import cache, encoder, explain, padding, words
-from service.model.adapters import adapters_of, key_of, make_encoder
+from service.model.adapters import adapters_of, find_gates, key_of, make_encoder
 from service.model.checkpoint import Checkpoint
 from service.model.decoding import WindowDecoder
+from service.model.gates import Deciding, Gates, check_fits, deciding, on_device
 from service.model.gpu import graphs_for
 from service.model.protocol import ModelInfo, dtype_name
 from service.model.rules import make_rules
@@ -20,16 +23,25 @@ from service.model.weights import EncoderWeights, held_bytes
 from service.profiles import Profile
 from service.types import DecodeOptions, Encoded, Hypothesis, Kept, Piece, Word
 
+NO_GATES: Mapping[float, Gates] = MappingProxyType({})
+
 
 class Whisper:
-    """`protocol.SpeechModel` over a checkpoint. Holds weights only, no state of any request."""
+    """`protocol.SpeechModel` over a checkpoint. Holds weights only, no state of any request.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    `gates`: predictors of which modules run, by the share that they leave out.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, gates: Mapping[float, Gates] = NO_GATES) -> None:
+        """Raises CheckpointError for gates of another model, or on a device that has none."""
         self.checkpoint = checkpoint
         self._encoders = {("", 0): checkpoint.weights.encoder}
         self.rules = make_rules(checkpoint.vocabulary, checkpoint.device)
         self.new_graphs = graphs_for(checkpoint.weights.decoder, self.rules)
         dims, vocabulary = checkpoint.weights.dims, checkpoint.vocabulary
+        self.gates: dict[float, Gates] = {}
+        for share, one in gates.items():
+            self._add_gates(share, one)
         self.info = ModelInfo(
             name=checkpoint.name,
             num_mels=dims.num_mels,
@@ -59,8 +71,17 @@ class Whisper:
             key = key_of(profile, self.checkpoint.weight_dtype)
             if key not in self._encoders:
                 self._encoders[key] = make_encoder(self.checkpoint, profile, found)
+            if profile.gates and profile.gates not in self.gates:
+                self._add_gates(profile.gates, find_gates(self.info.name, profile, found))
         held = held_bytes((self.checkpoint.weights, *self._encoders.values()))
         self.info = replace(self.info, weight_bytes=held)
+
+    def _add_gates(self, share: float, gates: Gates) -> None:
+        device = self.checkpoint.device
+        if self.new_graphs is not None:
+            raise CheckpointError(f"gates are not served on {device}: use device cpu, or no gates")
+        check_fits(gates, self.checkpoint.name, self.checkpoint.weights.dims)
+        self.gates[share] = on_device(gates, device)
 
     def encoder_of(self, profile: Profile) -> EncoderWeights:
         """The encoder's weights by a profile that was prepared."""
@@ -78,17 +99,21 @@ class Whisper:
         audio_frames: Sequence[int] | None = None,
     ) -> list[Encoded]:
         """Encodes padded windows (B, mels, 3000): on a GPU those of one profile together, on a CPU
-        one after the other, because one window's states fit its cache."""
+        one after the other, because one window's states fit its cache. What has gates, or a layout
+        of its own, is alone everywhere."""
         mel_BFT = mel_BFT.to(self.checkpoint.device, self.checkpoint.dtype)
         sounding: Sequence[int | None] = audio_frames or [None] * len(profiles)
         # Profiles that differ in name only, and all dense ones, are one piece of work.
         groups: dict[tuple[Profile, int], list[int]] = defaultdict(list)
         encoded: dict[int, Encoded] = {}
         for window, (profile, frames) in enumerate(zip(profiles, sounding, strict=True)):
-            layout = self._lay_out(profile, frames)
+            layout, gates = self._lay_out(profile, frames), self._gates_of(profile)
             if layout is not None:
                 mel_1FT = mel_BFT[window : window + 1]
-                encoded[window] = self._encode_laid_out(mel_1FT, profile, layout, frames)
+                encoded[window] = self._encode_laid_out(mel_1FT, profile, layout, frames, gates)
+            elif gates is not None:
+                mel_1FT = mel_BFT[window : window + 1]
+                encoded[window] = self._encode_gated(mel_1FT, profile, frames, gates)
             else:
                 groups[_what_it_does(profile), window if mel_BFT.is_cpu else 0].append(window)
         for (profile, _), windows in groups.items():
@@ -125,9 +150,11 @@ class Whisper:
         profile: Profile,
         layout: padding.Layout,
         audio_frames: int | None,
+        gates: Gates | None,
     ) -> Encoded:
+        asked = self._deciding(gates, mel_1FT, audio_frames) if gates else None
         states_1TD, layout = encoder.encode_laid_out(
-            self.encoder_of(profile), mel_1FT, profile, layout
+            self.encoder_of(profile), mel_1FT, profile, layout, asked
         )
         return Encoded(
             states_1TD[0],
@@ -136,7 +163,31 @@ class Whisper:
             audio_frames,
             pooled=True,
             log_weights_T=layout.log_weights(states_1TD),
+            gates=asked.modules(states_1TD, layout.positions_T) if asked else None,
         )
+
+    def _encode_gated(
+        self, mel_1FT: Tensor, profile: Profile, audio_frames: int | None, gates: Gates
+    ) -> Encoded:
+        asked = self._deciding(gates, mel_1FT, audio_frames)
+        states_1TD, positions_1T = encoder.encode(self.encoder_of(profile), mel_1FT, profile, asked)
+        return Encoded(
+            states_1TD[0],
+            positions_1T[0],
+            self.info.num_frames,
+            audio_frames,
+            pooled=profile.pools,
+            gates=asked.modules(states_1TD, positions_1T[0]),
+        )
+
+    def _gates_of(self, profile: Profile) -> Gates | None:
+        """What decides which modules run for a window of the profile; None: all do."""
+        return self.gates[profile.gates] if profile.gates else None
+
+    def _deciding(self, gates: Gates, mel_1FT: Tensor, audio_frames: int | None) -> Deciding:
+        # A window is encoded before its language is heard, and before anybody is asked for it.
+        language = None if self.info.knows_several else "en"
+        return deciding(gates, mel_1FT, audio_frames, language)
 
     @torch.inference_mode()
     def explain(self, mel_1FT: Tensor, profile: Profile, encoded: Encoded) -> Kept:

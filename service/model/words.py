@@ -58,7 +58,12 @@ def find_words(
     prompt = vocabulary.prompt(replace(options, prompt=(), prefix=(), timestamps=False))
     sequence = torch.tensor([[*prompt, *text, vocabulary.eot]], device=encoded.states_TD.device)
     logits_BNV, watched = decoder.forward_watched(
-        weights, sequence, encoded.states_TD[None], alignment.heads, encoded.log_weights_T
+        weights,
+        sequence,
+        encoded.states_TD[None],
+        alignment.heads,
+        encoded.log_weights_T,
+        encoded.gates,
     )
     # A row's attention is of what it predicts: the row before a token is that token's.
     rows = range(len(prompt) - 1, len(prompt) - 1 + len(text))

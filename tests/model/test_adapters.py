@@ -14,8 +14,10 @@ from torch.testing import assert_close
 from service.cli import OK, main
 from service.errors import CheckpointError, ConfigError
 from service.lab.reproduce.bits.rounding import round_rows
+from service.model import encoder
 from service.model.checkpoint import load_checkpoint
 from service.model.formats.names import LOW_RANK
+from service.model.gates import MANIFEST, constant, deciding, write_gates
 from service.model.operators.choose import cpu_operators
 from service.model.operators.factors import Factored, SideBySide, num_weights
 from service.model.operators.four_bits import FourBits, four_bits
@@ -23,6 +25,7 @@ from service.model.operators.products import Dense, EightBit, Product
 from service.model.weights import held_bytes, products_of
 from service.model.whisper import Whisper
 from service.profiles import Profile
+from service.types import OpenModules
 from tests.checkpoints import load_plain, write_checkpoint
 from tests.lab.recordings import corpus
 
@@ -188,14 +191,14 @@ def test_folders_that_are_no_adapters_are_refused(
     mini: Whisper, mini_folder: Path, adapter: Path, tmp_path: Path
 ) -> None:
     for folder in (mini_folder, tmp_path / "none"):
-        with pytest.raises(ConfigError, match=f"no folder with {LOW_RANK} in it"):
+        with pytest.raises(ConfigError, match=f"is neither {LOW_RANK} nor {MANIFEST}"):
             mini.prepare([DENSE], [str(folder)])
     again = shutil.copytree(adapter, tmp_path / "again")
     with pytest.raises(ConfigError, match=r"are both low_rank '0.98' of"):
         mini.prepare([DENSE], [str(adapter), str(again)])
     for said in ("{", "[]", "{}", '{"of": "mini", "theta": 3}'):
         (again / LOW_RANK).write_text(said)
-        with pytest.raises(ConfigError, match=r"adapters '.*again'"):
+        with pytest.raises(ConfigError, match=r"adapters: .*again"):
             mini.prepare([DENSE], [str(again)])
 
 
@@ -208,6 +211,49 @@ def test_what_is_of_another_model_is_not_looked_at(
     mini.prepare([DENSE], [str(other), str(adapter)])
     with pytest.raises(ConfigError, match="there: none"):
         mini.prepare([FACTORS], [str(other)])
+
+
+@pytest.fixture
+def half_off(mini: Whisper, tmp_path: Path) -> Path:
+    """Gates that leave out every MLP of the encoder, and the decoder's cross-attention."""
+    dims = mini.checkpoint.weights.dims
+    modules = OpenModules(
+        ((True, False),) * dims.encoder_layers, ((True, False, True),) * dims.decoder_layers
+    )
+    folder = tmp_path / "gates"
+    folder.mkdir()
+    write_gates(constant(mini.info.name, dims, modules, 0.4), folder)
+    return folder
+
+
+def test_gates_of_a_profile_decide_with_all_else(
+    mini: Whisper, adapter: Path, half_off: Path, mel: Tensor
+) -> None:
+    gated = Profile("gated", gates=0.4)
+    all_of_it = Profile("all", layer=1, sparsity=0.5, pool="mean", low_rank=THETA, gates=0.4)
+    mini.prepare([gated, all_of_it], [str(adapter), str(half_off)])
+    for profile in (gated, all_of_it):
+        (encoded,) = mini.encode(mel[:1], [profile])
+        assert encoded.gates is not None
+        assert encoded.gates.encoder == ((True, False),) * 2
+        assert encoded.gates.decoder == ((True, False, True),) * 2
+    right, _ = encoder.encode(
+        mini.encoder_of(all_of_it),
+        mel[:1],
+        all_of_it,
+        deciding(mini.gates[0.4], mel[:1], None, None),
+    )
+    assert_close(states(mini, mel[:1], all_of_it)[0], right[0], atol=0, rtol=0)
+    assert mini.encode(mel[:1], [DENSE])[0].gates is None
+
+
+def test_gates_that_are_not_there_are_refused(mini: Whisper, half_off: Path) -> None:
+    wanted = Profile("gated", gates=0.3)
+    with pytest.raises(ConfigError, match=r"gates 0.3 of .* \(there: 0.4\); train some with: winn"):
+        mini.prepare([wanted], [str(half_off)])
+    (half_off / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        mini.prepare([Profile("gated", gates=0.4)], [str(half_off)])
 
 
 def test_factors_of_other_dimensions_are_refused(adapter: Path, tmp_path: Path) -> None:
