@@ -114,6 +114,8 @@ def _run(args: argparse.Namespace) -> int:
     torch.set_num_threads(threads)
     checkpoint = load_checkpoint(args.model, "cpu", operators=plain_operators(torch.float32))
     dims = checkpoint.weights.dims
+    if args.upper > dims.encoder_layers:
+        raise ConfigError(f"--upper {args.upper}: the encoder has {dims.encoder_layers} layers")
     learned = lessons(_learned(args))
     material, domains = material_of(args)
     items = [item for domain in domains for item in material.items(domain)]

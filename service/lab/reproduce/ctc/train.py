@@ -67,11 +67,11 @@ def mel_of(item: Item, num_mels: int) -> Tensor:
     return mel_1FT[..., : 2 * num_frames]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def windows_of(weights: CtcWeights, items: Sequence[Item], num_mels: int) -> list[Window]:
     return [
         Window(
-            through_lower(weights, mel_of(item, num_mels))[0].half().clone(),
+            through_lower(weights, mel_of(item, num_mels))[0].half(),
             torch.tensor(labels_of(spelled(item.text))),
         )
         for item in items
