@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from service.lab.reproduce.ctc.data import Lessons
     from service.lab.reproduce.ctc.model import CtcWeights
     from service.lab.reproduce.ctc.train import Recipe
-    from service.model.checkpoint import Checkpoint
+    from service.model.whisper import Whisper
 
 MODEL = "whisper-tiny.en"
 LEARNED = "librispeech,commonvoice,ljspeech"
 KERNELS, UPPER = (15, 1), 2
-STEPS, BATCH, JOINED = (300, 550, 250), (8, 4, 2), (2, 1, 1)
+STEPS, BATCH = (100, 350, 100), (2, 4, 2)
 HELD = 16
 NARROW = {"avx512_bf16", "amx_bf16"}  # processors that multiply in bfloat16
 
@@ -73,7 +73,7 @@ def add(papers: Any) -> None:
         type=_steps,
         default=STEPS,
         metavar="N,N,N",
-        help="of training: on the shortest utterances, on all, on full windows (300,550,250)",
+        help="of training: by frame, by CTC on utterances, on full windows (100,350,100)",
     )
     how.add_argument("--threads", type=int, default=0, help="on a CPU (as many as may be used)")
     how.add_argument("--out", type=Path, required=True, metavar="DIR", help="where all goes")
@@ -90,7 +90,7 @@ def _kernels(text: str) -> tuple[int, ...]:
 def _steps(text: str) -> tuple[int, ...]:
     steps = tuple(positive(one) for one in text.split(","))
     if len(steps) != len(STEPS):
-        raise argparse.ArgumentTypeError(f"{text}: give three numbers, as in 300,550,250")
+        raise argparse.ArgumentTypeError(f"{text}: give three numbers, as in 100,350,100")
     return steps
 
 
@@ -112,8 +112,9 @@ def _run(args: argparse.Namespace) -> int:
 
     threads = args.threads or usable_threads()
     torch.set_num_threads(threads)
-    checkpoint = load_checkpoint(args.model, "cpu", operators=plain_operators(torch.float32))
-    dims = checkpoint.weights.dims
+    plain = plain_operators(torch.float32)
+    model = Whisper(load_checkpoint(args.model, "cpu", operators=plain))
+    dims = model.checkpoint.weights.dims
     if args.upper > dims.encoder_layers:
         raise ConfigError(f"--upper {args.upper}: the encoder has {dims.encoder_layers} layers")
     learned = lessons(_learned(args))
@@ -121,10 +122,10 @@ def _run(args: argparse.Namespace) -> int:
     items = [item for domain in domains for item in material.items(domain)]
     windows = (items, evenly(learned.held, args.held))
     args.out.mkdir(parents=True, exist_ok=True)
-    record, recipe = Record(args.out / "parts"), Recipe(args.steps, BATCH, JOINED, seed=args.seed)
-    found = about(args.arguments, Whisper(checkpoint).info, threads)
+    record, recipe = Record(args.out / "parts"), Recipe(args.steps, BATCH, seed=args.seed)
+    found = about(args.arguments, model.info, threads)
     found["training"] = asdict(recipe)
-    trained = [_trained(args, checkpoint, kernel, learned, recipe) for kernel in args.kernels]
+    trained = _trained(args, model, learned, recipe)
     total = sum(num_parts(dims.encoder_layers, args.upper, kernel) for kernel in args.kernels)
     with tqdm(total=total, desc="study", unit="part", leave=False, disable=None) as bar:
         lab = Lab(record, {"winnow": found["winnow"]}, bar.update)
@@ -153,30 +154,31 @@ def _learned(args: argparse.Namespace) -> list[Item]:
 
 
 def _trained(
-    args: argparse.Namespace,
-    checkpoint: Checkpoint,
-    kernel: int,
-    learned: Lessons,
-    recipe: Recipe,
-) -> CtcWeights:
-    """What the folder has of it, trained to the end."""
+    args: argparse.Namespace, model: Whisper, learned: Lessons, recipe: Recipe
+) -> list[CtcWeights]:
+    """What the folder has of each, trained to the end."""
     from tqdm import tqdm
 
     from service.lab.machine import machine
     from service.lab.reproduce.ctc.model import new_model
-    from service.lab.reproduce.ctc.train import steps_done, train, windows_of
+    from service.lab.reproduce.ctc.spell_out import told_windows
+    from service.lab.reproduce.ctc.train import Window, steps_done, train, windows_of
 
-    path = args.out / f"kernel-{kernel}.pt"
-    start = new_model(checkpoint.weights.encoder, kernel, args.upper, args.seed)
-    done, num_mels, stages = steps_done(path), checkpoint.weights.dims.num_mels, []
-    if done < recipe.total:
-        shown = (learned.short, learned.alone, learned.joined)
-        stages = [windows_of(start, some, num_mels) for some in shown]
+    encoder, num_mels = model.checkpoint.weights.encoder, model.info.num_mels
     narrow = not NARROW.isdisjoint(machine("cpu")["flags"])
-    with tqdm(total=recipe.total, initial=done, desc=path.stem, unit="step", disable=None) as bar:
+    trained, stages = [], list[list[Window]]()
+    for kernel in args.kernels:
+        path = args.out / f"kernel-{kernel}.pt"
+        start, done = new_model(encoder, kernel, args.upper, args.seed), steps_done(path)
+        if done < recipe.total and not stages:  # below the modules all kernels are the same
+            shown = (learned.alone, learned.joined)
+            stages = [told_windows(model, start, learned.told)]
+            stages += [windows_of(start, some, num_mels) for some in shown]
+        with tqdm(total=recipe.total, initial=done, desc=path.stem, disable=None) as bar:
 
-        def stepped(number: int, loss: float) -> None:
-            bar.set_postfix(loss=f"{loss:.2f}")
-            bar.update(number - bar.n)
+            def stepped(number: int, loss: float, bar: Any = bar) -> None:
+                bar.set_postfix(loss=f"{loss:.2f}")
+                bar.update(number - bar.n)
 
-        return train(start, stages, recipe, path, stepped, bfloat16=narrow)
+            trained.append(train(start, stages, recipe, path, stepped, bfloat16=narrow))
+    return trained

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from service.lab.reproduce.ctc.model import (
     Thinning,
     convolve,
     encode,
+    log_probabilities,
     mapped,
     named_tensors,
     new_model,
@@ -33,11 +35,13 @@ from service.lab.reproduce.ctc.model import (
     through_lower,
 )
 from service.lab.reproduce.ctc.rounding import KINDS, MODULE, Bits, num_weights, rounded
-from service.lab.reproduce.ctc.train import Recipe, Window, train
+from service.lab.reproduce.ctc.spell_out import frame_labels
+from service.lab.reproduce.ctc.train import Recipe, Window, mel_of, train
 from service.model import encoder
 from service.model.layers import norm
 from service.model.weights import EncoderWeights
 from service.profiles import Profile
+from service.types import Word
 from tests.checkpoints import load_plain
 from tests.lab.recordings import item, tone
 
@@ -228,6 +232,28 @@ def test_of_a_kind_all_is_rounded_above_and_nothing_else(
         assert all(len(row.unique()) <= 15 for row in after[at].flatten(1))
 
 
+@pytest.mark.parametrize("choice", study.CHOICES)
+def test_a_listener_hears_what_the_encoder_says(convolved: CtcWeights, choice: str) -> None:
+    items = [item("a", "all well", tone(440, 2)), item("b", "", tone(700, 1.5))]
+    listener = study.Listener(convolved, items, 80)
+    for thinning in (None, *(study.of_choice(choice, layer, 0.5) for layer in (1, 2))):
+        said = []
+        for one in items:
+            mel = mel_of(one, 80)
+            assert mel.shape[-1] == len(one.pcm) // 160
+            states, positions = encode(convolved, mel, thinning)
+            logprobs = log_probabilities(convolved, states)[0]
+            said.append(study.readings(logprobs, positions[0], mel.shape[-1] // 2))
+        found = listener.thinned(thinning)
+        for way in study.WAYS:
+            assert found[way] == study.heard(items, [each[way] for each in said])
+    moved, _ = listener.rounded(Bits((), 4))
+    assert moved.divergence == pytest.approx((0, 0), abs=1e-5)
+    assert moved.frames == (100, 75)
+    eight, four = (sum(listener.rounded(Bits(KINDS, n))[0].divergence) for n in (8, 4))
+    assert 0 < eight < four
+
+
 def test_errors_are_counted_and_lost_doubles_too() -> None:
     items = [item("a", "ALL WELL then", tone(300, 1)), item("b", "no", tone(300, 1))]
     found = study.heard(items, ["al well than", "no"])
@@ -252,7 +278,7 @@ def test_training_goes_on_as_if_it_had_not_been_stopped(
     whisper: EncoderWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.lab.reproduce.ctc.train.SAVE_EVERY", 2)
-    recipe = Recipe(steps=(3, 4), batch=(2, 1), joined=(2, 1), mask_frames=4)
+    recipe = Recipe(steps=(3, 4), batch=(2, 1), mask_frames=4)
     start, stages = new_model(whisper, 5, 1), [windows(2), windows(3)]
     losses: list[float] = []
     whole = train(start, stages, recipe, tmp_path / "whole.pt", lambda n, loss: losses.append(loss))
@@ -278,11 +304,11 @@ def test_training_goes_on_as_if_it_had_not_been_stopped(
     held_back = named_tensors(train(start, [], recipe, tmp_path / "parts.pt", stop))
     assert all(torch.equal(right[at], held_back[at]) for at in right)
     with pytest.raises(ValueError, match="of another recipe"):
-        train(start, stages, Recipe((3, 5), (2, 1), (2, 1)), tmp_path / "parts.pt", stop)
+        train(start, stages, Recipe((3, 5), (2, 1)), tmp_path / "parts.pt", stop)
 
 
 def test_what_is_learned_is_said(whisper: EncoderWeights, tmp_path: Path) -> None:
-    recipe = Recipe(steps=(150,), batch=(2,), joined=(1,), rate=3e-3, masks=0)
+    recipe = Recipe(steps=(150,), batch=(2,), rate=3e-3, masks=0)
     losses: list[float] = []
     stages = [windows(2)]
     start = new_model(whisper, 3, 1)
@@ -292,6 +318,30 @@ def test_what_is_learned_is_said(whisper: EncoderWeights, tmp_path: Path) -> Non
         states, _ = through_layers(weights, window.states_TD.float()[None], done=1)
         labels = weights.head(states)[0].argmax(-1).tolist()
         assert collapse(labels, range(len(labels)))[0] == window.labels.tolist()
+
+
+def test_letters_are_spread_over_their_words() -> None:
+    words = [
+        Word(0.04, 0.16, " All,", 1.0),
+        Word(0.2, 0.2, " no", 1.0),
+        Word(0.18, 0.5, " be", 1.0),
+    ]
+    found = frame_labels(words, 12)
+    space = labels_of(" ")
+    assert found[:2] == [BLANK, *space]
+    assert text_of(found[2:8]) == "aallll"
+    assert found[8:] == [*space, *labels_of("bbe")]
+
+
+def test_a_letter_for_each_frame_is_learned(whisper: EncoderWeights, tmp_path: Path) -> None:
+    told = [replace(one, labels_T=torch.arange(len(one.states_TD)) // 8) for one in windows(2)]
+    recipe = Recipe(steps=(60,), batch=(2,), rate=3e-3, masks=0)
+    weights = train(
+        new_model(whisper, 3, 1), [told], recipe, tmp_path / "c.pt", lambda n, loss: None
+    )
+    for window in told:
+        states, _ = through_layers(weights, window.states_TD.float()[None], done=1)
+        assert torch.equal(weights.head(states)[0].argmax(-1), window.labels_T)
 
 
 def test_a_thinning_has_a_name() -> None:

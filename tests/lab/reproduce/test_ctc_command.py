@@ -109,7 +109,7 @@ def test_nobody_who_is_chosen_on_is_learned_from() -> None:
     assert "figures" not in {one.name for one in found.alone}
     two = lessons([item(str(n), "word", tone(300, 10 + n), speaker=str(n // 2)) for n in range(4)])
     assert [one.name for one in two.alone] == ["0", "1"]
-    assert [one.name for one in two.short] == ["0"]
+    assert [one.name for one in two.told] == [one.name for one in two.joined] == ["0 and 1 more"]
 
 
 def heard(*errors: int, lost: int = 0) -> Heard:

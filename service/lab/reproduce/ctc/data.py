@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.errors import ConfigError
-from service.lab.packing import Item, packed
+from service.lab.packing import Item, evenly, packed
 from service.lab.reproduce.ctc.letters import can_be_spelled, spelled
 from service.types import WINDOW_SAMPLES
 
 HELD_BACK = 10  # every so manieth speaker, or the last one
-SHORT = 4  # the shortest of so many: what they say lies near where it is said, before any training
+TOLD = 60  # windows whose letters are known by frame
 
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """`short`: the shortest utterances, `alone`: all, `joined`: the same in full windows; `held`:
-    full windows of the speakers that nothing is learned of."""
+    """`told`: full windows whose letters are to be known by frame, `alone`: utterances, `joined`:
+    the same in full windows; `held`: full windows of the speakers that nothing is learned of."""
 
-    short: tuple[Item, ...]
+    told: tuple[Item, ...]
     alone: tuple[Item, ...]
     joined: tuple[Item, ...]
     held: tuple[Item, ...]
@@ -41,5 +41,4 @@ def lessons(items: Sequence[Item]) -> Lessons:
     held = packed([item for item in fit if item.speaker in back])
     if not joined or not held:
         raise ConfigError("too little to train with: no speaker fills a window of 18 s")
-    short = sorted(learned, key=lambda item: item.seconds)[: -(-len(learned) // SHORT)]
-    return Lessons(tuple(short), tuple(learned), tuple(joined), tuple(held))
+    return Lessons(tuple(evenly(joined, TOLD)), tuple(learned), tuple(joined), tuple(held))

@@ -144,9 +144,20 @@ def through_layers(
 def through_lower(weights: CtcWeights, mel_BFT: Tensor) -> Tensor:
     """Log-mel (B, mels, 2T) -> states (B, T, D) after the layers that have no module."""
     states = embed(weights.encoder, mel_BFT)
-    for layer in weights.encoder.layers[: weights.lower]:
-        states = mlp(attend(states, layer, weights.encoder), layer.mlp)
+    for number in range(1, weights.lower + 1):
+        states = through_one(weights, number, states)
     return states
+
+
+def through_one(weights: CtcWeights, number: int, states_BTD: Tensor) -> Tensor:
+    """Layer `number` (1 on), with its module where it has one, of all frames."""
+    layer = weights.encoder.layers[number - 1]
+    states = attend(states_BTD, layer, weights.encoder)
+    if number > weights.lower:
+        module = weights.modules[number - weights.lower - 1]
+        positions = torch.arange(states.shape[1]).expand(len(states), -1)
+        states = convolve(states, module, positions, states.shape[1])
+    return mlp(states, layer.mlp)
 
 
 def thin(states_BTD: Tensor, scores_BT: Tensor | None, thinning: Thinning) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,17 @@ from torch import Tensor
 from service.lab.packing import Item
 from service.lab.reproduce.ctc.collapse import collapse, interpolated
 from service.lab.reproduce.ctc.letters import has_double, spelled, text_of, undoubled
-from service.lab.reproduce.ctc.model import CtcWeights, Thinning, encode, log_probabilities
+from service.lab.reproduce.ctc.model import (
+    CtcWeights,
+    Thinning,
+    log_probabilities,
+    through_layers,
+    through_one,
+)
 from service.lab.reproduce.ctc.rounding import Bits, rounded
 from service.lab.reproduce.ctc.train import mel_of
+from service.model.encoder import embed
+from service.model.layers import norm
 from service.text.wer import align, word_errors, words_of
 
 HALF, THIRD = 0.5, 1 / 3
@@ -120,49 +128,61 @@ def _counted(reference: str, said: str) -> tuple[int, int, int, int, int, int]:
 
 
 class Listener:
-    """An encoder and the windows that it hears, one at a time, as long as their audio is."""
+    """An encoder and the windows that it hears, one at a time, as long as their audio is.
+
+    What is the same for all that is asked is computed once: some 8 MB a window are held.
+    """
 
     def __init__(self, weights: CtcWeights, items: Sequence[Item], num_mels: int) -> None:
         self._weights = weights
         self._items = items
-        self._mels = [mel_of(item, num_mels) for item in items]
-        self._dense: list[tuple[Tensor, Tensor]] = []
+        self._num_mels = num_mels
+        self._after: list[list[Tensor]] = []  # states (1, T, D) of each window, by layers done
 
     @torch.inference_mode()
     def thinned(self, thinning: Thinning | None) -> dict[str, Heard]:
         """By way of dealing with positions; None: nothing is dropped."""
         texts: dict[str, list[str]] = {way: [] for way in WAYS}
-        for mel_1FT in self._mels:
-            states, positions_1k = encode(self._weights, mel_1FT, thinning)
+        done = len(self._weights.encoder.layers) if thinning is None else thinning.layer - 1
+        for states_1TD in self._states_after(done):
+            states, positions_1k = through_layers(self._weights, states_1TD, thinning, done)
             logprobs_kL = log_probabilities(self._weights, states)[0]
-            found = readings(logprobs_kL, positions_1k[0], mel_1FT.shape[-1] // 2)
+            found = readings(logprobs_kL, positions_1k[0], states_1TD.shape[1])
             for way, text in found.items():
                 texts[way].append(text)
         return {way: heard(self._items, some) for way, some in texts.items()}
 
     @torch.inference_mode()
     def rounded(self, bits: Bits) -> tuple[Moved, Heard]:
-        other = rounded(self._weights, bits)
+        as_it_is, other = self._weights, rounded(self._weights, bits)
+        begins = self._states_after(as_it_is.lower)
+        ends = self._states_after(len(as_it_is.encoder.layers))
         rows, texts = [], []
-        for mel_1FT, (right, right_TL) in zip(self._mels, self._as_it_is(), strict=True):
-            states, _ = encode(other, mel_1FT)
-            found_TL = log_probabilities(other, states)[0]
+        for begin_1TD, end_1TD in zip(begins, ends, strict=True):
+            right = norm(end_1TD, as_it_is.encoder.norm)
+            found, _ = through_layers(other, begin_1TD, done=as_it_is.lower)
+            right_TL, found_TL = (
+                log_probabilities(as_it_is, states)[0] for states in (right, found)
+            )
             each_T = (right_TL.exp() * (right_TL - found_TL)).sum(-1)
-            distance, square = (states[0] - right).square().sum(), right.square().sum()
+            distance, square = (found - right).square().sum(), right.square().sum()
             rows.append((float(each_T.sum()), len(each_T), float(distance), float(square)))
             labels = found_TL.argmax(-1).tolist()
             texts.append(text_of(collapse(labels, range(len(labels)))[0]))
-        return Moved(*(tuple(column) for column in zip(*rows, strict=True))), heard(
-            self._items, texts
-        )
+        moved = Moved(*(tuple(column) for column in zip(*rows, strict=True)))
+        return moved, heard(self._items, texts)
 
-    def _as_it_is(self) -> list[tuple[Tensor, Tensor]]:
-        """States (T, D) and log-probabilities (T, L) of each window, once."""
-        if not self._dense:
-            for mel_1FT in self._mels:
-                states, _ = encode(self._weights, mel_1FT)
-                self._dense.append((states[0], log_probabilities(self._weights, states)[0]))
-        return self._dense
+    def _states_after(self, done: int) -> list[Tensor]:
+        """Of each window, with nothing dropped after so many layers."""
+        if not self._after:
+            mels = [mel_of(item, self._num_mels) for item in self._items]
+            self._after.append([embed(self._weights.encoder, mel_1FT) for mel_1FT in mels])
+        while len(self._after) <= done:
+            number = len(self._after)
+            self._after.append(
+                [through_one(self._weights, number, states) for states in self._after[-1]]
+            )
+        return self._after[done]
 
 
 def readings(logprobs_kL: Tensor, positions_k: Tensor, num_frames: int) -> dict[str, str]:

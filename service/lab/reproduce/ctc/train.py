@@ -31,15 +31,13 @@ SAVE_EVERY = 25  # steps
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """`steps`: how many are taken in each stage, `batch`: of so many windows, `joined`: with so
-    many frames read as one, which leaves letters fewer places to be at while none is known. `rate`:
-    of what is new, `whisper_rate`: of Whisper's layers, both after a warm-up of a twentieth of the
-    steps, and from there on falling to 0 in a line. What is below the first module stays as it was.
-    In each window so many stretches, of at most so many frames, are masked (arXiv 1904.08779)."""
+    """`steps`: how many are taken in each stage, `batch`: of so many windows. `rate`: of what is
+    new, `whisper_rate`: of Whisper's layers, both after a warm-up of a twentieth of the steps, and
+    from there on falling to 0 in a line. What is below the first module stays as it was. In each
+    window so many stretches, of at most so many frames, are masked (arXiv 1904.08779)."""
 
     steps: tuple[int, ...]
     batch: tuple[int, ...]
-    joined: tuple[int, ...]
     rate: float = 1e-3
     whisper_rate: float = 2e-4
     decay: float = 1e-2
@@ -54,10 +52,12 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """States (T, D) below the first module, in float16, and the labels of what is said."""
+    """States (T, D) below the first module, in float16, and the labels of what is said; where it is
+    known, that of each frame (T,), which is learned instead."""
 
     states_TD: Tensor
     labels: Tensor
+    labels_T: Tensor | None = None
 
 
 def mel_of(item: Item, num_mels: int) -> Tensor:
@@ -101,14 +101,14 @@ def train(
     for step in range(begun, recipe.total):
         for group in optimiser.param_groups:
             group["lr"] = group["highest"] * _share(step, recipe.total)
-        stage, chosen = _chosen(stages, step, recipe)
+        chosen = _chosen(stages, step, recipe)
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         letters = sum(len(window.labels) for window in chosen)
         heard = [masked(window.states_TD, recipe, generator) for window in chosen]
         # One context and one way back for all: weights are made narrow once, not for each window.
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             losses = [
-                _loss(weights, states_TD, window.labels, recipe.joined[stage])
+                _loss(weights, states_TD, window)
                 for states_TD, window in zip(heard, chosen, strict=True)
             ]
         loss = torch.stack(losses).sum() / letters
@@ -163,8 +163,8 @@ def _share(step: int, steps: int) -> float:
 def _chosen(
     stages: Sequence[Sequence[Window]], step: int, recipe: Recipe
 ) -> tuple[int, list[Window]]:
-    """The stage of a step and its windows: each of a stage once before any comes again, in an order
-    drawn for each round."""
+    """The windows of a step: each of a stage once before any comes again, in an order drawn for
+    each round."""
     stage = 0
     while step >= recipe.steps[stage]:
         step -= recipe.steps[stage]
@@ -176,7 +176,7 @@ def _chosen(
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + turn)
         order = torch.randperm(len(windows), generator=generator)
         chosen.append(windows[int(order[number])])
-    return stage, chosen
+    return chosen
 
 
 def masked(states_TD: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
@@ -208,20 +208,21 @@ def by_head(query: Tensor, key: Tensor, value: Tensor, bias_T: Tensor | None) ->
     return torch.stack(contexts).view(query.shape)
 
 
-def _loss(weights: CtcWeights, states_TD: Tensor, labels: Tensor, joined: int) -> Tensor:
+def _loss(weights: CtcWeights, states_TD: Tensor, window: Window) -> Tensor:
+    """In nats, of all letters: by CTC, or as often as there are letters that of a frame."""
     learning = replace(weights, encoder=replace(weights.encoder, attend=by_head))
     states, _ = through_layers(learning, states_TD[None], done=weights.lower)
-    if joined > 1:
-        states = F.avg_pool1d(states.transpose(1, 2), joined).transpose(1, 2)
     logprobs_1TL = log_probabilities(weights, states)
+    if window.labels_T is not None:
+        return F.nll_loss(logprobs_1TL[0], window.labels_T) * len(window.labels)
     return F.ctc_loss(
         logprobs_1TL.transpose(0, 1),
-        labels[None],
+        window.labels[None],
         torch.tensor([logprobs_1TL.shape[1]]),
-        torch.tensor([len(labels)]),
+        torch.tensor([len(window.labels)]),
         blank=BLANK,
         reduction="sum",
-        zero_infinity=True,  # more letters than there are places
+        zero_infinity=True,  # more letters than there are frames
     )
 
 
