@@ -172,8 +172,8 @@ def _trained(
         start, done = new_model(encoder, kernel, args.upper, args.seed), steps_done(path)
         if done < recipe.total and not stages:  # below the modules all kernels are the same
             shown = (learned.alone, learned.joined)
-            stages = [told_windows(model, start, learned.told)]
-            stages += [windows_of(start, some, num_mels) for some in shown]
+            stages = [told_windows(model, start, learned.told, bfloat16=narrow)]
+            stages += [windows_of(start, some, num_mels, bfloat16=narrow) for some in shown]
         with tqdm(total=recipe.total, initial=done, desc=path.stem, disable=None) as bar:
 
             def stepped(number: int, loss: float, bar: Any = bar) -> None:

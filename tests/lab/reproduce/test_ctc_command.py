@@ -58,7 +58,12 @@ def test_the_command_trains_and_goes_on_where_it_was_stopped(
     assert whole["about"]["training"]["steps"] == [1, 2, 1]
     page = (out / "report.html").read_text()
     assert "Dropped frames: attention alone" in page
-    assert str(tmp_path) not in page
+    read = (out / "README.md").read_text()
+    assert "## Dropped frames: attention alone\n" in read
+    assert read.count("50.0% after layer 1, every n-th") == page.count(
+        "50.0% after layer 1, every n-th"
+    )
+    assert str(tmp_path) not in page + read
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("once more")

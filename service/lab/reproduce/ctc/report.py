@@ -1,4 +1,4 @@
-"""What the study says, as one page and JSON."""
+"""What the study says, as one page, in Markdown too, and JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from service.lab.reproduce.ctc.claims import (
 )
 from service.lab.reproduce.ctc.rounding import KINDS
 from service.lab.reproduce.ctc.study import BETWEEN, PLAIN, Heard, Moved, choice_of
-from service.lab.reproduce.page import Page, Section, Table, to_html
+from service.lab.reproduce.page import Page, Section, Table, to_html, to_markdown
 from service.lab.statistics import Estimate, error_rate
 
 TAPS = {"kept": "", "held": ", convolutions over held states", "apart": ", taps apart"}
@@ -60,7 +60,7 @@ ROUNDED = (
 
 
 def write(folder: Path, encoders: Sequence[Encoder], about: Mapping[str, Any]) -> list[Claim]:
-    """`report.html` and `report.json`; the claims."""
+    """`report.html`, the same as `README.md`, and `report.json`; the claims."""
     made = claims(encoders)
     sections = [_trained(encoders)]
     for encoder in encoders:
@@ -73,6 +73,7 @@ def write(folder: Path, encoders: Sequence[Encoder], about: Mapping[str, Any]) -
         tuple((name, str(value)) for name, value in about.items()),
     )
     (folder / "report.html").write_text(to_html(page), encoding="utf-8")
+    (folder / "README.md").write_text(to_markdown(page), encoding="utf-8")
     whole = {
         "claims": [asdict(claim) for claim in made],
         "encoders": [_to_json(encoder) for encoder in encoders],

@@ -40,9 +40,11 @@ def frame_labels(words: Iterable[Word], num_frames: int) -> list[int]:
     return found
 
 
-def told_windows(model: Whisper, weights: CtcWeights, items: Sequence[Item]) -> list[Window]:
+def told_windows(
+    model: Whisper, weights: CtcWeights, items: Sequence[Item], *, bfloat16: bool = False
+) -> list[Window]:
     """Windows whose letters are known by frame."""
-    made = windows_of(weights, items, model.info.num_mels)
+    made = windows_of(weights, items, model.info.num_mels, bfloat16=bfloat16)
     return [
         replace(window, labels_T=torch.tensor(spelled_out(model, item, len(window.states_TD))))
         for item, window in zip(items, made, strict=True)

@@ -68,14 +68,17 @@ def mel_of(item: Item, num_mels: int) -> Tensor:
 
 
 @torch.no_grad()
-def windows_of(weights: CtcWeights, items: Sequence[Item], num_mels: int) -> list[Window]:
-    return [
-        Window(
-            through_lower(weights, mel_of(item, num_mels))[0].half(),
-            torch.tensor(labels_of(spelled(item.text))),
-        )
-        for item in items
-    ]
+def windows_of(
+    weights: CtcWeights, items: Sequence[Item], num_mels: int, *, bfloat16: bool = False
+) -> list[Window]:
+    """Each item as it is learned from."""
+    made = []
+    for item in items:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            states_1TD = through_lower(weights, mel_of(item, num_mels))
+        labels = torch.tensor(labels_of(spelled(item.text)))
+        made.append(Window(states_1TD[0].half(), labels))
+    return made
 
 
 def train(
