@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MODEL = "whisper-tiny.en"
 LEARNED = "librispeech,commonvoice,ljspeech"
 KERNELS, UPPER = (15, 1), 2
-STEPS, BATCH = (100, 350, 100), (2, 4, 2)
+STEPS, BATCH = (150, 1200, 250), (2, 4, 2)
 HELD = 16
 NARROW = {"avx512_bf16", "amx_bf16"}  # processors that multiply in bfloat16
 
@@ -73,7 +73,7 @@ def add(papers: Any) -> None:
         type=_steps,
         default=STEPS,
         metavar="N,N,N",
-        help="of training: by frame, by CTC on utterances, on full windows (100,350,100)",
+        help="of training: by frame, by CTC on utterances, on full windows (150,1200,250)",
     )
     how.add_argument("--threads", type=int, default=0, help="on a CPU (as many as may be used)")
     how.add_argument("--out", type=Path, required=True, metavar="DIR", help="where all goes")
@@ -90,7 +90,7 @@ def _kernels(text: str) -> tuple[int, ...]:
 def _steps(text: str) -> tuple[int, ...]:
     steps = tuple(positive(one) for one in text.split(","))
     if len(steps) != len(STEPS):
-        raise argparse.ArgumentTypeError(f"{text}: give three numbers, as in 100,350,100")
+        raise argparse.ArgumentTypeError(f"{text}: give three numbers, as in 150,1200,250")
     return steps
 
 

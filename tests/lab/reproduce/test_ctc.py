@@ -341,6 +341,7 @@ def test_a_letter_for_each_frame_is_learned(whisper: EncoderWeights, tmp_path: P
     )
     for window in told:
         states, _ = through_layers(weights, window.states_TD.float()[None], done=1)
+        assert window.labels_T is not None
         assert torch.equal(weights.head(states)[0].argmax(-1), window.labels_T)
 
 

@@ -191,7 +191,8 @@ def test_layers_and_blanks_are_chosen_on_speakers_held_back() -> None:
 
 def test_shares_of_the_same_windows_are_told_apart() -> None:
     sums = [1.0, 2.0, 3.0, 4.0, 5.0]
-    more, less = [0.5 * one for one in sums], [0.2 * one for one in sums]
-    found = apart((more, sums), (less, sums))
+    others = [3 * one + 1 for one in sums]
+    more, less = [0.5 * one for one in sums], [0.2 * one for one in others]
+    found = apart((more, sums), (less, others))
     assert found.value == pytest.approx(30)
     assert (found.low, found.high) == pytest.approx((30, 30))

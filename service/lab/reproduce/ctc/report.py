@@ -35,12 +35,12 @@ PAPERS = (
     "supposes that errors pass on between rounded convolutions and rounded attention."
 )
 HOW = (
-    "Whisper's encoder, a module between attention and the feed-forward part of every layer, and a "
-    "head on letters, trained by CTC. The module is the Conformer's convolution with a layer norm "
-    "in place of its batch norm; with a kernel of 1 it has all but the same weights and reaches "
-    "over no neighbours, so that two encoders differ in nothing else. Read greedily, without a "
-    "language model. Windows are as long as their audio. Words are counted after Whisper's "
-    "normaliser, letters as they are spelled."
+    "Whisper's encoder, in its upper layers a module between attention and the feed-forward part, "
+    "and a head on letters, trained by CTC. The module is the Conformer's convolution with a layer "
+    "norm in place of its batch norm; with a kernel of 1 it has all but the same weights and "
+    "reaches over no neighbours, so that two encoders differ in nothing else: Whisper's stem, two "
+    "convolutions, is in both. Read greedily, without a language model. Windows are as long as "
+    "their audio. Words are counted after Whisper's normaliser, letters as they are spelled."
 )
 DROPPED = (
     "Points to the same encoder with all frames, with 95% intervals of paired differences. Lost: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -106,6 +107,7 @@ def heard(items: Sequence[Item], texts: Sequence[str]) -> Heard:
     return Heard(*(tuple(column) for column in zip(*rows, strict=True)))
 
 
+@cache
 def _counted(reference: str, said: str) -> tuple[int, int, int, int, int, int]:
     words, letters = words_of(reference), spelled(reference)
     spoken, told = letters.split(), said.split()

@@ -163,9 +163,7 @@ def _share(step: int, steps: int) -> float:
     return min((step + 1) / warm, (steps - step) / max(1, steps - warm))
 
 
-def _chosen(
-    stages: Sequence[Sequence[Window]], step: int, recipe: Recipe
-) -> tuple[int, list[Window]]:
+def _chosen(stages: Sequence[Sequence[Window]], step: int, recipe: Recipe) -> list[Window]:
     """The windows of a step: each of a stage once before any comes again, in an order drawn for
     each round."""
     stage = 0
