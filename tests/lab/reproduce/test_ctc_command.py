@@ -137,6 +137,7 @@ def encoder(kernel: int, lost: int = 0, pair: float = 2.0, **ways: int) -> Encod
         costs = {
             way: ways.get(way.split()[-2] if "blank" in way else "plain", 0) for way in study.WAYS
         }
+        costs[study.BETWEEN] = ways.get("between", costs[study.PLAIN])
         if thinning.taps != "kept":
             costs = dict.fromkeys(study.WAYS, ways.get(thinning.taps, 0))
         costs = {way: cost + 5 * (thinning.layer != 2) for way, cost in costs.items()}
@@ -162,12 +163,14 @@ def verdict(made: list[Claim], begins: str) -> Verdict:
 
 
 def test_verdicts_follow_the_figures() -> None:
-    convolved = encoder(5, lost=2, pair=3.0, plain=4, held=1, apart=9, **{"3": 2})
+    convolved = encoder(5, lost=2, pair=3.0, plain=4, between=1, held=1, apart=9, **{"3": 2})
     made = claims([convolved, encoder(1, plain=1)])
     assert verdict(made, "convolved: half of the frames by attention cost") == Verdict.FAILS
     assert verdict(made, "alone: half of the frames by means cost") == Verdict.HOLDS
     assert verdict(made, "convolved: where every second") == Verdict.HOLDS
     assert verdict(made, "alone: where every second") == Verdict.OPEN
+    assert verdict(made, "convolved: log-probabilities in a line") == Verdict.HOLDS
+    assert verdict(made, "alone: log-probabilities in a line") == Verdict.OPEN
     assert verdict(made, "convolved: a blank assumed") == Verdict.HOLDS
     assert verdict(made, "convolved: convolutions over states held") == Verdict.HOLDS
     assert verdict(made, "convolved: convolutions at the distances") == Verdict.FAILS

@@ -10,7 +10,6 @@ LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
 NUM_LABELS = len(LETTERS) + 1
 OTHER = re.compile(r"[^a-z' ]+")
 LONELY = re.compile(r"(?<![a-z])'+|'+(?![a-z])")  # a quotation mark, not an apostrophe
-DOUBLE = re.compile(r"([a-z])\1+")
 
 
 def spelled(text: str) -> str:
@@ -36,13 +35,3 @@ def labels_of(text: str) -> list[int]:
 def text_of(labels: Iterable[int]) -> str:
     """Spaces at either end, and in a row, count as none and one."""
     return " ".join("".join(LETTERS[label - 1] for label in labels).split())
-
-
-def has_double(word: str) -> bool:
-    return DOUBLE.search(word) is not None
-
-
-def undoubled(word: str) -> str:
-    """With one letter for each that is written twice: what CTC's collapse makes of it where no
-    blank is between."""
-    return DOUBLE.sub(r"\1", word)

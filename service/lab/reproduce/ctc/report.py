@@ -44,7 +44,7 @@ HOW = (
 )
 DROPPED = (
     "Points to the same encoder with all frames, with 95% intervals of paired differences. Lost: "
-    "of words spelled with a double letter, those said with a single one. Of positions: 'as they "
+    "double letters of which one is said and one is not. Of positions: 'as they "
     "are' collapses the kept frames as if nothing had been between them; 'interpolated' collapses "
     "log-probabilities in a line from each kept frame to the next; 'a blank' assumes one between "
     "kept frames that are far apart, from how far on is chosen on speakers held back. To hold "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from service.lab.packing import Item
 from service.lab.reproduce.ctc.collapse import collapse, interpolated
-from service.lab.reproduce.ctc.letters import has_double, spelled, text_of, undoubled
+from service.lab.reproduce.ctc.letters import spelled, text_of
 from service.lab.reproduce.ctc.model import (
     CtcWeights,
     Thinning,
@@ -24,7 +25,7 @@ from service.lab.reproduce.ctc.rounding import Bits, rounded
 from service.lab.reproduce.ctc.train import mel_of
 from service.model.encoder import embed
 from service.model.layers import norm
-from service.text.wer import align, word_errors, words_of
+from service.text.wer import Pair, align, errors_of, word_errors, words_of
 
 HALF, THIRD = 0.5, 1 / 3
 PLAIN, BETWEEN = "as they are", "interpolated"
@@ -110,23 +111,24 @@ def heard(items: Sequence[Item], texts: Sequence[str]) -> Heard:
 @cache
 def _counted(reference: str, said: str) -> tuple[int, int, int, int, int, int]:
     words, letters = words_of(reference), spelled(reference)
-    spoken, told = letters.split(), said.split()
-    lost = sum(
-        i is not None
-        and j is not None
-        and has_double(spoken[i])
-        and len(told[j]) < len(spoken[i])
-        and undoubled(told[j]) == undoubled(spoken[i])
-        for i, j in align(spoken, told)
-    )
+    pairs = align(letters, said)
+    lost, doubles = _doubles(letters, said, pairs)
     return (
         word_errors(words, words_of(said)),
         len(words),
-        word_errors(list(letters), list(said)),
+        errors_of(pairs, letters, said).total,
         len(letters),
         lost,
-        sum(map(has_double, spoken)),
+        doubles,
     )
+
+
+def _doubles(letters: str, said: str, pairs: Sequence[Pair]) -> tuple[int, int]:
+    """Double letters of which one is said and the other is not, and all of them."""
+    heard_as = {i: said[j] for i, j in pairs if i is not None and j is not None}
+    firsts = [i for i, (one, next_one) in enumerate(pairwise(letters)) if one == next_one]
+    found = [{heard_as.get(i), heard_as.get(i + 1)} == {letters[i], None} for i in firsts]
+    return sum(found), len(firsts)
 
 
 class Listener:
