@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.config import ServerConfig
 from service.errors import ConfigError
+from service.lab import reproduce_ctc_command
 from service.lab.arguments import (
     add_material,
     add_model,
@@ -23,7 +24,6 @@ from service.lab.arguments import (
 from service.threads import usable_threads
 
 if TYPE_CHECKING:
-    from service.lab.reproduce.claim import Claim
     from service.lab.reproduce.eas.data import Source
     from service.lab.reproduce.eas.plan import Size
     from service.model.protocol import ModelInfo
@@ -73,6 +73,7 @@ def add(subparsers: Any) -> None:
     )
     how.add_argument("--out", type=Path, required=True, metavar="DIR", help="where all goes")
     bits.set_defaults(run=_bits)
+    reproduce_ctc_command.add(papers)
 
 
 def add_data(group: Any) -> None:
@@ -129,6 +130,7 @@ def _eas(args: argparse.Namespace) -> int:
     from service.lab.breakdown import timeable
     from service.lab.drawing import new_figure
     from service.lab.machine import about
+    from service.lab.reproduce.claim import listed
     from service.lab.reproduce.eas import report
     from service.lab.reproduce.eas.experiments import Lab, run
     from service.lab.reproduce.record import Record
@@ -162,7 +164,7 @@ def _eas(args: argparse.Namespace) -> int:
         budget_s = 60.0 * args.minutes if args.minutes else None
         results, gathered = run(lab, source, size, limit=limit, budget_s=budget_s)
     claims = report.write(args.out, results, gathered, found)
-    print(_said(claims))
+    print(listed(claims))
     print(f"{args.out / 'report.html'} ({(time.perf_counter() - began) / 60:.1f} minutes)")
     return 0
 
@@ -175,6 +177,7 @@ def _bits(args: argparse.Namespace) -> int:
     from service.lab.packing import evenly
     from service.lab.reproduce.bits import report, study
     from service.lab.reproduce.bits.rounding import KINDS, num_weights
+    from service.lab.reproduce.claim import listed
     from service.lab.reproduce.record import Record, digest
     from service.lab.runs import How
     from service.model.checkpoint import load_checkpoint
@@ -208,7 +211,7 @@ def _bits(args: argparse.Namespace) -> int:
         figures = study.read(model, items, wanted, config, record, key, How(), bar.update)
     sizes = {kind: num_weights(model.checkpoint.weights, kind) for kind in KINDS}
     claims = report.write(args.out, report.Found(moved, figures, sizes), found)
-    print(_said(claims))
+    print(listed(claims))
     print(args.out / "report.html")
     return 0
 
@@ -267,12 +270,3 @@ def _source(args: argparse.Namespace, info: ModelInfo) -> Source:
         levels=levels[::-1],
         languages=frozenset(info.languages),
     )
-
-
-def _said(claims: list[Claim]) -> str:
-    """A line for each claim, and how many hold."""
-    from service.lab.reproduce.claim import counted
-
-    width = max(len(claim.verdict) for claim in claims)
-    lines = [f"{claim.verdict:<{width}}  {claim.said}. {claim.found}" for claim in claims]
-    return "\n".join([*lines, counted(claims)])

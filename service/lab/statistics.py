@@ -25,7 +25,7 @@ class Estimate:
     high: float
 
 
-def error_rate(errors: Sequence[float], words: Sequence[int], seed: int = 0) -> Estimate:
+def error_rate(errors: Sequence[float], words: Sequence[float], seed: int = 0) -> Estimate:
     """All errors over all words, of items that have so many each. NaN where there are no words."""
     return _ratio(np.asarray(errors, np.float64), np.asarray(words, np.float64), seed)
 

@@ -72,3 +72,10 @@ def counted(claims: Sequence[Claim]) -> str:
         f"Of {len(claims)} claims {by[Verdict.HOLDS]} hold, {by[Verdict.FAILS]} do not, and "
         f"{by[Verdict.OPEN]} are not decided by these recordings."
     )
+
+
+def listed(claims: Sequence[Claim]) -> str:
+    """A line for each claim, and how many hold."""
+    width = max(len(claim.verdict) for claim in claims)
+    lines = [f"{claim.verdict:<{width}}  {claim.said}. {claim.found}" for claim in claims]
+    return "\n".join([*lines, counted(claims)])

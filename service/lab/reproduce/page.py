@@ -1,4 +1,4 @@
-"""A report for people: one HTML file that needs nothing else."""
+"""A report for people: one HTML file that needs nothing else, or Markdown."""
 
 from __future__ import annotations
 
@@ -118,3 +118,33 @@ def _table(table: Table) -> str:
     rows = "".join(f"<tr>{line(row, 'td')}</tr>" for row in table.rows)
     head = f"<tr>{line(table.head, 'th')}</tr>" if any(table.head) else ""
     return f'<div class="wide"><table>{head}{rows}</table></div>'
+
+
+def to_markdown(page: Page) -> str:
+    """The same without plots: what was claimed and found, and every table."""
+    claims = Table(
+        ("claim", "by", "verdict", "found"),
+        tuple((claim.said, claim.by, str(claim.verdict), claim.found) for claim in page.claims),
+        texts=4,
+    )
+    parts = [
+        f"# {page.title}",
+        *page.said,
+        "## What was claimed, and what was found",
+        counted(page.claims),
+        _markdown(claims),
+    ]
+    for section in page.sections:
+        parts += [f"## {section.heading}", *section.said, *map(_markdown, section.tables)]
+    parts += ["## How this was made", _markdown(Table(("", ""), page.about, texts=2))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(table: Table) -> str:
+    """Figures to the right; a bar inside a cell is no border."""
+
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+    rule = ["---" if n < table.texts else "---:" for n in range(len(table.head))]
+    return "\n".join([line(table.head), line(rule), *map(line, table.rows)])
