@@ -119,10 +119,15 @@ class Service:
     def info(self) -> ModelInfo:
         return self.model.info
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Folders of what profiles may name beside the model's own weights."""
+        return self._config.adapters
+
     def prepare(self, profiles: Sequence[Profile]) -> None:
         """Before they are run. Raises ConfigError for one that the model cannot have."""
         check_depth({profile.name: profile for profile in profiles}, self.info.num_encoder_layers)
-        self.model.prepare(profiles, self._config.adapters)
+        self.model.prepare(profiles, self.adapters)
 
     def run(
         self,

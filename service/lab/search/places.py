@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from service.lab.search.splits import TEST, TRAIN, parted
 from service.lab.search.state import Identity, digest
 from service.lab.search.steady import computed_by
 from service.lab.search.trials import Place
+from service.model import gates
+from service.model.formats.cache import MANIFEST
 from service.model.protocol import SpeechModel
 from service.model.weights import Norm
 from service.model.whisper import Whisper
@@ -70,10 +72,18 @@ def identity_of(service: Service, places: Places, space: Space, how: How, seed: 
         model=f"{Path(info.name).name} {_weights(service.model)}, {computed_by(info)}",
         dtype=info.weight_dtype,
         data=data,
-        space=digest(candidates),
+        space=digest(candidates, *_contents(service.adapters)),
         how=f"{'raw' if how.raw else 'served'}, language {'detected' if how.detect else 'given'}",
         seed=seed,
     )
+
+
+def _contents(adapters: Sequence[str]) -> Iterator[bytes]:
+    """What adapters say of themselves, digests of what they hold among it."""
+    for folder in map(Path, adapters):
+        for name in (MANIFEST, gates.MANIFEST):
+            if (folder / name).is_file():
+                yield (folder / name).read_bytes()
 
 
 def _weights(model: SpeechModel) -> str:

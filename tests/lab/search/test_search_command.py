@@ -152,11 +152,13 @@ def test_what_it_wrote_is_served_as_it_is(whole: Path) -> None:
 
 
 def test_another_search_is_refused(
-    manifest: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+    manifest: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "gates.json").write_text("{}")
     for more, said in (
         (["--seed", "1"], "another seed (0, not 1)"),
         (["--limit", "5"], "other recordings"),
+        (["--adapters", str(tmp_path)], "another space"),
     ):
         assert main(arguments(manifest, whole, *more)) == USAGE
         assert said in capsys.readouterr().err
