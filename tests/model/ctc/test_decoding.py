@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import random
-from itertools import groupby, pairwise
+from itertools import groupby
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from service.model.ctc.decoding import (
-    LEAST_HOLE,
     Symbol,
     collapse,
+    every_frame,
     hear,
     spoken_words,
     timed_words,
@@ -26,76 +27,74 @@ VOCABULARY = CtcVocabulary(("", " ", "", "h", "e", "l", "o"), blank=0, delimiter
 H, E, L, O = 3, 4, 5, 6  # noqa: E741 - the letter
 
 
-def by_frames(
-    best: list[int], positions: list[int], sizes: list[int], total: int, least_hole: int | None
-) -> list[tuple[int, int]]:
-    """CTC as it is defined, frame by frame: each symbol, and the frame it begins at.
-
-    Frames that nothing stands for are blank in a hole that parts, else as the state before it.
-    """
-    frames = [0] * total
-    for number, (token, start, size) in enumerate(zip(best, positions, sizes, strict=True)):
-        frames[start : start + size] = [token] * size
-        end = start + size
-        following = positions[number + 1] if number + 1 < len(positions) else end
-        held = least_hole is None or following - end < least_hole
-        frames[end:following] = [token if held else 0] * (following - end)
-    runs, at = [], 0
-    for token, run in groupby(frames):
+@pytest.mark.parametrize("seed", range(20))
+def test_collapsing_is_runs_without_blanks(seed: int) -> None:
+    draws = random.Random(seed)
+    best = [draws.choice((0, 0, 1, H, L)) for _ in range(draws.randint(1, 60))]
+    logprobs = [-draws.random() for _ in best]
+    symbols = collapse(best, logprobs, 0, first=7)
+    at, expected = 7, []
+    for token, run in groupby(best):
+        end = at + len(list(run))
         if token:
-            runs.append((token, at))
-        at += len(list(run))
-    return runs
+            expected.append((token, at, end, max(logprobs[at - 7 : end - 7])))
+        at = end
+    assert [(s.token, s.start, s.end, s.logprob) for s in symbols] == expected
 
 
-@pytest.mark.parametrize("pooled", [True, False])
-@pytest.mark.parametrize("least_hole", [None, 1, LEAST_HOLE])
-def test_collapsing_is_that_of_every_frame(pooled: bool, least_hole: int | None) -> None:
-    draws = random.Random(0)
-    doubled = 0
-    for _ in range(300):
-        total = draws.randint(1, 40)
-        positions = sorted(draws.sample(range(total), draws.randint(1, total)))
-        if pooled:
-            positions[0] = 0
-        ends = [*positions[1:], total] if pooled else [start + 1 for start in positions]
-        sizes = [end - start for start, end in zip(positions, ends, strict=True)]
-        best = [draws.choice((0, 0, 1, H, L)) for _ in positions]
-        logprobs = [-draws.random() for _ in positions]
-        symbols = collapse(best, logprobs, positions, sizes, 0, least_hole)
-        assert [(s.token, s.start) for s in symbols] == by_frames(
-            best, positions, sizes, total, least_hole
-        )
-        assert all(0 <= s.start < s.end <= total for s in symbols)
-        assert all(one.end <= other.start for one, other in pairwise(symbols))
-        assert all(
-            s.logprob == max(p for p, at in zip(logprobs, positions, strict=True) if at in span(s))
-            for s in symbols
-        )
-        doubled += any(one.token == other.token for one, other in pairwise(symbols))
-    assert doubled > 20  # or there was nothing to tell apart
+def drawn(count: int, seed: int = 0) -> torch.Tensor:
+    source = torch.Generator().manual_seed(seed)
+    return torch.randn(count, VOCABULARY.size, generator=source).log_softmax(-1)
 
 
-def span(symbol: Symbol) -> range:
-    return range(symbol.start, symbol.end)
+def test_where_every_frame_is_there_nothing_is_put_between() -> None:
+    logprobs_KV = drawn(9)
+    assert every_frame(logprobs_KV, torch.arange(3, 12), torch.ones(9)) is logprobs_KV
 
 
-def said(best: list[int], positions: list[int], pooled: bool = False) -> str:
-    sizes = [2 if pooled else 1] * len(best)
-    symbols = collapse(best, [-0.1] * len(best), positions, sizes, 0)
-    return "".join(VOCABULARY.text(symbol.token) for symbol in symbols)
+def test_what_went_is_in_a_line_between() -> None:
+    logprobs_KV, positions_K = drawn(4), torch.tensor([2, 3, 7, 9])
+    found_FV = every_frame(logprobs_KV, positions_K, torch.ones(4, dtype=torch.int64))
+    assert len(found_FV) == 8
+    assert_close(found_FV[[0, 1, 5, 7]], logprobs_KV)
+    quarter = (0.75 * logprobs_KV[1] + 0.25 * logprobs_KV[2]).log_softmax(-1)
+    assert_close(found_FV[2], quarter)
+    assert_close(found_FV[6], (0.5 * (logprobs_KV[2] + logprobs_KV[3])).log_softmax(-1))
+
+
+def test_a_mean_stands_in_the_middle_of_its_frames() -> None:
+    logprobs_KV = drawn(3)
+    positions_K, sizes_K = torch.tensor([0, 2, 4]), torch.tensor([2, 2, 3])
+    found_FV = every_frame(logprobs_KV, positions_K, sizes_K)
+    assert len(found_FV) == 7
+    assert_close(found_FV[[0, 5, 6]], logprobs_KV[[0, 2, 2]])  # outermost: as there
+    near = (0.75 * logprobs_KV[0] + 0.25 * logprobs_KV[1]).log_softmax(-1)
+    assert_close(found_FV[1], near)
+    assert_close(every_frame(logprobs_KV[:1], positions_K[:1], sizes_K[:1]), logprobs_KV[[0, 0]])
+
+
+def text_of(best: list[int], positions: list[int], sizes: list[int]) -> str:
+    heard = hear(logprobs_of(best), torch.tensor(positions), torch.tensor(sizes), VOCABULARY)
+    return "".join(VOCABULARY.text(symbol.token) for word in heard.words for symbol in word.symbols)
 
 
 def test_a_double_letter_where_frames_went() -> None:
     every = [H, E, L, 0, L, O]
-    assert said(every, list(range(6))) == "hello"
-    # Means of two frames: a state between that says blank parts, as ever; next to each other not.
-    assert said([H, E, L, 0, L, O], [0, 2, 4, 6, 8, 10], pooled=True) == "hello"
-    assert said([H, E, L, L, O], [0, 2, 4, 6, 8], pooled=True) == "helo"
-    # Every second frame: a letter goes on over the frame between, and a long hole parts.
-    assert said([H, E, L, L, O], [0, 2, 4, 6, 8]) == "helo"
-    assert said([H, E, L, L, O], [0, 2, 4, 4 + LEAST_HOLE + 1, 20]) == "hello"
-    assert said([H, E, L, L, O], [0, 2, 4, 4 + LEAST_HOLE, 20]) == "helo"
+    assert text_of(every, list(range(6)), [1] * 6) == "hello"
+    # A state that says blank parts, as ever; over frames that went a letter goes on.
+    assert text_of(every, [0, 2, 4, 6, 8, 10], [2] * 6) == "hello"
+    for far in (6, 12):
+        assert text_of([H, E, L, L, O], [0, 2, 4, far, 20], [1] * 5) == "helo"
+
+
+def test_what_both_sides_find_likely_comes_up_between() -> None:
+    """A letter that was said in a frame that went."""
+    probs_KV = torch.full((2, VOCABULARY.size), 0.01)
+    probs_KV[0, [H, L]] = torch.tensor([0.5, 0.44])
+    probs_KV[1, [E, L]] = torch.tensor([0.5, 0.44])
+    heard = hear(probs_KV.log(), torch.tensor([0, 2]), torch.ones(2, dtype=torch.int64), VOCABULARY)
+    ((word),) = heard.words
+    assert [(s.token, s.start) for s in word.symbols] == [(H, 0), (L, 1), (E, 2)]
 
 
 def logprobs_of(best: list[int], sure: float = 0.9) -> torch.Tensor:
