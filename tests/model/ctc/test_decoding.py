@@ -92,9 +92,9 @@ def test_what_both_sides_find_likely_comes_up_between() -> None:
     probs_KV = torch.full((2, VOCABULARY.size), 0.01)
     probs_KV[0, [H, L]] = torch.tensor([0.5, 0.44])
     probs_KV[1, [E, L]] = torch.tensor([0.5, 0.44])
-    heard = hear(probs_KV.log(), torch.tensor([0, 2]), torch.ones(2, dtype=torch.int64), VOCABULARY)
+    heard = hear(probs_KV.log(), torch.tensor([3, 5]), torch.ones(2, dtype=torch.int64), VOCABULARY)
     ((word),) = heard.words
-    assert [(s.token, s.start) for s in word.symbols] == [(H, 0), (L, 1), (E, 2)]
+    assert [(s.token, s.start) for s in word.symbols] == [(H, 3), (L, 4), (E, 5)]
 
 
 def logprobs_of(best: list[int], sure: float = 0.9) -> torch.Tensor:
