@@ -104,11 +104,17 @@ def _grid(path: Path, table: Mapping[str, Any]) -> Grid:
 
 
 def parse_values(field: str, text: str) -> list[Value]:
-    """`1,2,3` or `mean,max` as typed. Raises ConfigError where there is nothing."""
-    values = [_value(part.strip()) for part in text.split(",") if part.strip()]
+    """`1,2,3` or `mean,max` as typed, a theta as text, and `none` for none. Raises ConfigError where
+    there is nothing."""
+    read = _theta if field == "low_rank" else _value
+    values = [read(part.strip()) for part in text.split(",") if part.strip()]
     if not values:
         raise ConfigError(f"--{field} {text!r}: use values by commas")
     return values
+
+
+def _theta(text: str) -> Value:
+    return "" if text == "none" else text
 
 
 def _value(text: str) -> Value:

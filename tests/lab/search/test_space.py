@@ -92,6 +92,16 @@ def test_values_as_typed(text: str, values: list[object]) -> None:
     assert [type(value) for value in parse_values("field", text)] == [type(v) for v in values]
 
 
+def test_a_theta_is_text_and_none_is_none() -> None:
+    assert parse_values("low_rank", "none, accurate,0.95") == ["", "accurate", "0.95"]
+    space = make_space([{"bits": [0, 4], "low_rank": ["", "0.95"], "gates": [0, 0.1]}], 6)
+    assert [p.name for p in space.candidates] == [
+        *("gates0.1", "0.95", "0.95-gates0.1"),
+        *("bits4", "bits4-gates0.1", "0.95-bits4", "0.95-bits4-gates0.1"),
+    ]
+    assert space.refused == 1  # dense itself
+
+
 def test_a_file_of_grids(tmp_path: Path) -> None:
     file = tmp_path / "space.toml"
     file.write_text("layer = [1, 2]\nsparsity = 0.5\n[[grid]]\nlate = [0.5]\n[[grid]]\npadding = 8")

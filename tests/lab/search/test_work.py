@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from service.lab.outcomes import ItemOutcome
 from service.lab.search.trials import Trial
-from service.lab.search.work import FAKE, encoding, operations, window_of
+from service.lab.search.work import FAKE, encoding, operations, shares_of, window_of
 from service.model.encoder import encode
 from service.model.whisper import Whisper
 from service.profiles import Profile
@@ -50,7 +50,18 @@ def test_encoding_is_what_the_encoder_multiplies(mini_folder: Path) -> None:
         ) - keys == pytest.approx(counter.get_total_flops(), rel=0.001)
 
 
+def test_factors_are_the_work_that_they_multiply(mini_folder: Path) -> None:
+    model = Whisper(load_plain(str(mini_folder)))
+    dims = model.checkpoint.weights.dims
+    assert shares_of(model, DENSE) == (1.0, 1.0)
+    window = window_of(DENSE, 1500, dims.num_frames)
+    products = 2 * 12 * dims.d_model**2 * 1500
+    whole, half = (encoding(dims, DENSE, window, shares) for shares in ((1.0, 1.0), (1.0, 0.5)))
+    assert whole - half == pytest.approx(products / 2)
+
+
 def test_less_is_less_work() -> None:
+    assert work(Profile("gated", gates=0.3), trial(1500)) < work(DENSE, trial(1500))
     assert work(DENSE, trial(1500)) == 1
     assert work(replace(PAIRS, layer=1), trial(750)) < work(PAIRS, trial(750)) < 1
     assert work(replace(PAIRS, sparsity=0.6), trial(600)) < work(PAIRS, trial(750))
