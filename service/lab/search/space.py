@@ -104,7 +104,7 @@ def _grid(path: Path, table: Mapping[str, Any]) -> Grid:
 
 
 def parse_values(field: str, text: str) -> list[Value]:
-    """`1,2,3` or `mean,max` as typed, a theta as text, and `none` for none. Raises ConfigError where
+    """`1,2,3` or `mean,max` as typed, a theta as text, `none` for none. Raises ConfigError where
     there is nothing."""
     read = _theta if field == "low_rank" else _value
     values = [read(part.strip()) for part in text.split(",") if part.strip()]
