@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from service.cli import OK, main
 from service.errors import CheckpointError, ConfigError
 from service.lab.reproduce.bits.rounding import round_rows
 from service.model import encoder
+from service.model.adapters import adapters_of, make_encoder
 from service.model.checkpoint import load_checkpoint
 from service.model.formats.names import LOW_RANK
 from service.model.gates import MANIFEST, constant, deciding, write_gates
@@ -253,6 +255,17 @@ def test_gates_that_are_not_there_are_refused(mini: Whisper, half_off: Path) -> 
         mini.prepare([wanted], [str(half_off)])
     (half_off / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="cannot be read"):
+        mini.prepare([Profile("gated", gates=0.4)], [str(half_off)])
+
+
+def test_what_a_gpu_does_not_do_is_refused(
+    mini: Whisper, half_off: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = replace(mini.checkpoint, device=torch.device("cuda"))
+    with pytest.raises(ConfigError, match="profile four: bits is for a CPU; on cuda leave it out"):
+        make_encoder(elsewhere, FOUR, adapters_of("mini", []))
+    monkeypatch.setattr(mini, "new_graphs", lambda: None)  # as where steps are recorded
+    with pytest.raises(CheckpointError, match="gates are not served on cpu"):
         mini.prepare([Profile("gated", gates=0.4)], [str(half_off)])
 
 
