@@ -301,12 +301,6 @@ class OpenModules:
     encoder: tuple[tuple[bool, ...], ...]
     decoder: tuple[tuple[bool, ...], ...]
 
-    @property
-    def share_off(self) -> float:
-        """Of all modules."""
-        every = [one for layer in (*self.encoder, *self.decoder) for one in layer]
-        return 1 - sum(every) / len(every)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:

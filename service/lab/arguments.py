@@ -113,12 +113,6 @@ def add_weights(group: Any) -> None:
         "--dtype", default="auto", help="auto (the default), int8, bfloat16, float16 or float32"
     )
     group.add_argument("--threads", type=int, default=0, help="on a CPU (as many as may be used)")
-    group.add_argument(
-        "--adapters",
-        default="",
-        metavar="FOLDERS",
-        help="by commas: what winnow compress and winnow train wrote, for profiles that name it",
-    )
 
 
 def add_path(group: Any) -> None:
@@ -148,6 +142,15 @@ def add_how(group: Any) -> None:
     )
 
 
+def add_adapters(group: Any) -> None:
+    """For commands that run profiles, which may name what is in them."""
+    group.add_argument(
+        "--adapters",
+        metavar="FOLDERS",
+        help="by commas: what winnow compress and winnow train wrote, for profiles that name it",
+    )
+
+
 def config_of(args: argparse.Namespace, **more: Any) -> ServerConfig:
     """The settings that `add_model` asks for, checked as those of a server are."""
     return load_config(
@@ -156,7 +159,6 @@ def config_of(args: argparse.Namespace, **more: Any) -> ServerConfig:
         device=args.device,
         dtype=args.dtype,
         threads=args.threads,
-        adapters=args.adapters,
         **more,
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.lab.arguments import (
+    add_adapters,
     add_how,
     add_material,
     add_profiles,
@@ -32,7 +33,9 @@ def add(subparsers: Any) -> None:
         "95% intervals against dense, and how often texts went wrong, as a table.",
     )
     add_material(evaluate.add_argument_group("recordings"))
-    add_profiles(evaluate.add_argument_group("profiles"))
+    which = evaluate.add_argument_group("profiles")
+    add_profiles(which)
+    add_adapters(which)
     add_how(evaluate.add_argument_group("how"))
     evaluate.add_argument(
         "--out", type=Path, metavar="JSON", help="write all figures, those of each file among them"
@@ -50,7 +53,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     material, domains = material_of(args)
     profiles = profiles_of(args)
-    config = config_of(args)
+    config = config_of(args, adapters=args.adapters)
     how = How(args.raw, args.detect, args.times, args.concurrency)
     with Service(config, partial(load_served, config)) as service:
         service.prepare(profiles)

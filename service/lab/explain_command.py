@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.errors import ConfigError
-from service.lab.arguments import add_weights, config_of, named
+from service.lab.arguments import add_adapters, add_weights, config_of, named
 
 if TYPE_CHECKING:
     from service.explain.explanation import Explanation
@@ -51,6 +51,7 @@ def add(subparsers: Any) -> None:
         "--no-vad", action="store_true", help="do not cut at silence, nor leave it out"
     )
     add_weights(parser)
+    add_adapters(parser)
     parser.set_defaults(run=_explain)
 
 
@@ -96,7 +97,7 @@ def _explained(args: argparse.Namespace, profile: Profile) -> Explanation:
 
     # What is wrong with the recording is said once; the engine's log is for a server.
     logging.getLogger("service").addHandler(logging.NullHandler())
-    config = config_of(args)
+    config = config_of(args, adapters=args.adapters)
     print(f"reading {args.file} under {profile.name} and dense ...", file=sys.stderr)
     with Service(config, partial(load_served, config)) as service, args.file.open("rb") as source:
         service.prepare([profile])

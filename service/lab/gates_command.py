@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from service.config import ServerConfig
 from service.errors import ConfigError
-from service.lab.arguments import add_material, add_model, add_path, material_of
+from service.lab.arguments import add_material, add_model, add_path, config_of, material_of
 from service.threads import usable_threads
 
 DEFAULT_LIMIT = 8  # windows on which modules are tried
@@ -124,9 +123,7 @@ def _measure(args: argparse.Namespace) -> int:
     if len(named) < len(args.gates):
         raise ConfigError("--gates: two of these folders are called alike; rename one")
     material, domains = material_of(args)
-    config = ServerConfig(
-        model=args.model, device=args.device, dtype=args.dtype, threads=args.threads
-    )
+    config = config_of(args)
 
     def load() -> Gated:
         torch.set_num_threads(config.threads or usable_threads())
@@ -134,7 +131,7 @@ def _measure(args: argparse.Namespace) -> int:
 
     how = How(args.raw, args.detect, concurrency=args.concurrency)
     written: dict[str, Any] = {}
-    with Service(config, partial(load)) as service:
+    with Service(config, load) as service:
         model = service.model
         assert isinstance(model, Gated)
         dims = model.checkpoint.weights.dims

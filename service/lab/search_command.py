@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.errors import ConfigError
 from service.lab.arguments import (
+    add_adapters,
     add_material,
     add_model,
     add_path,
@@ -55,6 +56,7 @@ def add(subparsers: Any) -> None:
     _add_plan(parser.add_argument_group("how it is chosen"))
     how = parser.add_argument_group("how it is read")
     add_model(how)
+    add_adapters(how)
     add_path(how)
     parser.add_argument(
         "--state",
@@ -176,7 +178,7 @@ def _search(args: argparse.Namespace) -> int:
     grids, plan = grids_of(args), plan_of(args)
     places = places_of(*material_of(args), plan.seed)
     dtype = (recorded_dtype(args.state) if args.dtype == "auto" else None) or args.dtype
-    config = replace(config_of(args), dtype=dtype)
+    config = replace(config_of(args, adapters=args.adapters), dtype=dtype)
     how = How(raw=args.raw, detect=args.detect, concurrency=args.concurrency)
     with Service(config, partial(load_steady, config)) as service:
         num_layers = service.info.num_encoder_layers

@@ -122,12 +122,15 @@ def _finish(
     import tempfile
     from dataclasses import asdict, replace
 
-    from service.model.gates import write_gates
+    from service.lab.gates.fixed import opened
+    from service.model.gates import constant, write_gates
 
     every = max(1, len(training.train) // CALIBRATED)
     gates = training.finished(training.train[::every][:CALIBRATED])
     loss, share = training.measure(training.held, gates)
-    whole, _ = training.measure(training.held, _all_open(training))
+    dims = training.gates.dims
+    every_one = constant(training.gates.model, dims, opened(dims, ()))
+    whole, _ = training.measure(training.held, every_one)
     trained = {
         "settings": asdict(training.how),
         "windows": num_windows,
@@ -151,18 +154,6 @@ def _finish(
         f"{whole:.3f} with all of them"
     )
     return 0
-
-
-def _all_open(training: Training) -> Any:
-    from service.model.gates import DECODER_MODULES, ENCODER_MODULES, constant
-    from service.types import OpenModules
-
-    dims = training.gates.dims
-    every = OpenModules(
-        ((True,) * ENCODER_MODULES,) * dims.encoder_layers,
-        ((True,) * DECODER_MODULES,) * dims.decoder_layers,
-    )
-    return constant(training.gates.model, dims, every)
 
 
 def _settings(args: argparse.Namespace) -> Settings:

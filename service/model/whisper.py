@@ -235,7 +235,7 @@ class Whisper:
 def _what_it_does(profile: Profile) -> Profile:
     """The same for profiles that differ in what has no effect only."""
     profile = replace(profile, padding=0)  # where there is none to gain from
-    if not profile.is_adapted and profile.is_dense:
+    if profile.is_dense:
         return Profile("dense")
     if profile.sparsity == 0:
         return replace(profile, name="sparse", layer=1, selection="attention", aggregation="mean")
