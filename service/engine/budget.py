@@ -23,18 +23,21 @@ MIB = 2**20
 class Budget:
     """`total` bytes for all windows in decode; 0: without a limit.
 
-    `row_bytes`: of a sequence, `frame_bytes`: of each frame that a window kept, of `num_frames`.
+    `row_bytes`: of a sequence, `frame_bytes`: of each frame that a window kept, of `num_frames`;
+    what it kept is held in blocks of `block_frames`, the last of which is seldom full.
     """
 
     total: int = 0
     row_bytes: int = 0
     frame_bytes: int = 0
     num_frames: int = 0
+    block_frames: int = 1
 
     def cost(self, job: Job) -> int:
         """The most that a job's window takes: a beam as many rows as it has sequences."""
         kept = num_kept(num_kept(self.num_frames, job.profile.sparsity), job.profile.late)
-        return job.options.num_sequences * self.row_bytes + kept * self.frame_bytes
+        held = -(-kept // self.block_frames) * self.block_frames
+        return job.options.num_sequences * self.row_bytes + held * self.frame_bytes
 
 
 UNLIMITED = Budget()
@@ -43,7 +46,7 @@ UNLIMITED = Budget()
 def budget_for(info: ModelInfo, config: ServerConfig) -> Budget:
     """By `decode_memory_mb`, or by what is free now that the model is loaded."""
     total = config.decode_memory_mb * MIB or _share_of_what_is_free(info.device)
-    return Budget(total, info.row_bytes, info.frame_bytes, info.num_frames)
+    return Budget(total, info.row_bytes, info.frame_bytes, info.num_frames, info.block_frames)
 
 
 def weights_budget(device: str, config: ServerConfig) -> int:

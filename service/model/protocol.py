@@ -31,8 +31,8 @@ class ModelInfo:
     weights, as int8; `languages` maps codes to English names, in the checkpoint's
     order, `{"en": "english"}` for an English-only one. `vocab_size` counts its tokens,
     `max_prompt_tokens` those of a prompt that it takes: 0 for none. In decode a sequence takes
-    `row_bytes` at the most, and a frame that was kept `frame_bytes`; the weights are
-    `weight_bytes`; 0: nothing to speak of.
+    `row_bytes` at the most, and a frame that was kept `frame_bytes`, in blocks of `block_frames`;
+    the weights are `weight_bytes`; 0: nothing to speak of.
     `origin` (an address), `license` and `owner` are "" where they are not known. `features` is what
     it reads, with `num_mels` bands where that is a log-mel; `num_frames` are those of 30 s.
     `frame_by_frame`: each frame says its own symbol (CTC). So there is nothing to draw, no beam, no
@@ -53,6 +53,7 @@ class ModelInfo:
     max_prompt_tokens: int
     row_bytes: int = 0
     frame_bytes: int = 0
+    block_frames: int = 1
     weight_bytes: int = 0
     origin: str = ""
     license: str = ""

@@ -17,6 +17,7 @@ from service.model.checkpoint import Checkpoint
 from service.model.decoding import WindowDecoder
 from service.model.gates import Deciding, Gates, check_fits, deciding, on_device
 from service.model.gpu import graphs_for
+from service.model.kept import FRAMES
 from service.model.protocol import ModelInfo, dtype_name
 from service.model.rules import make_rules
 from service.model.weights import EncoderWeights, held_bytes
@@ -57,6 +58,7 @@ class Whisper:
             max_prompt_tokens=dims.max_tokens // 2 - 1 if self._takes_prompts else 0,
             row_bytes=cache.row_bytes(checkpoint.weights.decoder, dims.max_tokens),
             frame_bytes=cache.frame_bytes(checkpoint.weights.decoder),
+            block_frames=FRAMES,
             weight_bytes=held_bytes(checkpoint.weights),
             origin=checkpoint.origin,
             license=checkpoint.license,

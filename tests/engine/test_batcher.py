@@ -144,6 +144,9 @@ def test_what_a_job_takes() -> None:
     assert BUDGET.cost(replace(job, profile=Profile("half", layer=1, sparsity=0.5))) == 1750
     assert BUDGET.cost(replace(job, profile=Profile("late", late=0.5))) == 1750
     assert BUDGET.cost(beam("a", 1)[0]) == 9500
+    by_block = replace(BUDGET, block_frames=64)  # of 1,500 and 750 frames: 24 and 12
+    assert by_block.cost(job) == 1000 + 24 * 64
+    assert by_block.cost(replace(job, profile=Profile("half", layer=1, sparsity=0.5))) == 1768
     sampled = DecodeOptions(beam_size=8, temperature=0.5)  # which has no beam
     assert BUDGET.cost(replace(job, options=sampled)) == 2500
 

@@ -400,6 +400,7 @@ def test_a_batch_takes_what_the_model_says_of_rows_and_frames(
     own = 2 * cache.keys[:, 0].nbytes / cache.keys.shape[3]
     assert info.row_bytes == own * model.checkpoint.weights.dims.max_tokens
     kept, width = encoded[0].states_TD.shape
+    assert info.block_frames == FRAMES
     blocks = -(-kept // FRAMES)
     assert [len(window.blocks) for window in cache.windows] == [blocks] * 4
     read = cache.kept.nbytes // cache.kept.num_blocks / FRAMES

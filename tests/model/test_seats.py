@@ -242,6 +242,7 @@ def test_half_the_frames_take_half_the_pages(model: Whisper) -> None:
         cache.join([], states_1TD)
         taken.append(cache.num_pages - before)
     assert taken == [24 + 7, 12 + 7]
+    assert model.info.block_frames == seats.PAGE
 
 
 def test_what_is_not_right_is_found_out(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
