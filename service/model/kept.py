@@ -163,8 +163,11 @@ class Kept:
         query_NRK = query_BHNK.permute(2, 0, 1, 3).reshape(new, rows * heads, width)
         query_NRK = (query_NRK / math.sqrt(width)).to(self._bags.dtype)
         at_once = max(1, QUERIES_AT_ONCE // rows)
-        found = [self._read(layer, some, queries) for some in torch.split(query_NRK, at_once)]
-        context_NRK = found[0] if len(found) == 1 else torch.cat(found)
+        if new > at_once:
+            parts = torch.split(query_NRK, at_once)
+            context_NRK = torch.cat([self._read(layer, some, queries) for some in parts])
+        else:
+            context_NRK = self._read(layer, query_NRK, queries)
         context_NBHK = context_NRK.to(query_BHNK.dtype).view(new, rows, heads, width)
         return context_NBHK.permute(1, 2, 0, 3)
 

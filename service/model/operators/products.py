@@ -21,6 +21,10 @@ TINY = 1e-30  # a row of zeros is divided by this
 MOST_HALF = 65504.0  # the largest number in float16
 # For a few rows and no more weights than this, quantising rows takes longer than reading float16.
 FEW_WEIGHTS = 4 * 1024 * 1024
+# As torch calls them itself, without a look at the arguments that takes a few microseconds: a
+# decode step has dozens of these.
+HALF_PRODUCT = torch.ops.quantized.linear_dynamic_fp16.default._op
+EIGHT_BIT_PRODUCT = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default._op
 
 
 class Product(Protocol):
@@ -116,7 +120,7 @@ class Half:
     nbytes: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        product: Tensor = torch.ops.quantized.linear_dynamic_fp16.default(x, self.held)
+        product: Tensor = HALF_PRODUCT(x, self.held)
         return product
 
 
@@ -201,10 +205,9 @@ def fbgemm(most: int, twice: bool) -> Pack:
     def pack(weight: Tensor, bias: Tensor | None) -> EightBit:
         values, scale = quantise(weight)
         held = _fbgemm_packed(values, scale)
-        product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
 
         def multiply(rows: Tensor) -> Tensor:
-            result: Tensor = product(rows, 1.0, most + 1, held)
+            result: Tensor = EIGHT_BIT_PRODUCT(rows, 1.0, most + 1, held)
             return result
 
         return _eight_bit(multiply, most, twice, bias, values)
