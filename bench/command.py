@@ -120,7 +120,11 @@ def _add_http(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--model", default=ServerConfig().model, help="(%(default)s)")
     parser.add_argument("--dtype", default="auto", help="(%(default)s)")
     parser.add_argument(
-        "--profiles", type=_names, default=["dense", "balanced"], metavar="NAMES", help="(both)"
+        "--profiles",
+        type=_names,
+        default=["dense", "balanced"],
+        metavar="NAMES",
+        help="(dense,balanced)",
     )
     parser.add_argument(
         "--in-flight", type=_sizes, default=[1, 2, 4, 8, 16, 32, 64], help="(1,2,4,8,16,32,64)"
@@ -184,7 +188,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=positive,
         default=len(os.sched_getaffinity(0)),
-        help="of each side (all cores, %(default)s)",
+        help="threads, of each side where there are several (as many as may be used: %(default)s)",
     )
     parser.add_argument(
         "--out",

@@ -105,7 +105,8 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
         description="Transcribes files, and whatever audio folders hold. The text goes to standard "
         "output, or with --out to one file per recording; a recording whose file is there already "
         "is skipped, so an interrupted run can be started again. What cannot be read is named on "
-        "standard error, and the rest goes on.",
+        "standard error, and the rest goes on. Settings without an option here, as WINNOW_THREADS, "
+        "are read from the environment and from the TOML file that WINNOW_CONFIG names.",
     )
     parser.add_argument(
         "paths",
@@ -222,7 +223,12 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="auto (the default), cpu, cuda or cuda:N")
     parser.add_argument("--dtype", help="auto (the default), int8, bfloat16, float16 or float32")
     parser.add_argument(
-        "--profiles", type=Path, metavar="TOML", help="a file of further speed profiles"
+        "--profiles-file",
+        "--profiles",
+        dest="profiles_file",
+        type=Path,
+        metavar="TOML",
+        help="a file of further speed profiles",
     )
 
 
@@ -232,7 +238,7 @@ def _config(args: argparse.Namespace, **more: Any) -> ServerConfig:
         model=args.model,
         device=args.device,
         dtype=args.dtype,
-        profiles_file=args.profiles,
+        profiles_file=args.profiles_file,
         **more,
     )
 

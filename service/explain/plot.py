@@ -27,7 +27,7 @@ COLUMN_IN = (INNER_IN - BETWEEN_IN) / 2
 def check_installed() -> None:
     """Raises ConfigError where matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("a PNG needs matplotlib: pip install 'winnow[lab]', or --out X.html")
+        raise ConfigError("a PNG needs matplotlib: pip install matplotlib, or --out X.html")
 
 
 def to_png(explanation: Explanation, out: Path) -> list[Path]:

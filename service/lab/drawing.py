@@ -20,9 +20,7 @@ def new_figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ConfigError(
-            "plots need matplotlib: install the extra `lab`, as in pip install 'winnow[lab]'"
-        ) from None
+        raise ConfigError("plots need matplotlib: pip install matplotlib") from None
     return Figure(figsize=(width, height), layout="constrained")
 
 

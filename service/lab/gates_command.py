@@ -48,7 +48,12 @@ def add_measure(ways: Any) -> None:
     add_model(how)
     add_path(how)
     parser.add_argument(
-        "--gates", type=Path, action="append", required=True, metavar="FOLDER", help="several times"
+        "--gates",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="FOLDER",
+        help="a folder of gates; may be given several times",
     )
     parser.add_argument("--out", type=Path, metavar="JSON", help="write all figures")
     parser.set_defaults(run=_measure)

@@ -18,7 +18,9 @@ def add(subparsers: Any) -> None:
         "frontier.",
     )
     plot.add_argument("reports", nargs="+", type=Path, metavar="JSON", help="one or more")
-    plot.add_argument("--out", type=Path, default=Path("frontier.png"), metavar="PNG")
+    plot.add_argument(
+        "--out", type=Path, default=Path("frontier.png"), metavar="PNG", help="(%(default)s)"
+    )
     plot.add_argument(
         "--domain", metavar="NAME", help="which recordings (the first that were timed)"
     )

@@ -82,7 +82,7 @@ def _add_space(group: Any) -> None:
             f"--{field.name.replace('_', '-')}",
             dest=FIELD + field.name,
             metavar="VALUES",
-            help=f"values by commas (left out: {field.default})",
+            help=f"values by commas (left out: {field.default or 'none'})",
         )
 
 
@@ -229,7 +229,7 @@ def _write(folder: Path, found: Found, told: Told) -> None:
     (folder / PROFILES).write_text(to_toml(found, told))
     print(terminal(found, told))
     if any(choice.chosen for choice in found.choices):
-        print(f"\nServe them: winnow serve --profiles {folder / PROFILES}")
+        print(f"\nServe them: winnow serve --profiles-file {folder / PROFILES}")
     else:
         print(f"\nNo profile keeps to a budget: {folder / PROFILES} says so and has none")
     print(f"The whole of it: {folder / REPORT}, {folder / JSON}")

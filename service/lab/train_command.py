@@ -30,7 +30,7 @@ CALIBRATED = 24  # windows on which the target is met
 def add(subparsers: Any) -> None:
     train = subparsers.add_parser(
         "train",
-        help="train what a model is given beside its weights",
+        help="train gates: which modules of a model a window can do without",
         description="Trains what a model is given beside its weights, which stay as they are.",
     )
     ways = train.add_subparsers(title="ways", required=True, metavar="WAY")

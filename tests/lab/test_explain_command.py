@@ -88,4 +88,4 @@ def test_a_png_without_matplotlib_is_refused_before_anything_is_read(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert explain(str(recording), "--out", "a.png") == USAGE
     told = capsys.readouterr().err
-    assert told == "winnow: a PNG needs matplotlib: pip install 'winnow[lab]', or --out X.html\n"
+    assert told == "winnow: a PNG needs matplotlib: pip install matplotlib, or --out X.html\n"

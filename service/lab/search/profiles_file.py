@@ -1,4 +1,4 @@
-"""The chosen profiles as the TOML file that `winnow serve --profiles` takes."""
+"""The chosen profiles as the TOML file that `winnow serve --profiles-file` takes."""
 
 from __future__ import annotations
 
