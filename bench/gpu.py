@@ -103,9 +103,8 @@ def load(model: Whisper, num: int, seconds: float) -> None:
     config = ServerConfig(max_decode_windows=num, max_queue_windows=4 * num)
     budget = budget_for(model.info, config).total // MIB
     failing = _FailingOnce(model.checkpoint)
-    engine = Engine(
-        lambda: failing, config, Metrics().of(model.info.name), warm_up=[BUILT_IN["dense"]]
-    )
+    metrics = Metrics().of(model.info.name)
+    engine = Engine(lambda: failing, config, metrics, warm_up=lambda: [BUILT_IN["dense"]])
     engine.start()
     engine.wait_ready(WAIT_S)
     draws = np.random.default_rng(0)

@@ -118,7 +118,9 @@ def main() -> None:
         model=args.model, device=args.device, dtype=args.dtype, threads=args.threads
     )
     with Service(config, partial(load_served, config)) as service:
-        for name in args.profiles.split(","):
+        names = args.profiles.split(",")
+        service.prepare([profiles[name] for name in names])
+        for name in names:
             whole = service.run([entire], profiles[name], How()).answers[0]
             apart = service.run([item for _, item in cut], profiles[name], How()).answers
             for way, said in (

@@ -21,7 +21,10 @@ from service.config import ServerConfig
 from service.engine.engine import LOAD_TIMEOUT_S, Engine
 from service.errors import ConfigError, WinnowError
 from service.find_files import OUTPUT_SUFFIXES, STDIN, Found, Source, find, spooled
+from service.memory import give_back
 from service.metrics import Metrics
+from service.model.fitting import fitted
+from service.model.formats.find import shipped_as
 from service.model.protocol import SpeechModel
 from service.params.decoding import decoding
 from service.pipeline import Pipeline
@@ -96,14 +99,22 @@ def _transcribed(
     logging.getLogger("service").addHandler(logging.NullHandler())
     metrics = Metrics()
     reader = AudioReader(config.audio_threads, config.max_audio_seconds, metrics)
-    engine = Engine(load, config, metrics.of(config.model))
-    profiles = load_profiles(config.profiles_file, config.model)
+
+    def load_ready() -> SpeechModel:
+        model = load()
+        fit = fitted(model, profile, config.adapters)
+        pipeline.use({**profiles, profile.name: fit})
+        give_back()  # what other weights were made from
+        return model
+
+    engine = Engine(load_ready, config, metrics.of(config.model))
+    profiles = load_profiles(config.profiles_file, shipped_as(config.model))
     pipeline = Pipeline(engine, config, metrics.of(config.model), profiles, reader)
+    profile = pipeline.resolve_profile(asked.profile)
     reader.start()
     engine.start()
     try:
         engine.wait_ready(LOAD_TIMEOUT_S)
-        pipeline.check_model()
         request = _request(asked, pipeline, engine.model)
         run = _Run(pipeline, asked, request, todo, streams, 2 * config.max_batch_windows)
         return asyncio.run(run.all())

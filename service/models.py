@@ -29,12 +29,14 @@ from service.errors import (
     WinnowError,
 )
 from service.evidence import Evidence, evidence_of
+from service.memory import give_back
 from service.metrics import Metrics
-from service.model.formats.find import name_of
+from service.model.fitting import all_fitted
+from service.model.formats.find import name_of, shipped_as
 from service.model.formats.names import other_names
 from service.model.protocol import ModelInfo, SpeechModel
 from service.pipeline import Pipeline
-from service.profiles import Profile, all_profiles, check_depth, own_tables
+from service.profiles import Profile, all_profiles, own_tables
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +46,11 @@ LOOK_AGAIN_S = 0.05  # at a model that is to go, whether anybody still waits for
 @dataclass(frozen=True, slots=True)
 class Known:
     """A model that may be asked for. `name` is what answers carry, `source` what the operator calls
-    it; `evidence`: of each profile, by name."""
+    it, `others` what else it is called; `evidence`: of each profile, by name."""
 
     name: str
     source: str
+    others: tuple[str, ...]
     profiles: Mapping[str, Profile]
     evidence: Mapping[str, tuple[Evidence, ...]]
 
@@ -76,6 +79,8 @@ class Models:
         self._config, self._load, self._metrics = config, load, metrics
         self.known = _known(config)
         self._meant = _meant(self.known, config.model_aliases)
+        # Of those that were loaded once, what they can have.
+        self._profiles = {name: known.profiles for name, known in self.known.items()}
         self._turns = Turns()
         self._reader = AudioReader(config.audio_threads, config.max_audio_seconds, metrics)
         self.first = self._make(next(iter(self.known)))
@@ -92,6 +97,11 @@ class Models:
         """By name, the least recently used first. Looking is not using."""
         there = (one for one in self._served.values() if one.engine.is_loaded)
         return {one.name: one.engine.model.info for one in there}
+
+    def profiles_of(self, name: str) -> Mapping[str, Profile]:
+        """By name: what was asked for, until the model of that name has been loaded and said what
+        of it there can be."""
+        return self._profiles[name]
 
     def names_of(self, name: str) -> tuple[str, ...]:
         """All that the model of that name can be asked for as, its name first."""
@@ -183,18 +193,24 @@ class Models:
         self._reader.close()
 
     def _make(self, name: str) -> Served:
-        known = self.known[name]
-        config = replace(self._config, model=known.source)
+        """Not loaded yet. The first one has to have every profile that somebody made."""
+        known, is_first = self.known[name], name == next(iter(self.known))
+        config, metrics = replace(self._config, model=known.source), self._metrics.of(name)
 
         def load() -> SpeechModel:
             model = self._load(config)
-            check_depth(known.profiles, model.info.num_encoder_layers)
-            model.prepare(known.profiles.values(), config.adapters)
+            fit = all_fitted(model, known.profiles, config.adapters, refuses=is_first)
+            pipeline.use(fit)
+            self._profiles[name] = fit
+            give_back()  # what other weights were made from
             return model
 
-        metrics, warm_up = self._metrics.of(name), tuple(known.profiles.values())
+        def warm_up() -> Iterable[Profile]:
+            return pipeline.profiles.values()
+
         engine = Engine(load, config, metrics, warm_up=warm_up, turns=self._turns)
-        return Served(name, engine, Pipeline(engine, config, metrics, known.profiles, self._reader))
+        pipeline = Pipeline(engine, config, metrics, known.profiles, self._reader)
+        return Served(name, engine, pipeline)
 
     def _no_longer_loading(self, name: str, task: asyncio.Task[Served]) -> None:
         del self._loading[name]
@@ -286,18 +302,20 @@ def _known(config: ServerConfig) -> dict[str, Known]:
     known: dict[str, Known] = {}
     own = own_tables(config.profiles_file)
     for source in (config.model, *config.models):
-        profiles = all_profiles(own, source)
-        evidence = {p.name: evidence_of(p, source, own) for p in profiles.values()}
+        model = shipped_as(source)
+        profiles = all_profiles(own, model)
+        evidence = {p.name: evidence_of(p, model, own) for p in profiles.values()}
         name = name_of(source)
         if name in known and known[name].source != source:
             raise ConfigError(f"models {known[name].source!r} and {source!r} are both {name}")
-        known[name] = Known(name, source, profiles, evidence)
+        others = tuple(other_names(name)) if model else ()
+        known[name] = Known(name, source, others, profiles, evidence)
     return known
 
 
-def _meant(known: Iterable[str], aliases: Iterable[str]) -> dict[str, str]:
+def _meant(known: Mapping[str, Known], aliases: Iterable[str]) -> dict[str, str]:
     """Whatever a model can be asked for as, and the name of that model. The first one has the
     aliases that are nobody's name."""
     names = list(known)
-    others = {other: name for name in reversed(names) for other in other_names(name)}
+    others = {other: name for name in reversed(names) for other in known[name].others}
     return {alias: names[0] for alias in aliases} | others | {name: name for name in names}

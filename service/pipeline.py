@@ -16,7 +16,7 @@ from service.engine.intake import RETRY_AFTER_S
 from service.errors import ConfigError, DeadlineExceeded, InvalidRequest, NotReady, TooLarge
 from service.gather import Done, WindowWork
 from service.metrics import ModelMetrics
-from service.profiles import BUILT_IN, Profile, check_depth
+from service.profiles import BUILT_IN, Profile
 from service.text.progress import InOrder, RunningText
 from service.text.stitch import main_language, spoken_languages
 from service.text.tags import ANY, language_code
@@ -49,17 +49,20 @@ class Pipeline:
         reader: AudioReader,
     ) -> None:
         """Raises ConfigError for a default profile that is none of the `profiles`."""
-        self.profiles = profiles
-        if config.default_profile not in self.profiles:
-            raise ConfigError(
-                f"default_profile {config.default_profile!r}: use one of {', '.join(self.profiles)}"
-            )
         self._engine = engine
         self._config = config
+        self.use(profiles)
         self._metrics = metrics
         self._reader = reader
         self._admission = Admission(config.max_wait_seconds)
         self.num_open = 0  # requests that are being answered
+
+    def use(self, profiles: Mapping[str, Profile]) -> None:
+        """These, from now on. Raises ConfigError where the default profile is none of them."""
+        default = self._config.default_profile
+        if default not in profiles:
+            raise ConfigError(f"default_profile {default!r}: use one of {', '.join(profiles)}")
+        self.profiles = profiles
 
     def resolve_profile(self, name: str | None) -> Profile:
         """The profile of that name, or the default for None. Raises InvalidRequest."""
@@ -113,10 +116,6 @@ class Pipeline:
         """
         num_ahead, rate = self._engine.waiting()
         self._admission.admit(caller, num_ahead + self._reader.num_reads, rate, time.monotonic())
-
-    def check_model(self) -> None:
-        """Raises ConfigError if a profile does not fit the model; NotReady while it loads."""
-        check_depth(self.profiles, self._engine.model.info.num_encoder_layers)
 
     async def transcribe(self, source: BinaryIO, request: TranscribeRequest) -> Transcript:
         """The transcript of one recording. `source` is not touched after this returns or raises.

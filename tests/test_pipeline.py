@@ -15,7 +15,7 @@ from service.metrics import Metrics
 from service.model.fake import FakeModel
 from service.model.protocol import ModelInfo
 from service.pipeline import Pipeline
-from service.profiles import BUILT_IN, Profile
+from service.profiles import BUILT_IN
 from service.types import Progress
 from tests.harness import (
     HIGH_HZ,
@@ -251,13 +251,3 @@ def test_a_default_profile_that_is_not_there_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match="dense, balanced, fast"):
         Pipeline(engine, config, metrics.of("fake"), BUILT_IN, reader)
     reader.close()
-
-
-def test_a_profile_that_prunes_deeper_than_the_model_is_refused() -> None:
-    with (
-        running(
-            profiles={"late": Profile("late", layer=9, sparsity=0.5)} | dict(BUILT_IN)
-        ) as service,
-        pytest.raises(ConfigError, match="the model has 4 encoder layers"),
-    ):
-        service.pipeline.check_model()

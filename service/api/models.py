@@ -98,7 +98,7 @@ def read_model(models: Models, asked: str | None) -> tuple[str, str | None]:
         raise ModelNotFound(
             f"The model '{asked}' is not served here. Served: {_valid(models)}.", "model"
         ) from None
-    profiles = models.known[name].profiles
+    profiles = models.profiles_of(name)
     if at and profile not in profiles:
         valid = ", ".join(profiles)
         raise InvalidRequest(f"unknown profile in '{asked}'; use one of {valid}", "model")
@@ -134,7 +134,7 @@ def _listed(models: Models) -> list[str]:
     listed = []
     for known in models.known.values():
         name, *others = models.names_of(known.name)
-        listed += [name, *(f"{name}@{profile}" for profile in known.profiles), *others]
+        listed += [name, *(f"{name}@{profile}" for profile in models.profiles_of(name)), *others]
     return listed
 
 

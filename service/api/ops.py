@@ -48,7 +48,7 @@ async def profiles(request: Request) -> dict[str, list[dict[str, Any]]]:
     default = models.first.pipeline.resolve_profile(None)
     known = models.known[models.name_of(asked)]
     answer = []
-    for profile in known.profiles.values():
+    for profile in models.profiles_of(known.name).values():
         evidence = known.evidence[profile.name]
         answer.append(
             asdict(profile)
@@ -86,7 +86,7 @@ def offer_of(services: Services) -> Offer:
     return {
         known.name: [
             Choice(profile, measured(profile, known.evidence[profile.name]))
-            for profile in known.profiles.values()
+            for profile in services.models.profiles_of(known.name).values()
         ]
         for known in services.models.known.values()
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -34,7 +34,7 @@ RECOVERY_S = 5.0  # between two probes of a lost device
 class Engine:
     """Serves jobs with the model that `load` returns, on a thread of its own.
 
-    `load` runs on that thread, then a silent window through `warm_up`'s profiles.
+    `load` runs on that thread, then a silent window through the profiles of `warm_up`.
     After the device was lost, it is probed every `recovery_s` (RECOVERY_S), a dozen times; then
     the thread ends.
     Engines with the same `turns` take turns on the device.
@@ -47,14 +47,14 @@ class Engine:
         config: ServerConfig,
         metrics: ModelMetrics,
         *,
-        warm_up: Sequence[Profile] = (),
+        warm_up: Callable[[], Iterable[Profile]] = tuple,
         recovery_s: float | None = None,
         turns: Turns | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
         self._metrics = metrics
-        self._warm_up = tuple(warm_up)
+        self._warm_up = warm_up
         self._recovery_s = RECOVERY_S if recovery_s is None else recovery_s
         self._turns = turns or Turns()
         self._clock = clock
@@ -175,7 +175,7 @@ class Engine:
         try:
             model = self._load()
             self.num_threads = torch.get_num_threads()
-            warm_up(model, self._warm_up)
+            warm_up(model, tuple(self._warm_up()))
         except Exception as error:
             self._fatal = error
             text = str(error) if isinstance(error, WinnowError) else repr(error)

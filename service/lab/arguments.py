@@ -208,9 +208,10 @@ def material_of(args: argparse.Namespace) -> tuple[Material, list[Domain]]:
 def profiles_of(args: argparse.Namespace) -> list[Profile]:
     """Dense first. Raises ConfigError for a name that no profile has."""
     from service.lab.evaluate import DENSE, grid
+    from service.model.formats.find import shipped_as
     from service.profiles import load_profiles
 
-    known = load_profiles(args.profiles_file, args.model)
+    known = load_profiles(args.profiles_file, shipped_as(args.model))
     default = "" if args.grid else DEFAULT_PROFILES
     asked = default if args.profiles is None else args.profiles
     names = list(dict.fromkeys([DENSE, *(name for name in asked.split(",") if name)]))

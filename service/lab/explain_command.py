@@ -56,9 +56,10 @@ def add(subparsers: Any) -> None:
 
 
 def _explain(args: argparse.Namespace) -> int:
+    from service.model.formats.find import shipped_as
     from service.profiles import load_profiles
 
-    profile = named(load_profiles(args.profiles_file, args.model), args.profile)
+    profile = named(load_profiles(args.profiles_file, shipped_as(args.model)), args.profile)
     outs = args.out or [Path(f"{args.file.stem}-{profile.name}.html")]
     _check(args, outs)
     explanation = _explained(args, profile)

@@ -60,6 +60,8 @@ def add_measure(ways: Any) -> None:
 
 
 def _fixed(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
     import torch
     from tqdm import tqdm
 
@@ -85,6 +87,10 @@ def _fixed(args: argparse.Namespace) -> int:
     model = Whisper(load_checkpoint(args.model, "cpu", operators=plain_operators(torch.float32)))
     weights = model.checkpoint.weights
     dims, count = weights.dims, num_modules(weights.dims)
+    if round(min(targets) * count) == 0:
+        raise ConfigError(
+            f"--targets {min(targets):g} of {count} modules is none; use {1 / count:.2g} or more"
+        )
     loss = loss_of(weights, [one.example(model) for one in said])
     num = max(1, round(max(targets) * count))
     with tqdm(total=trials(count, num), desc="trying", unit="trial", disable=None) as bar:
@@ -95,7 +101,10 @@ def _fixed(args: argparse.Namespace) -> int:
         print(f"loss {found:.3f} also without {names[module]}")
     for target in targets:
         first = chosen[: round(target * count)]
-        gates = constant(model.info.name, dims, opened(dims, [one for one, _ in first]), target)
+        modules = opened(dims, [one for one, _ in first])
+        gates = replace(
+            constant(model.info.name, dims, modules, target), norm_D=weights.encoder.norm.weight
+        )
         folder = args.out / f"{target:g}"
         folder.mkdir()
         write_gates(gates, folder)
@@ -109,6 +118,8 @@ def _targets(text: str) -> list[float]:
         targets = []
     if not targets or not all(0 < one < 1 for one in targets):
         raise ConfigError(f"--targets {text}: use numbers between 0 and 1, as in 0.1,0.2")
+    if len({f"{one:g}" for one in targets}) < len(targets):
+        raise ConfigError(f"--targets {text}: one of them is there twice")
     return targets
 
 
@@ -146,8 +157,11 @@ def _measure(args: argparse.Namespace) -> int:
             total = len(items) * (1 + len(named))
             with tqdm(total=total, desc=domain.name, unit="file", disable=None) as bar:
                 for name in (DENSE, *named):
-                    runs[name] = service.run(items, Profile(name), how, bar.update)
-                    if name in named:
+                    # A profile without gates would be dense, and its texts never read again.
+                    gates = named[name].target if name in named else 0.0
+                    profile = Profile(name, gates=gates)
+                    runs[name] = service.run(items, profile, how, bar.update)
+                    if model.decided.get(name):  # nothing, where nobody speaks
                         found[name] = decisions(dims, model.decided[name])
                         model.decided[name].clear()
                     some = figures(items, runs, DENSE, seed=material.seed)

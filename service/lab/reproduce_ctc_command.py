@@ -163,9 +163,11 @@ def _trained(
     from service.lab.reproduce.ctc.model import new_model
     from service.lab.reproduce.ctc.spell_out import told_windows
     from service.lab.reproduce.ctc.train import Window, steps_done, train, windows_of
+    from service.lab.reproduce.record import digest
 
     encoder, num_mels = model.checkpoint.weights.encoder, model.info.num_mels
     narrow = not NARROW.isdisjoint(machine("cpu")["flags"])
+    of = digest(learned.alone)
     trained, stages = [], list[list[Window]]()
     for kernel in args.kernels:
         path = args.out / f"kernel-{kernel}.pt"
@@ -180,5 +182,5 @@ def _trained(
                 bar.set_postfix(loss=f"{loss:.2f}")
                 bar.update(number - bar.n)
 
-            trained.append(train(start, stages, recipe, path, stepped, bfloat16=narrow))
+            trained.append(train(start, stages, recipe, path, stepped, of=of, bfloat16=narrow))
     return trained

@@ -23,9 +23,10 @@ from service.config import ServerConfig
 from service.engine.engine import LOAD_TIMEOUT_S, Engine
 from service.lab.packing import Item, Pcm, to_float
 from service.metrics import Metrics
+from service.model.fitting import fitted
 from service.model.protocol import ModelInfo, SpeechModel
 from service.pipeline import Pipeline
-from service.profiles import BUILT_IN, Profile, check_depth
+from service.profiles import BUILT_IN, Profile
 from service.text.stitch import WindowText, stitch
 from service.types import (
     SAMPLE_RATE,
@@ -126,8 +127,8 @@ class Service:
 
     def prepare(self, profiles: Sequence[Profile]) -> None:
         """Before they are run. Raises ConfigError for one that the model cannot have."""
-        check_depth({profile.name: profile for profile in profiles}, self.info.num_encoder_layers)
-        self.model.prepare(profiles, self.adapters)
+        for profile in profiles:
+            fitted(self.model, profile, self.adapters)
 
     def run(
         self,

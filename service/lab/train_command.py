@@ -100,8 +100,9 @@ def _gates(args: argparse.Namespace) -> int:
     model = Whisper(load_checkpoint(args.model, "cpu", operators=plain))
     some = [one.example(model) for one in train[:: max(1, len(train) // TRIED)][:TRIED]]
     weights, count = model.checkpoint.weights, num_modules(model.checkpoint.weights.dims)
+    key = {"model": args.model, "items": digest(items), "bfloat16": how.bfloat16}
     with tqdm(total=count, desc="trying", unit="module", disable=None) as bar:
-        missed = alone(weights, some, folder, bar.update, bfloat16=how.bfloat16)
+        missed = alone(weights, some, folder, key, bar.update, bfloat16=how.bfloat16)
     training, data = Training(model, train, held, how, missed), digest(items)
     training.resume(folder, data)
     with tqdm(total=training.num_steps, desc="training", unit="window", disable=None) as bar:
@@ -146,7 +147,8 @@ def _finish(
     with tempfile.TemporaryDirectory(prefix=f"{args.out.name}.", dir=folder.parent) as work:
         made = Path(work) / "new"
         made.mkdir()
-        write_gates(replace(gates, trained=trained), made)
+        norm_D = training.weights.encoder.norm.weight
+        write_gates(replace(gates, trained=trained, norm_D=norm_D), made)
         made.rename(args.out)
     shutil.rmtree(folder)
     print(

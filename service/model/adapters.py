@@ -15,14 +15,14 @@ import torch
 
 from service.errors import CheckpointError, ConfigError
 from service.model.checkpoint import Checkpoint, read_state
-from service.model.formats.find import read_folder
+from service.model.formats.find import path_of, read_folder
 from service.model.formats.names import LOW_RANK
 from service.model.gates import MANIFEST, Gates, read_gates
 from service.model.operators.choose import cpu_operators, has_bfloat16
 from service.model.operators.four_bits import four_bits
 from service.model.operators.products import Pack
 from service.model.tokens import read_json
-from service.model.weights import EncoderWeights, encoder_like
+from service.model.weights import EncoderWeights, State, alike, encoder_like
 from service.profiles import Profile, canonical_name
 
 _LAYERS = "model.encoder.layers."
@@ -40,7 +40,9 @@ def adapters_of(model: str, folders: Iterable[str]) -> Adapters:
     """Raises ConfigError for a folder that is no adapter, or is what another is."""
     low_rank: dict[str, Path] = {}
     gates: dict[float, Path] = {}
-    for folder in (Path(name).expanduser() for name in folders):
+    for folder in map(path_of, folders):
+        if not folder.is_dir():
+            raise ConfigError(f"adapters: there is no folder {folder}")
         if (folder / LOW_RANK).is_file():
             of, theta = _said(folder / LOW_RANK, ("of", str), ("theta", str))
             if canonical_name(of) == canonical_name(model):
@@ -107,6 +109,7 @@ def make_encoder(checkpoint: Checkpoint, profile: Profile, adapters: Adapters) -
     dtype = checkpoint.operators.dtype
     state = read_state(source, checkpoint.device, dtype, _LAYERS)
     try:
+        _check_same(checkpoint, state, source.place)
         return encoder_like(
             checkpoint.weights.encoder,
             state,
@@ -116,6 +119,15 @@ def make_encoder(checkpoint: Checkpoint, profile: Profile, adapters: Adapters) -
         )
     except KeyError as error:
         raise CheckpointError(f"{source.place}: the parameter {error} is missing") from error
+
+
+def _check_same(checkpoint: Checkpoint, state: State, place: str) -> None:
+    """By the norms, which nothing packs. Raises CheckpointError for another model's, and KeyError
+    for one that is missing."""
+    for number, layer in enumerate(checkpoint.weights.encoder.layers):
+        found = state[f"{_LAYERS}{number}.final_layer_norm.weight"]
+        if not alike(found, layer.mlp.norm.weight):
+            raise CheckpointError(f"{place}: made from other weights than {checkpoint.name} has")
 
 
 def _factors(checkpoint: Checkpoint, profile: Profile, adapters: Adapters) -> Path:
@@ -141,7 +153,8 @@ def _few_bits(checkpoint: Checkpoint, profile: Profile) -> Pack:
             f"profile {profile.name}: bits is for a CPU; on {checkpoint.device} leave it out"
         )
     if profile.bits == 4:
-        return four_bits(torch.bfloat16 if has_bfloat16() else torch.float32)
+        narrow = has_bfloat16() and checkpoint.weight_dtype != "float32"
+        return four_bits(torch.bfloat16 if narrow else torch.float32)
     found = cpu_operators("int8")
     if found is None:
         raise ConfigError(

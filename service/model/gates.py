@@ -22,11 +22,12 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from service.errors import CheckpointError
-from service.model.weights import Dims
+from service.model.weights import Dims, Weights, alike
 from service.profiles import canonical_name
 from service.types import OpenModules
 
 FORMAT, KIND = 1, "winnow-gates"
+NORM = "norm"  # of the model that they are for
 MANIFEST, WEIGHTS = "gates.json", "model.safetensors"
 ENCODER_MODULES, DECODER_MODULES = 2, 3  # of a layer: attention, MLP; cross-attention between
 LANGUAGES = ("en", "de", "nl", "other", "unknown")
@@ -60,7 +61,8 @@ class Gates:
     the decoder, whose logits are its layers' one after the other.
 
     `target`: the share of the modules that they were trained to leave out. `contexts`: what is
-    known of a window beside its states, of `CONTEXTS` and in their order. `trained`: how.
+    known of a window beside its states, of `CONTEXTS` and in their order. `trained`: how. `norm_D`:
+    the weights of that model's last norm of the encoder, by which it is known; None: by its name.
     """
 
     model: str
@@ -70,6 +72,7 @@ class Gates:
     encoder: tuple[Predictor, ...]
     decoder: Predictor
     trained: Mapping[str, Any] = field(default_factory=dict)
+    norm_D: Tensor | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -196,6 +199,8 @@ def _named(encoder: Sequence[Predictor], decoder: Predictor) -> Iterator[tuple[s
 def write_gates(gates: Gates, folder: Path) -> None:
     """Into a folder that is there."""
     tensors = {name: t.detach().contiguous().cpu() for name, t in tensors_of(gates).items()}
+    if gates.norm_D is not None:
+        tensors[NORM] = gates.norm_D.detach().float().cpu()
     data = save(tensors)
     about = {
         "kind": KIND,
@@ -222,12 +227,7 @@ def read_gates(folder: Path) -> Gates:
         raise CheckpointError(f"{folder / WEIGHTS} cannot be read: {error}") from error
     if hashlib.sha256(data).hexdigest() != about["sha256"]:
         raise CheckpointError(f"{folder / WEIGHTS} is not what {MANIFEST} was written for")
-    try:
-        dims, contexts = Dims(**about["dims"]), tuple(about["contexts"])
-        target = float(about["target"])
-        model = str(about["model"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / MANIFEST}: not the manifest of gates ({error})") from None
+    model, dims, contexts, target = _told(about, folder)
     if unknown := set(contexts) - set(CONTEXTS):
         raise CheckpointError(
             f"{folder / MANIFEST}: unknown context {', '.join(map(str, unknown))}; there are "
@@ -246,9 +246,11 @@ def read_gates(folder: Path) -> Gates:
         raise CheckpointError(f"{folder / WEIGHTS}: {error} is missing") from None
     except ValueError as error:
         raise CheckpointError(f"{folder / WEIGHTS}: {error}") from None
+    norm_D = tensors.pop(NORM, None)
     if tensors:
         raise CheckpointError(f"{folder / WEIGHTS}: {min(tensors)} is none of its model's")
-    return Gates(model, dims, target, contexts, tuple(encoder), decoder, about.get("trained", {}))
+    trained = about.get("trained", {})
+    return Gates(model, dims, target, contexts, tuple(encoder), decoder, trained, norm_D)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -267,6 +269,19 @@ def _manifest(folder: Path) -> dict[str, Any]:
             f"{folder / MANIFEST}: format {about.get('format')!r}; this version reads {FORMAT}"
         )
     return about
+
+
+def _told(about: Mapping[str, Any], folder: Path) -> tuple[str, Dims, tuple[str, ...], float]:
+    """Of which model, its dimensions, contexts and target."""
+    try:
+        dims, contexts = Dims(**about["dims"]), tuple(about["contexts"])
+        if not all(isinstance(number, int) for number in about["dims"].values()):
+            raise TypeError("dims are whole numbers")
+        if not all(isinstance(one, str) for one in contexts):
+            raise TypeError("contexts are names")
+        return str(about["model"]), dims, contexts, float(about["target"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / MANIFEST}: not the manifest of gates ({error})") from None
 
 
 def _predictor(
@@ -294,12 +309,14 @@ def _predictor(
     return Predictor(**parts)
 
 
-def check_fits(gates: Gates, model: str, dims: Dims) -> None:
+def check_fits(gates: Gates, model: str, weights: Weights) -> None:
     """Raises CheckpointError where gates were trained for another model."""
     if canonical_name(gates.model) != canonical_name(model):
         raise CheckpointError(f"these gates were trained for {gates.model}, and not for {model}")
-    if gates.dims != dims:
+    if gates.dims != weights.dims:
         raise CheckpointError(f"these gates were trained for a {model} of other dimensions")
+    if gates.norm_D is not None and not alike(gates.norm_D, weights.encoder.norm.weight):
+        raise CheckpointError(f"these gates were trained for a {model} of other weights")
 
 
 def on_device(gates: Gates, device: torch.device) -> Gates:

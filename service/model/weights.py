@@ -14,6 +14,7 @@ from service.model.operators.factors import Factored, SideBySide
 from service.model.operators.products import Dense, Pack, Product
 
 State = dict[str, Tensor]
+ALIKE = 0.01  # bfloat16 rounds by half as much
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,21 +292,33 @@ def products_of(layer: EncoderLayer) -> tuple[Product, ...]:
 
 def held_bytes(weights: object) -> int:
     """Of everything that is held: each tensor and product once, however often it is used."""
-    seen: dict[int, int] = {}
+    looked_at, held = set[int](), dict[int, int]()
 
     def look_at(part: object) -> None:
-        if id(part) in seen:
+        if id(part) in looked_at:
             return
-        seen[id(part)] = getattr(part, "nbytes", 0)
-        if isinstance(part, tuple | list):
+        looked_at.add(id(part))
+        if isinstance(part, Tensor):
+            held[part.data_ptr()] = part.nbytes
+        elif isinstance(part, tuple | list):
             for one in part:
                 look_at(one)
-        elif is_dataclass(part) and not hasattr(part, "nbytes"):
+        elif is_dataclass(part) and (isinstance(part, Dense) or not hasattr(part, "nbytes")):
             for field in fields(part):
                 look_at(getattr(part, field.name))
+        else:
+            held[id(part)] = getattr(part, "nbytes", 0)
 
     look_at(weights)
-    return sum(seen.values())
+    return sum(held.values())
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether they are one parameter, in types of their own maybe."""
+    one, other = one.float().cpu(), other.float().cpu()
+    return one.shape == other.shape and torch.allclose(
+        one, other, rtol=ALIKE, atol=ALIKE * float(other.abs().max())
+    )
 
 
 def num_parameters(state: State) -> int:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from service.errors import CheckpointError
+from service.errors import ConfigError
 from service.model import cache, encoder, explain, padding, words
 from service.model.adapters import adapters_of, find_gates, key_of, make_encoder
 from service.model.checkpoint import Checkpoint
@@ -74,15 +74,18 @@ class Whisper:
             if key not in self._encoders:
                 self._encoders[key] = make_encoder(self.checkpoint, profile, found)
             if profile.gates and profile.gates not in self.gates:
-                self._add_gates(profile.gates, find_gates(self.info.name, profile, found))
+                gates = find_gates(self.info.name, profile, found)
+                self._add_gates(profile.gates, gates, f"profile {profile.name}: ")
         held = held_bytes((self.checkpoint.weights, *self._encoders.values()))
         self.info = replace(self.info, weight_bytes=held)
 
-    def _add_gates(self, share: float, gates: Gates) -> None:
+    def _add_gates(self, share: float, gates: Gates, whose: str = "") -> None:
         device = self.checkpoint.device
         if self.new_graphs is not None:
-            raise CheckpointError(f"gates are not served on {device}: use device cpu, or no gates")
-        check_fits(gates, self.checkpoint.name, self.checkpoint.weights.dims)
+            raise ConfigError(
+                f"{whose}gates are not served on {device}: use device cpu, or no gates"
+            )
+        check_fits(gates, self.checkpoint.name, self.checkpoint.weights)
         self.gates[share] = on_device(gates, device)
 
     def encoder_of(self, profile: Profile) -> EncoderWeights:
@@ -188,7 +191,8 @@ class Whisper:
 
     def _deciding(self, gates: Gates, mel_1FT: Tensor, audio_frames: int | None) -> Deciding:
         # A window is encoded before its language is heard, and before anybody is asked for it.
-        language = None if self.info.knows_several else "en"
+        info = self.info
+        language = None if info.knows_several else next(iter(info.languages))
         return deciding(gates, mel_1FT, audio_frames, language)
 
     @torch.inference_mode()

@@ -75,7 +75,11 @@ CHOICES = (
     *("temperature", "seed", "beam_size", "patience", "length_penalty"),
     *("prefix", "suppress_tokens"),
 )
-_NO_CHOICE = {"temperature": ("0", "0.0"), "beam_size": ("1",)}  # what happens in any case
+# What happens in any case.
+_NO_CHOICE = {
+    **{"temperature": 0.0, "seed": 0.0, "beam_size": 1.0, "patience": 1.0},
+    **{"length_penalty": 1.0, "suppress_tokens": -1.0},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,6 @@ class Decoding:
 
 def decoding(given: Given, model: SpeechModel) -> Decoding:
     """The parameters of `PROPERTIES` that are given. Raises InvalidRequest."""
-    if model.info.frame_by_frame:
-        _refuse_choices(given, model.info.name)
     temperatures = _temperatures(one(given, "temperature"))
     penalty, suppress = one(given, "length_penalty"), one(given, "suppress_tokens")
     options = DecodeOptions(
@@ -103,13 +105,20 @@ def decoding(given: Given, model: SpeechModel) -> Decoding:
         prefix=_tokens("prefix", one(given, "prefix"), model),
         suppress=None if suppress is None else _ids(suppress, model.info.vocab_size),
     )
+    if model.info.frame_by_frame:
+        _refuse_choices(given, model.info.name)
     return Decoding(options, _thresholds(given), temperatures)
 
 
 def asks_for_a_choice(given: Given, param: str) -> bool:
     """Whether one of `CHOICES` is given, and as something else than what happens in any case."""
     value = one(given, param)
-    return value is not None and value not in _NO_CHOICE.get(param, ())
+    if value is None:
+        return False
+    try:
+        return float(value) != _NO_CHOICE.get(param)
+    except ValueError:
+        return True
 
 
 def _refuse_choices(given: Given, name: str) -> None:

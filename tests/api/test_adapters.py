@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli import OK, main
+from service.cli import OK, USAGE, main
 from service.errors import ConfigError
 from service.model.fake import FakeModel
 from service.model.whisper import Whisper
@@ -89,3 +89,24 @@ def test_a_service_whose_profiles_want_what_is_not_there_does_not_start(
 def test_a_model_without_weights_has_no_others(server: StartServer, profiles: Path) -> None:
     with pytest.raises(ConfigError, match=r"profile everything: .*: the fake model has no weights"):
         server(FakeModel, profiles_file=profiles)
+
+
+def test_files_go_by_the_weights_that_their_profile_names(
+    deep_folder: Path,
+    adapter: Path,
+    profiles: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recording = tmp_path / "a.wav"
+    recording.write_bytes(voice(2))
+    command = ["transcribe", "--model", str(deep_folder), "--profiles-file", str(profiles)]
+    command += ["--language", "en", "--no-vad", "--format", "json", str(recording)]
+    monkeypatch.setenv("WINNOW_ADAPTERS", str(adapter))
+    assert main([*command, "--profile", "everything"]) == OK
+    assert '"profile": "everything"' in capsys.readouterr().out
+    monkeypatch.delenv("WINNOW_ADAPTERS")
+    assert main([*command, "--profile", "small"]) == OK  # what others name is not looked for
+    assert main([*command, "--profile", "everything"]) == USAGE
+    assert "low_rank '0.5'" in capsys.readouterr().err

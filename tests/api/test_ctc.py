@@ -128,8 +128,11 @@ def test_openai(served: Running) -> None:
     [
         ("temperature", "0.4", "frame by frame"),
         ("beam_size", "4", "frame by frame"),
-        ("prefix", "HELLO", "frame by frame"),
-        ("suppress_tokens", "-1", "frame by frame"),
+        ("prefix", "HELLO", "takes no prefix"),
+        ("suppress_tokens", "5", "frame by frame"),
+        ("patience", "2", "frame by frame"),
+        ("temperature", "0,0.4", "frame by frame"),
+        ("temperature", "warm", "not a number"),
         ("seed", "3", "frame by frame"),
         ("prompt", "HELLO", "takes no prompt"),
         ("hotwords", "HELLO", "takes no hotwords"),
@@ -146,6 +149,8 @@ def test_what_means_nothing_to_it_is_refused(
 
 def test_what_happens_in_any_case_is_taken(served: Running) -> None:
     good(served.transcribe(voice(1), temperature="0", beam_size="1", language="en"))
+    plain = {"temperature": "0.00", "seed": "0", "patience": "1", "length_penalty": "1.0"}
+    good(served.transcribe(voice(1), **plain, suppress_tokens="-1"))
 
 
 def test_nothing_is_drawn_where_nothing_can_be(served: Running) -> None:
@@ -201,3 +206,30 @@ def test_evaluated(tmp_path: Path) -> None:
     (domain,) = json.loads(out.read_text())["domains"]
     assert list(domain["profiles"]) == ["dense", "fast"]
     assert all(profile["words"] == 4 for profile in domain["profiles"].values())
+
+
+def test_a_folder_called_as_one_of_whispers_has_none_of_its_profiles(
+    tmp_path: Path, mini_folder: Path
+) -> None:
+    folder = write_ctc(tmp_path / "tiny.en", "wav2vec2")
+    profiles = tmp_path / "profiles.toml"
+    profiles.write_text("[few]\nbits = 4\n")
+    with running(
+        load_named=lambda name: load_model(name, "cpu", "float32"),
+        model=str(mini_folder),
+        models=(str(folder),),
+        profiles_file=profiles,
+        model_aliases=(),
+    ) as one:
+        assert good(one.transcribe(voice(1), profile="few", vad="false"))["profile"] == "few"
+        assert good(one.transcribe(voice(1), model="tiny.en", vad="false", **ANY))["text"]
+        found = good(one.client.get("/profiles", params={"model": "tiny.en"}))["profiles"]
+        said = {each["name"]: each for each in found}
+        assert list(said) == ["dense", "balanced", "fast", "turbo", "clips", "eas-published"]
+        assert all(each["evidence"] is None for each in found)
+        assert said["clips"]["description"] == said["dense"]["description"]
+        found = good(one.transcribe(voice(1), model="tiny.en", profile="clips", vad="false"))
+        assert found["fallbacks"] == []
+        answer = one.transcribe(voice(1), model="tiny.en", profile="few")
+        assert refused(answer, 400, "invalid_request", "profile").startswith("unknown profile")
+        assert one.transcribe(voice(1), model="openai/whisper-tiny.en").status_code == 404

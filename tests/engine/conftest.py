@@ -36,7 +36,7 @@ def start(metrics: ModelMetrics) -> Iterator[Start]:
             lambda: model,
             ServerConfig(**settings),  # type: ignore[arg-type]
             metrics,
-            warm_up=[BUILT_IN[name] for name in profiles],
+            warm_up=lambda: [BUILT_IN[name] for name in profiles],
             recovery_s=0.01,
             clock=clock,
         )

@@ -82,7 +82,7 @@ def test_a_model_that_fails_its_warm_up_is_not_served(metrics: ModelMetrics) -> 
         lambda: FakeModel(fail_encode_when=lambda _: True),
         ServerConfig(),
         metrics,
-        warm_up=[BUILT_IN["dense"]],
+        warm_up=lambda: [BUILT_IN["dense"]],
     )
     engine.start()
     with pytest.raises(RuntimeError, match="told to fail"):

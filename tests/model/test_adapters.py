@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from service.cli import OK, main
 from service.errors import CheckpointError, ConfigError
 from service.lab.reproduce.bits.rounding import round_rows
-from service.model import encoder
+from service.model import adapters, encoder
 from service.model.adapters import adapters_of, make_encoder
 from service.model.checkpoint import load_checkpoint
 from service.model.formats.names import LOW_RANK
@@ -192,9 +192,11 @@ def test_what_there_is_not_is_refused_with_the_command_that_makes_it(
 def test_folders_that_are_no_adapters_are_refused(
     mini: Whisper, mini_folder: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    for folder in (mini_folder, tmp_path / "none"):
-        with pytest.raises(ConfigError, match=f"is neither {LOW_RANK} nor {MANIFEST}"):
-            mini.prepare([DENSE], [str(folder)])
+    with pytest.raises(ConfigError, match=f"is neither {LOW_RANK} nor {MANIFEST}"):
+        mini.prepare([DENSE], [str(mini_folder)])
+    for folder in (str(tmp_path / "none"), "~nobody-of-that-name/x"):
+        with pytest.raises(ConfigError, match="there is no folder"):
+            mini.prepare([DENSE], [folder])
     again = shutil.copytree(adapter, tmp_path / "again")
     with pytest.raises(ConfigError, match=r"are both low_rank '0.98' of"):
         mini.prepare([DENSE], [str(adapter), str(again)])
@@ -265,7 +267,7 @@ def test_what_a_gpu_does_not_do_is_refused(
     with pytest.raises(ConfigError, match="profile four: bits is for a CPU; on cuda leave it out"):
         make_encoder(elsewhere, FOUR, adapters_of("mini", []))
     monkeypatch.setattr(mini, "new_graphs", lambda: None)  # as where steps are recorded
-    with pytest.raises(CheckpointError, match="gates are not served on cpu"):
+    with pytest.raises(ConfigError, match="profile gated: gates are not served on cpu"):
         mini.prepare([Profile("gated", gates=0.4)], [str(half_off)])
 
 
@@ -277,6 +279,38 @@ def test_factors_of_other_dimensions_are_refused(adapter: Path, tmp_path: Path) 
     (said / LOW_RANK).write_text(json.dumps({**facts, "of": "mini"}))
     with pytest.raises(CheckpointError, match="its dimensions are not mini's"):
         model.prepare([FACTORS], [str(said)])
+
+
+def test_factors_of_other_weights_are_refused(adapter: Path, tmp_path: Path) -> None:
+    """Those of a model that is called and shaped alike."""
+    other = Whisper(load_plain(str(write_checkpoint(tmp_path / "mini", shape="mini", seed=7))))
+    layers = other.checkpoint.weights.encoder.layers
+    weight = layers[1].mlp.norm.weight
+    weight.copy_(weight + 0.1)
+    said = shutil.copytree(adapter, tmp_path / "said")
+    facts = json.loads((said / LOW_RANK).read_text())
+    (said / LOW_RANK).write_text(json.dumps({**facts, "of": "mini"}))
+    with pytest.raises(CheckpointError, match="made from other weights than mini has"):
+        other.prepare([FACTORS], [str(said)])
+
+
+def test_what_is_one_is_counted_once(mini: Whisper) -> None:
+    decoder = mini.checkpoint.weights.decoder
+    assert held_bytes((decoder.embedding_VD, decoder.logits)) == decoder.embedding_VD.nbytes
+    layer = mini.checkpoint.weights.encoder.layers[0]
+    norm = layer.mlp.norm
+    assert held_bytes((norm, norm)) == norm.weight.nbytes + norm.bias.nbytes
+
+
+def test_float32_multiplies_few_bits_in_float32(
+    mini: Whisper, mini_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapters, "has_bfloat16", lambda: True)
+    mini.prepare([FOUR])
+    assert {product.dtype for product in products(mini, FOUR)} == {torch.float32}  # type: ignore[attr-defined]
+    narrow = Whisper(load_checkpoint(str(mini_folder), "cpu", "bfloat16"))
+    narrow.prepare([FOUR])
+    assert {product.dtype for product in products(narrow, FOUR)} == {torch.bfloat16}  # type: ignore[attr-defined]
 
 
 def test_a_model_of_factors_takes_no_others(adapter: Path) -> None:

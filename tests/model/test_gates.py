@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from service.errors import CheckpointError, EngineError
+from service.errors import CheckpointError, ConfigError, EngineError
 from service.model import decoder
 from service.model.checkpoint import Checkpoint
 from service.model.gates import (
@@ -340,11 +340,31 @@ def test_what_a_context_says(mel: Tensor) -> None:
 
 
 def test_gates_of_another_model_are_refused(checkpoint: Checkpoint) -> None:
-    dims = checkpoint.weights.dims
+    weights = checkpoint.weights
+    dims = weights.dims
     with pytest.raises(CheckpointError, match="trained for whisper-base, and not for"):
         Whisper(checkpoint, {0.3: constant("whisper-base", dims, EVERY)})
     with pytest.raises(CheckpointError, match="of other dimensions"):
-        check_fits(constant("m", replace(dims, max_tokens=99), EVERY), "m", dims)
+        check_fits(constant("m", replace(dims, max_tokens=99), EVERY), "m", weights)
+    of_m = replace(constant("m", dims, EVERY), norm_D=weights.encoder.norm.weight.bfloat16())
+    check_fits(of_m, "m", weights)
+    encoder = weights.encoder
+    trained = replace(encoder, norm=replace(encoder.norm, weight=encoder.norm.weight + 0.1))
+    with pytest.raises(CheckpointError, match="for a m of other weights"):
+        check_fits(of_m, "m", replace(weights, encoder=trained))
+
+
+def test_a_folder_says_by_which_weights_its_model_is_known(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    norm_D = torch.randn(checkpoint.weights.dims.d_model)
+    gates = constant("m", checkpoint.weights.dims, EVERY)
+    write_gates(gates, tmp_path)
+    assert read_gates(tmp_path).norm_D is None
+    write_gates(replace(gates, norm_D=norm_D), tmp_path)
+    found = read_gates(tmp_path).norm_D
+    assert found is not None
+    assert torch.equal(found, norm_D)
 
 
 def test_pages_and_graphs_refuse_gates(
@@ -357,7 +377,7 @@ def test_pages_and_graphs_refuse_gates(
         decoder.join(weights, cache, states, gates=[SOME])
     assert cache.num_rows == 0
     monkeypatch.setattr("service.model.whisper.graphs_for", lambda *_: lambda: None)
-    with pytest.raises(CheckpointError, match="use device cpu"):
+    with pytest.raises(ConfigError, match="use device cpu"):
         gated(checkpoint, SOME)
 
 
@@ -404,6 +424,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no dims": (lambda f: _manifest(f, dims={}), "not the manifest of gates"),
     "target": (lambda f: _manifest(f, target=1.5), "target is 1.5; it must be"),
     "context": (lambda f: _manifest(f, contexts=["mood"]), "unknown context mood; there are"),
+    "contexts": (lambda f: _manifest(f, contexts=[["event"]]), "contexts are names"),
+    "dims": (
+        lambda f: _manifest(f, dims={**asdict(read_gates(f).dims), "d_model": "64"}),
+        "dims are whole numbers",
+    ),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "cannot be read"),
     "cut off": (_cut, "cannot be read"),
     "other weights": (lambda f: _manifest(f, sha256="0" * 64), "is not what gates.json was"),

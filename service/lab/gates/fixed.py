@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -46,21 +46,25 @@ def alone(
     weights: Weights,
     examples: Sequence[Example],
     folder: Path,
+    key: Mapping[str, object],
     done: Callable[[], object],
     *,
     bfloat16: bool = True,
 ) -> list[float]:
-    """The loss without each module. What was found is kept in `folder`."""
-    path, found = folder / ALONE, []
+    """The loss without each module. What was found is kept in `folder`, under what it is of."""
+    path = folder / ALONE
     try:
-        found = json.loads(path.read_text())
+        kept = json.loads(path.read_text())
     except (OSError, ValueError):
-        loss = loss_of(weights, examples, bfloat16=bfloat16)
+        kept = {}
+    found: list[float] = kept.pop("losses", [])
+    if kept != key:
+        found, loss = [], loss_of(weights, examples, bfloat16=bfloat16)
         for module in range(num_modules(weights.dims)):
             found.append(loss([module]))
             done()
         beside = path.with_suffix(".tmp")
-        beside.write_text(json.dumps(found))
+        beside.write_text(json.dumps({**key, "losses": found}))
         beside.replace(path)
     return found
 

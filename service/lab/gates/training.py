@@ -197,7 +197,8 @@ class Training:
 
     def _served_context(self, example: Example, gates: Gates) -> Tensor:
         """As at run time, where nobody says the language before a window is encoded."""
-        language = None if self.model.info.knows_several else "en"
+        info = self.model.info
+        language = None if info.knows_several else next(iter(info.languages))
         return context(gates.contexts, example.mel_1FT, example.frames, language)
 
     @torch.no_grad()
@@ -227,6 +228,8 @@ def threshold(logits: Tensor, target: float) -> float:
     num = round(target * len(ordered))
     if num == 0:
         return min(0.0, float(ordered[0]) - 1)
+    if num == len(ordered):
+        return float(ordered[-1]) + 1
     return float(ordered[num - 1] + ordered[num]) / 2
 
 

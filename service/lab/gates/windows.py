@@ -90,8 +90,9 @@ def _decoded(
         batch = model.new_decode_batch()
         mel_BFT = log_mel([to_float(item.pcm) for item in some], model.info.num_mels)
         options = [DecodeOptions(language_of(model, item)) for item in some]
+        frames = [len(item.pcm) * model.info.num_frames // WINDOW_SAMPLES for item in some]
         keys = range(len(some))
-        batch.join(keys, model.encode(mel_BFT, [DENSE] * len(some)), options)
+        batch.join(keys, model.encode(mel_BFT, [DENSE] * len(some), frames), options)
         found: dict[int, Hypothesis] = {}
         while len(batch):
             found |= batch.step()

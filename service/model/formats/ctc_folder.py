@@ -18,15 +18,12 @@ from service.model.ctc.dims import Dims
 from service.model.ctc.vocabulary import CtcVocabulary
 from service.model.ctc.weights import ACTIVATIONS
 from service.model.formats.hub_folder import stored_tensors
+from service.model.formats.source import CTC_KINDS
 from service.model.tokens import read_json
 from service.types import SAMPLE_RATE
 
 # By model_type: what its parameters' names begin with.
-PREFIXES = {
-    "wav2vec2": "wav2vec2.",
-    "hubert": "hubert.",
-    "wav2vec2-conformer": "wav2vec2_conformer.",
-}
+PREFIXES = {kind: f"{kind.replace('-', '_')}." for kind in CTC_KINDS}
 MOST, MOST_LAYERS, MOST_CONVS = 1_000_000, 128, 32
 # What is computed here, and what config.json means by leaving it out (transformers 5.24).
 _SUPPORTED = {
@@ -253,8 +250,8 @@ def _vocabulary(
 
 
 def _language(config: Mapping[str, Any], name: str, texts: Sequence[str]) -> str:
-    """What config.json calls `language`; else a language that is part of the model's name; else
-    English, where the vocabulary spells nothing that English does not."""
+    """What config.json calls `language`; else a language that is part of the model's name, or a
+    code at its end; else English, where the vocabulary spells nothing that English does not."""
     by_name = {english: code for code, english in NAMES.items()} | dict(ALIASES)
     told = config.get("language")
     if told is not None:
@@ -262,9 +259,11 @@ def _language(config: Mapping[str, Any], name: str, texts: Sequence[str]) -> str
         if code not in NAMES:
             raise CheckpointError(f"config.json: language {told!r} is no code or English name")
         return code
-    parts = re.split(r"[^a-z]+", name.lower())
+    parts = re.split(r"[^a-z]+", name.rpartition("/")[2].lower())
     if found := [by_name[part] for part in parts if part in by_name]:
         return found[-1]
+    if parts[-1] in NAMES:
+        return parts[-1]
     if all(char.isascii() for text in texts for char in text if char.isalpha()):
         return "en"
     if found := [part for part in parts[1:] if part in NAMES]:

@@ -15,7 +15,8 @@ from service.model.formats.names import Known, known_model
 from service.model.formats.openai_facts import Words, with_cantonese
 from service.model.formats.openai_file import read_openai_file
 from service.model.formats.packages import DATA_PACKAGES, DataPackage, find_files, read_package
-from service.model.formats.source import Source
+from service.model.formats.source import CTC_KINDS, Source
+from service.model.tokens import read_json
 
 # By size: the data package, and the model on the hub, that have the vocabulary.
 _VOCABULARIES = {
@@ -42,7 +43,7 @@ def find_model(name: str, cache_dir: Path | None = None) -> Found:
     A folder comes before a name that means the same. Raises CheckpointError with one sentence that
     says what was tried.
     """
-    path = _path(name)
+    path = path_of(name)
     known, cache = known_model(name), cache_dir or default_cache()
     if path.is_dir() and _goes_before(path, known):
         return Found(name_of(name), read_folder(path.resolve(), cache))
@@ -68,7 +69,7 @@ def find_model(name: str, cache_dir: Path | None = None) -> Found:
 
 def name_of(name: str) -> str:
     """What answers call a model that an operator calls so, whether it is there or not."""
-    path, known = _path(name), known_model(name)
+    path, known = path_of(name), known_model(name)
     if path.is_dir() and _goes_before(path, known):
         return path.resolve().name
     if path.is_file():
@@ -76,12 +77,23 @@ def name_of(name: str) -> str:
     return name if known is None else known.name
 
 
+def shipped_as(name: str) -> str:
+    """As what a model that an operator calls so has profiles, evidence and other names that are
+    shipped: a folder with a CTC model as nothing, whatever it is called."""
+    try:
+        kind = read_json(path_of(name) / "config.json").get("model_type")
+    except CheckpointError:  # what cannot be read is said when it is loaded
+        return name
+    return "" if kind in CTC_KINDS else name
+
+
 def _goes_before(folder: Path, known: Known | None) -> bool:
     """A folder before a model that means the same, if there is a model in it."""
     return known is None or (folder / "config.json").exists()
 
 
-def _path(name: str) -> Path:
+def path_of(name: str) -> Path:
+    """`~` is the user's home, if there is one."""
     try:
         return Path(name).expanduser()
     except RuntimeError:  # nobody's home

@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from service import gather
 from service.cli import FAILED, OK, USAGE, main
 from service.errors import ConfigError
 from service.lab.gates.fixed import alone, greedy, loss_of, opened, trials
 from service.lab.gates.forward import gated, hard
 from service.lab.gates.state import FILE
-from service.lab.gates.training import Settings, Training
+from service.lab.gates.training import Settings, Training, threshold
 from service.lab.gates.windows import Said, heard
 from service.lab.packing import Item
 from service.model import decoder
@@ -30,12 +31,16 @@ from service.model.gates import (
     num_modules,
     read_gates,
     tensors_of,
+    write_gates,
 )
 from service.model.whisper import Whisper
 from service.profiles import Profile
+from service.text import fallback
+from service.text.fallback import Attempt, Verdict
 from service.types import SAMPLE_RATE, OpenModules
 from tests.checkpoints import load_plain
 from tests.lab.recordings import corpus
+from tests.speech import SAID, SAMPLE
 
 HOW = Settings(0.3, epochs=2, bfloat16=False, hidden=4, rate=1e-2, bias_rate=0.2)
 SOME = OpenModules(((True, False), (False, True)), ((False, True, True), (True, False, False)))
@@ -234,9 +239,12 @@ def test_what_is_off_is_what_the_loss_is_without(
     with torch.no_grad():
         right = [float(gated(weights, gates, e, torch.zeros(0), hard)[0]) for e in examples]
     assert loss(off) == pytest.approx(sum(right) / 2)
-    found = alone(weights, examples, tmp_path, lambda: None, bfloat16=False)
+    found = alone(weights, examples, tmp_path, {"model": "a"}, lambda: None, bfloat16=False)
     assert found[4] == pytest.approx(loss([4]))
-    assert alone(weights, examples, tmp_path, pytest.fail) == found
+    assert alone(weights, examples, tmp_path, {"model": "a"}, pytest.fail) == found
+    asked: list[None] = []
+    alone(weights, examples, tmp_path, {"model": "b"}, lambda: asked.append(None), bfloat16=False)
+    assert len(asked) == MODULES
     assert len(found) == num_modules(weights.dims) == MODULES
 
 
@@ -286,6 +294,57 @@ def test_from_recordings_to_figures(
     (row,) = [line for line in lines if line.startswith("| fixed-0.2")]
     assert "| 20.0% |" in row
     assert "| 0 of 10 | 1 in 2 |" in row
+
+
+def test_a_text_of_gates_that_is_refused_is_read_again_with_every_module(
+    ending: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Whisper(load_plain(str(ending)))
+    dims = model.checkpoint.weights.dims
+    folder = tmp_path / "few"
+    folder.mkdir()
+    write_gates(constant(model.info.name, dims, opened(dims, [3, 4]), 0.2), folder)
+    tried: list[bool] = []
+
+    def judge(attempt: Attempt, *more: object) -> Verdict:
+        tried.append(attempt.profile.is_dense)
+        verdict: Verdict = fallback.judge(attempt, *more)  # type: ignore[arg-type]
+        return verdict
+
+    monkeypatch.setattr(gather, "judge", judge)
+    told = tmp_path / "told.tsv"
+    told.write_text(f"path\ttranscript\n{SAMPLE.resolve()}\t{SAID}\n")
+    given = ["--manifest", str(told), "--model", str(ending), "--threads", "1"]
+    given += ["--dtype", "float32", "--gates", str(folder)]
+    assert main(["train", "measure", *given]) == OK
+    assert not all(tried)
+    assert tried[-1]
+
+
+@pytest.mark.parametrize(
+    ("targets", "sentence"),
+    [
+        ("0.2,0.20", "one of them is there twice"),
+        ("0.01,0.2", "0.01 of 10 modules is none; use 0.1 or more"),
+        ("0,0.2", "use numbers between 0 and 1"),
+    ],
+)
+def test_targets_that_mean_nothing_are_refused(
+    ending: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    targets: str,
+    sentence: str,
+) -> None:
+    command = ["train", "fixed", "--model", str(ending), "--out", str(tmp_path / "out")]
+    command += ["--corpus", str(corpus(tmp_path / "corpus")), "--domains", "read", "--split", "all"]
+    assert main([*command, "--limit", "1", "--targets", targets]) == USAGE
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("target", "between"), [(0.5, 2.5), (0.0, 0.0), (0.9999, 5.0)])
+def test_the_threshold_of_a_share(target: float, between: float) -> None:
+    assert threshold(torch.tensor([4.0, 1.0, 3.0, 2.0]), target) == between
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from service.errors import ConfigError
 from service.lab.reproduce.ctc import study
-from service.lab.reproduce.ctc.collapse import collapse, held, interpolated
+from service.lab.reproduce.ctc.collapse import collapse, interpolated
 from service.lab.reproduce.ctc.letters import (
     BLANK,
     LETTERS,
@@ -26,6 +27,7 @@ from service.lab.reproduce.ctc.model import (
     Thinning,
     convolve,
     encode,
+    holders,
     log_probabilities,
     mapped,
     named_tensors,
@@ -104,7 +106,8 @@ def test_the_collapse_is_that_of_the_definition(positions: tuple[int, ...], apar
         assert said == by_definition(labels, positions, apart)
         assert [labels[positions.index(at)] for at in begins] == said
         # Each kept state until the next one: as if nothing had been done.
-        on_clock = held(torch.tensor(labels), torch.tensor(positions), 11).tolist()
+        until_next = holders(torch.tensor(positions)[None], 11)[0]
+        on_clock = torch.tensor(labels)[until_next].tolist()
         assert collapse(on_clock, range(11))[0] == collapse(labels, positions)[0]
 
 
@@ -301,8 +304,14 @@ def test_training_goes_on_as_if_it_had_not_been_stopped(
     # Done: what is held is given back, and nothing is needed for it.
     held_back = named_tensors(train(start, [], recipe, tmp_path / "parts.pt", stop))
     assert all(torch.equal(right[at], held_back[at]) for at in right)
-    with pytest.raises(ValueError, match="of another recipe"):
-        train(start, stages, Recipe((3, 5), (2, 1)), tmp_path / "parts.pt", stop)
+    elsewhere = mapped(start, lambda at, tensor: tensor + 0.1)
+    for other, by, of in (
+        (start, Recipe((3, 5), (2, 1)), ""),
+        (start, recipe, "other recordings"),
+        (elsewhere, recipe, ""),
+    ):
+        with pytest.raises(ConfigError, match="is of other steps, recordings or another model"):
+            train(other, stages, by, tmp_path / "parts.pt", stop, of=of)
 
 
 def test_what_is_learned_is_said(whisper: EncoderWeights, tmp_path: Path) -> None:

@@ -160,6 +160,8 @@ def test_what_is_for_whisper_says_so(folder: Path) -> None:
         ("wav2vec2-large-xlsr-53-german", None, "de"),
         ("wav2vec2-base-960h", "nl", "nl"),
         ("wav2vec2-large-xlsr-53-german", "Dutch", "nl"),
+        ("spanish-voices/wav2vec2-base-960h", None, "en"),  # an owner's name
+        ("somebody/wav2vec2-xls-r-300m-id", None, "id"),
     ],
 )
 def test_the_language(copy: Path, name: str, told: str | None, language: str) -> None:

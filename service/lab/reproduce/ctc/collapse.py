@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from service.lab.reproduce.ctc.letters import BLANK
-from service.lab.reproduce.ctc.model import holders
 
 
 def collapse(
@@ -30,11 +29,6 @@ def collapse(
             begins.append(position)
         before, last = label, position
     return said, begins
-
-
-def held(labels_k: Tensor, positions_k: Tensor, num_frames: int) -> Tensor:
-    """Labels of kept frames to labels of all (T,): each stands until the next kept frame."""
-    return labels_k[holders(positions_k[None], num_frames)[0]]
 
 
 def interpolated(logprobs_kL: Tensor, positions_k: Tensor, num_frames: int) -> Tensor:

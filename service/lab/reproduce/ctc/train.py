@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from service.audio.mel import log_mel
+from service.errors import ConfigError
 from service.lab.packing import Item, to_float
 from service.lab.reproduce.ctc.letters import BLANK, labels_of, spelled
 from service.lab.reproduce.ctc.model import (
@@ -88,18 +90,20 @@ def train(
     checkpoint: Path,
     said: Callable[[int, float], object],
     *,
+    of: str = "",
     bfloat16: bool = False,
 ) -> CtcWeights:
     """The trained weights. `stages`: the windows of each stage of the recipe; `said` is told each
-    step and its loss, in nats a letter.
+    step and its loss, in nats a letter. `of`: what tells this data from others.
 
     `checkpoint` holds all that the next step depends on; what is found there is gone on with.
-    Raises ValueError where it is of another recipe or another model.
+    Raises ConfigError where it is of another recipe, other data or another model.
     """
     weights = mapped(start, lambda at, tensor: tensor.clone())
     tensors = _trained(weights)
     optimiser = torch.optim.AdamW(_groups(tensors, recipe), betas=(0.9, 0.98))
-    begun = _resumed(checkpoint, recipe, tensors, optimiser)
+    key = _key(recipe, of, tensors)
+    begun = _resumed(checkpoint, key, tensors, optimiser)
     weights = mapped(weights, lambda at, tensor: tensors.get(at, tensor))
     for step in range(begun, recipe.total):
         for group in optimiser.param_groups:
@@ -121,7 +125,7 @@ def train(
         optimiser.zero_grad()
         said(step + 1, float(loss.detach()))
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.total:
-            _save(checkpoint, recipe, step + 1, tensors, optimiser)
+            _save(checkpoint, key, step + 1, tensors, optimiser, last=step + 1 == recipe.total)
     return mapped(weights, lambda at, tensor: tensor.detach())
 
 
@@ -227,24 +231,30 @@ def _loss(weights: CtcWeights, states_TD: Tensor, window: Window) -> Tensor:
     )
 
 
-def _key(recipe: Recipe, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    shapes = {at: list(tensor.shape) for at, tensor in tensors.items()}
-    return {"recipe": asdict(recipe), "shapes": shapes}
+def _key(recipe: Recipe, of: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Of a training that has not begun."""
+    start = hashlib.sha256()
+    for at, tensor in tensors.items():
+        start.update(f"{at} {tuple(tensor.shape)}".encode())
+        start.update(tensor.detach().numpy().tobytes())
+    return {"recipe": asdict(recipe), "of": of, "start": start.hexdigest()}
 
 
 def _save(
     checkpoint: Path,
-    recipe: Recipe,
+    key: dict[str, Any],
     step: int,
     tensors: dict[str, Tensor],
     optimiser: torch.optim.Optimizer,
+    *,
+    last: bool,
 ) -> None:
-    """Whole or not at all. When nothing is left to do, without what only the next step needs."""
+    """Whole or not at all. The last one without what only a next step needs."""
     held = {
-        **_key(recipe, tensors),
+        **key,
         "step": step,
         "weights": {at: tensor.detach() for at, tensor in tensors.items()},
-        "optimiser": optimiser.state_dict() if step < recipe.total else None,
+        "optimiser": None if last else optimiser.state_dict(),
     }
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     beside = checkpoint.with_suffix(f".{os.getpid()}.tmp")
@@ -254,7 +264,7 @@ def _save(
 
 def _resumed(
     checkpoint: Path,
-    recipe: Recipe,
+    key: dict[str, Any],
     tensors: dict[str, Tensor],
     optimiser: torch.optim.Optimizer,
 ) -> int:
@@ -262,8 +272,10 @@ def _resumed(
     if not checkpoint.exists():
         return 0
     held = torch.load(checkpoint, weights_only=True)
-    if {name: held[name] for name in ("recipe", "shapes")} != _key(recipe, tensors):
-        raise ValueError(f"{checkpoint.name} is of another recipe or model: use another folder")
+    if {name: held.get(name) for name in key} != key:
+        raise ConfigError(
+            f"{checkpoint.name} is of other steps, recordings or another model: use another folder"
+        )
     with torch.no_grad():
         for at, tensor in tensors.items():
             tensor.copy_(held["weights"][at])
