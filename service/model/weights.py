@@ -292,25 +292,23 @@ def products_of(layer: EncoderLayer) -> tuple[Product, ...]:
 
 def held_bytes(weights: object) -> int:
     """Of everything that is held: each tensor and product once, however often it is used."""
-    looked_at, held = set[int](), dict[int, int]()
+    seen: dict[int, int] = {}
 
     def look_at(part: object) -> None:
-        if id(part) in looked_at:
+        if id(part) in seen:
             return
-        looked_at.add(id(part))
-        if isinstance(part, Tensor):
-            held[part.data_ptr()] = part.nbytes
-        elif isinstance(part, tuple | list):
+        # The weights of a plain product may be something else's too, as an embedding's are.
+        whole = hasattr(part, "nbytes") and not isinstance(part, Dense)
+        seen[id(part)] = getattr(part, "nbytes", 0) if whole else 0
+        if isinstance(part, tuple | list):
             for one in part:
                 look_at(one)
-        elif is_dataclass(part) and (isinstance(part, Dense) or not hasattr(part, "nbytes")):
+        elif is_dataclass(part) and not whole:
             for field in fields(part):
                 look_at(getattr(part, field.name))
-        else:
-            held[id(part)] = getattr(part, "nbytes", 0)
 
     look_at(weights)
-    return sum(held.values())
+    return sum(seen.values())
 
 
 def alike(one: Tensor, other: Tensor) -> bool:

@@ -319,6 +319,9 @@ def test_a_text_of_gates_that_is_refused_is_read_again_with_every_module(
     assert main(["train", "measure", *given]) == OK
     assert not all(tried)
     assert tried[-1]
+    given = ["--corpus", str(corpus(tmp_path / "corpus")), "--domains", "read", "--split", "all"]
+    given += ["--model", str(ending), "--limit", "1", "--gates", str(folder)]
+    assert main(["train", "measure", *given]) == OK  # nobody speaks
 
 
 @pytest.mark.parametrize(
