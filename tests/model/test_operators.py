@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -299,3 +300,29 @@ def test_a_row_in_8_bits_that_is_not_finite_does_not_pass_for_one(bad: float) ->
     found = bags.sums(bags.rows(values), Bag(index, index), torch.ones(3))
     assert found[1].isnan().all()
     assert found[[0, 2]].isfinite().all()
+
+
+def test_a_trial_is_one_thread_in_its_own_time() -> None:
+    """Other work on the machine changes nothing in what is chosen."""
+    threads = list[int]()
+
+    def kept_from_its_core() -> torch.Tensor:
+        time.sleep(0.02)
+        return torch.zeros(())
+
+    def busy() -> torch.Tensor:
+        threads.append(torch.get_num_threads())
+        until = time.thread_time() + 0.004
+        while time.thread_time() < until:
+            pass
+        return torch.zeros(())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        slept, took = choose._seconds([kept_from_its_core, busy])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert slept < 0.004 <= took
+    assert set(threads) == {1}

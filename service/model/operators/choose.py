@@ -326,12 +326,19 @@ def has_bfloat16() -> bool:
 def _seconds(runs: Sequence[Callable[[], Tensor]]) -> list[float]:
     """The least that each took of a few times in turns, after once that counts for nothing.
 
-    In turns, so that other work that comes and goes slows all of them or none.
+    By one thread, and in its own time on the processor: what else the machine does is not counted,
+    and a start beside other work chooses what a quiet one does. Several threads would wait for the
+    one that is kept from its core, most where a product has many small parts.
     """
     took: list[list[float]] = [[] for _ in runs]
-    for _ in range(1 + RUNS):
-        for times, run in zip(took, runs, strict=True):
-            began = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - began)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(1 + RUNS):
+            for times, run in zip(took, runs, strict=True):
+                began = time.thread_time()
+                run()
+                times.append(time.thread_time() - began)
+    finally:
+        torch.set_num_threads(num_threads)
     return [min(times[1:]) for times in took]
