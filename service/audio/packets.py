@@ -8,7 +8,7 @@ import av
 import numpy as np
 
 from service.audio.libav import samples_of
-from service.audio.stream import G711_RATE, Resampler
+from service.audio.resample import G711_RATE, Resampler
 from service.errors import InvalidAudio
 from service.types import Samples
 
