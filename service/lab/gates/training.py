@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from service.model.whisper import Whisper
 
 LEAST_SCALE = 1e-3  # what hardly varies is not made much of
 SAVE_EVERY = 20  # steps
+FURTHEST = 64.0  # that biases are moved: more than any logit is from 0
 CLOSE = 0.005  # to the target
 KEEPS = 0.9  # of the running share, at each step
 SEED_OF_ORDER, SEED_OF_START = 7919, 104729
@@ -206,7 +206,7 @@ class Training:
         """The gates, all biases moved by one number so that `some` windows leave out the target's
         share of modules. Layers see what those before them left out, so it takes a few rounds."""
         own, by = detached(self.gates), 0.0
-        least, most = -math.inf, math.inf
+        least, most = -FURTHEST, FURTHEST
         tried: list[tuple[float, float]] = []
         for _ in range(rounds):
             gates = shifted(own, by)
@@ -217,8 +217,9 @@ class Training:
                 break
             least, most = (least, by) if missing > 0 else (by, most)
             by -= threshold(logits, self.how.target)
+            # What is off changes the logits of the others, so that this may lead nowhere.
             if not least < by < most:
-                by = (max(least, by - 1) + min(most, by + 1)) / 2
+                by = (least + most) / 2
         return shifted(own, min(tried)[1])
 
 

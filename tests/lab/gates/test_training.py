@@ -26,6 +26,7 @@ from service.lab.packing import Item
 from service.model import decoder
 from service.model.gates import (
     WEIGHTS,
+    Gates,
     Predictor,
     constant,
     num_modules,
@@ -187,6 +188,24 @@ def test_finished_gates_leave_out_the_targets_share(
     gates = trained.finished(trained.train)
     share = trained.measure(trained.train, gates)[1]
     assert share == pytest.approx(0.3, abs=0.03)  # of 40 decisions 12
+
+
+def test_the_share_is_found_where_a_gate_that_opens_opens_others(
+    model: Whisper, said: list[Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits far from 0 on both sides, of which ever more change sides as biases move."""
+    trained = training(model, said)
+    start = float(trained.gates.decoder.down_bias[0].detach())
+
+    def decided(self: Training, one: Said, gates: Gates) -> Tensor:
+        by = float(gates.decoder.down_bias[0]) - start
+        off = round(100 * min(1.0, max(0.0, 0.53 - 0.2 * by)))
+        return torch.cat([torch.full((off,), by - 4.0), torch.full((100 - off,), by + 4.0)])
+
+    monkeypatch.setattr(Training, "_decided", decided)
+    gates = trained.finished(trained.train)
+    moved = float(gates.decoder.down_bias[0]) - start
+    assert 0.53 - 0.2 * moved == pytest.approx(HOW.target, abs=0.02)
 
 
 @torch.no_grad()
