@@ -50,7 +50,7 @@ def test_without_matplotlib_one_is_told_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'winnow\[lab\]'"):
+    with pytest.raises(ConfigError, match="pip install matplotlib"):
         to_png(one_window([], []), tmp_path / "a.png")
 
 
