@@ -75,10 +75,13 @@ class Evidence:
         return f" That misses its aim: {' and '.join(missed)}." if missed else ""
 
 
-def evidence_of(profile: Profile, model: str, own: Tables | None = None) -> tuple[Evidence, ...]:
+def evidence_of(
+    profile: Profile, model: str, own: Tables | None = None, shipped_as: str | None = None
+) -> tuple[Evidence, ...]:
     """What was measured of exactly this profile on the model that is served as `model`.
 
-    `own`: the tables of somebody's profiles file, whose evidence names its model. A profile that
+    `own`: the tables of somebody's profiles file, whose evidence names its model. `shipped_as`: the
+    model whose shipped evidence it has, if that is not the one of its name. A profile that
     somebody changed has none of what was shipped, whatever its name. Raises ConfigError for
     evidence that cannot be read.
     """
@@ -87,7 +90,7 @@ def evidence_of(profile: Profile, model: str, own: Tables | None = None) -> tupl
         found = [_read_own(profile.name, one) for one in _list(profile.name, table)]
         served = canonical_name(model)
         return tuple(one for name, one in found if canonical_name(name) == served)
-    table = shipped_tables(model).get(profile.name, {})
+    table = shipped_tables(model if shipped_as is None else shipped_as).get(profile.name, {})
     if "evidence" not in table or to_profile(profile.name, table) != profile:
         return ()
     return tuple(_read(profile.name, one) for one in table["evidence"])

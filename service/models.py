@@ -304,7 +304,7 @@ def _known(config: ServerConfig) -> dict[str, Known]:
     for source in (config.model, *config.models):
         model = shipped_as(source)
         profiles = all_profiles(own, model)
-        evidence = {p.name: evidence_of(p, model, own) for p in profiles.values()}
+        evidence = {p.name: evidence_of(p, source, own, model) for p in profiles.values()}
         name = name_of(source)
         if name in known and known[name].source != source:
             raise ConfigError(f"models {known[name].source!r} and {source!r} are both {name}")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from service.errors import ConfigError
+from service.errors import CheckpointError, ConfigError
 from service.model.protocol import SpeechModel
 from service.profiles import BUILT_IN, Profile, check_depth
 
@@ -34,12 +34,12 @@ def all_fitted(
     refuses: bool,
 ) -> dict[str, Profile]:
     """Those of the profiles that the model can have. Left out, with a warning, is a built-in one
-    that it cannot have; any other is refused, if it `refuses`, by ConfigError."""
+    that it cannot have; any other is refused, if it `refuses`, by what `fitted` raises."""
     there = {}
     for name, profile in profiles.items():
         try:
             there[name] = fitted(model, profile, adapters)
-        except ConfigError as error:
+        except (ConfigError, CheckpointError) as error:
             if name == "dense" or (refuses and profile != BUILT_IN.get(name)):
                 raise
             log.warning("%s does without a profile: %s", model.info.name, error)

@@ -213,7 +213,12 @@ def test_a_folder_called_as_one_of_whispers_has_none_of_its_profiles(
 ) -> None:
     folder = write_ctc(tmp_path / "tiny.en", "wav2vec2")
     profiles = tmp_path / "profiles.toml"
-    profiles.write_text("[few]\nbits = 4\n")
+    evidence = {"model": "tiny.en", "data": "talks", "machine": "m", "command": "c"}
+    numbers = {"windows": 3, "wer_percent": 5.0, "dense_wer_percent": 4.0}
+    numbers |= {"low_points": 0.5, "high_points": 1.5}
+    told = [f"{key} = {json.dumps(value)}" for key, value in (evidence | numbers).items()]
+    own = ["[late]", "late = 0.3", "[[late.evidence]]", *told, "date = 2026-11-26"]
+    profiles.write_text("[few]\nbits = 4\n" + "\n".join(own))
     with running(
         load_named=lambda name: load_model(name, "cpu", "float32"),
         model=str(mini_folder),
@@ -225,8 +230,10 @@ def test_a_folder_called_as_one_of_whispers_has_none_of_its_profiles(
         assert good(one.transcribe(voice(1), model="tiny.en", vad="false", **ANY))["text"]
         found = good(one.client.get("/profiles", params={"model": "tiny.en"}))["profiles"]
         said = {each["name"]: each for each in found}
-        assert list(said) == ["dense", "balanced", "fast", "turbo", "clips", "eas-published"]
-        assert all(each["evidence"] is None for each in found)
+        built_in = ["dense", "balanced", "fast", "turbo", "clips", "eas-published"]
+        assert list(said) == [*built_in, "late"]
+        assert all(said[name]["evidence"] is None for name in built_in)
+        assert said["late"]["evidence"][0]["data"] == "talks"  # somebody's own, by its name
         assert said["clips"]["description"] == said["dense"]["description"]
         found = good(one.transcribe(voice(1), model="tiny.en", profile="clips", vad="false"))
         assert found["fallbacks"] == []

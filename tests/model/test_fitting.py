@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import pytest
 
-from service.errors import ConfigError
+from service.errors import CheckpointError, ConfigError
 from service.model.fake import FakeModel
 from service.model.fitting import all_fitted, fitted
 from service.model.protocol import ModelInfo
@@ -54,3 +55,16 @@ def test_who_reads_samples_has_no_padding_and_no_reach() -> None:
     assert fitted(Hearing(), clips, ()) == Profile("near", 1, 0.5, pool="mean")
     assert fitted(Hearing(), BUILT_IN["clips"], ()).is_dense
     assert fitted(FakeModel(), clips, ()) == clips
+
+
+def test_damaged_weights_of_a_profile_are_not_everybodys(caplog: pytest.LogCaptureFixture) -> None:
+    class Damaged(FakeModel):
+        def prepare(self, profiles: Iterable[Profile], adapters: Collection[str] = ()) -> None:
+            if any(profile.is_adapted for profile in profiles):
+                raise CheckpointError("gates.json cannot be read")
+
+    profiles = {**BUILT_IN, "few": FEW}
+    with pytest.raises(CheckpointError):
+        all_fitted(Damaged(), profiles, (), refuses=True)
+    assert list(all_fitted(Damaged(), profiles, (), refuses=False)) == list(BUILT_IN)
+    assert "gates.json cannot be read" in caplog.text
