@@ -100,10 +100,11 @@ def _gates(args: argparse.Namespace) -> int:
     model = Whisper(load_checkpoint(args.model, "cpu", operators=plain))
     some = [one.example(model) for one in train[:: max(1, len(train) // TRIED)][:TRIED]]
     weights, count = model.checkpoint.weights, num_modules(model.checkpoint.weights.dims)
-    key = {"model": args.model, "items": digest(items), "bfloat16": how.bfloat16}
+    data = digest(items)
+    key = {"model": args.model, "items": data, "bfloat16": how.bfloat16}
     with tqdm(total=count, desc="trying", unit="module", disable=None) as bar:
         missed = alone(weights, some, folder, key, bar.update, bfloat16=how.bfloat16)
-    training, data = Training(model, train, held, how, missed), digest(items)
+    training = Training(model, train, held, how, missed)
     training.resume(folder, data)
     with tqdm(total=training.num_steps, desc="training", unit="window", disable=None) as bar:
         bar.update(training.progress.step)

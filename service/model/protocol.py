@@ -67,6 +67,11 @@ class ModelInfo:
         alone is not enough: a model may have been trained on one of its languages."""
         return self.multilingual and len(self.languages) > 1
 
+    @property
+    def only_language(self) -> str | None:
+        """The language of whatever it hears; None where it knows several."""
+        return None if self.knows_several else next(iter(self.languages))
+
 
 class WindowsFailedError(Exception):
     """What was to be said of the windows `keys` is not a number: the batch has forgotten them.

@@ -191,9 +191,7 @@ class Whisper:
 
     def _deciding(self, gates: Gates, mel_1FT: Tensor, audio_frames: int | None) -> Deciding:
         # A window is encoded before its language is heard, and before anybody is asked for it.
-        info = self.info
-        language = None if info.knows_several else next(iter(info.languages))
-        return deciding(gates, mel_1FT, audio_frames, language)
+        return deciding(gates, mel_1FT, audio_frames, self.info.only_language)
 
     @torch.inference_mode()
     def explain(self, mel_1FT: Tensor, profile: Profile, encoded: Encoded) -> Kept:

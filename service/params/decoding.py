@@ -77,8 +77,12 @@ CHOICES = (
 )
 # What happens in any case.
 _NO_CHOICE = {
-    **{"temperature": 0.0, "seed": 0.0, "beam_size": 1.0, "patience": 1.0},
-    **{"length_penalty": 1.0, "suppress_tokens": -1.0},
+    "temperature": 0.0,
+    "seed": 0.0,
+    "beam_size": 1.0,
+    "patience": 1.0,
+    "length_penalty": 1.0,
+    "suppress_tokens": -1.0,
 }
 
 

@@ -197,8 +197,7 @@ class Training:
 
     def _served_context(self, example: Example, gates: Gates) -> Tensor:
         """As at run time, where nobody says the language before a window is encoded."""
-        info = self.model.info
-        language = None if info.knows_several else next(iter(info.languages))
+        language = self.model.info.only_language
         return context(gates.contexts, example.mel_1FT, example.frames, language)
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from service.audio.mel import log_mel
+from service.engine.features import features_of
 from service.lab.breakdown import DENSE
 from service.lab.gates.forward import Example
 from service.lab.packing import Item, to_float
@@ -88,11 +89,11 @@ def _decoded(
     for first in range(0, len(items), AT_ONCE):
         some = items[first : first + AT_ONCE]
         batch = model.new_decode_batch()
-        mel_BFT = log_mel([to_float(item.pcm) for item in some], model.info.num_mels)
+        features = features_of([to_float(item.pcm) for item in some], model.info)
         options = [DecodeOptions(language_of(model, item)) for item in some]
-        frames = [len(item.pcm) * model.info.num_frames // WINDOW_SAMPLES for item in some]
         keys = range(len(some))
-        batch.join(keys, model.encode(mel_BFT, [DENSE] * len(some), frames), options)
+        encoded = model.encode(features.values_BFT, [DENSE] * len(some), features.sounding)
+        batch.join(keys, encoded, options)
         found: dict[int, Hypothesis] = {}
         while len(batch):
             found |= batch.step()

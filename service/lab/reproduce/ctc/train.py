@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +24,7 @@ from service.lab.reproduce.ctc.model import (
     through_layers,
     through_lower,
 )
+from service.lab.search.state import digest
 from service.types import SAMPLE_RATE
 
 FRAME_SAMPLES = SAMPLE_RATE // 50  # 20 ms
@@ -233,11 +233,8 @@ def _loss(weights: CtcWeights, states_TD: Tensor, window: Window) -> Tensor:
 
 def _key(recipe: Recipe, of: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Of a training that has not begun."""
-    start = hashlib.sha256()
-    for at, tensor in tensors.items():
-        start.update(f"{at} {tuple(tensor.shape)}".encode())
-        start.update(tensor.detach().numpy().tobytes())
-    return {"recipe": asdict(recipe), "of": of, "start": start.hexdigest()}
+    start = digest(*tensors, *(tensor.detach().numpy().tobytes() for tensor in tensors.values()))
+    return {"recipe": asdict(recipe), "of": of, "start": start}
 
 
 def _save(
