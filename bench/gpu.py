@@ -7,7 +7,7 @@ Random weights: speed and memory depend on shapes, not on values. Beside each ti
 of the measured rate: encoding of a large matrix product's, a step of a copy's, of the bytes that it
 has to read. Steps are timed as they are served (`graphs`), then a call at a time over the same
 pages, then over packed rows. The load keeps so many windows in flight, and memory is said to have
-run out once.
+run out once; a GPU has half of the seconds to encode at once, and half beside the steps.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from bench.shapes import checkpoint_of
 from service.config import ServerConfig
 from service.engine.budget import MIB, budget_for
 from service.engine.engine import Engine
+from service.engine.lane import AtOnce, Beside, Lane
 from service.metrics import Metrics
 from service.model.checkpoint import Checkpoint
 from service.model.decoding import WindowDecoder
@@ -65,7 +66,13 @@ def main() -> None:
         encoding(model, rows)
         steps(model, rows, args.tokens)
     if args.seconds:
-        load(model, max(rows), args.seconds)
+        lanes: dict[str, Lane] = {"at once": AtOnce()}
+        if on_gpu:
+            lanes["beside the steps"] = Beside(device)
+        failing = _FailingOnce(model.checkpoint)
+        for name, lane in lanes.items():
+            print(f"\nload, encoding {name}: ", end="", flush=True)
+            load(failing, max(rows), args.seconds / len(lanes), lane)
 
 
 def encoding(model: Whisper, rows: Sequence[int]) -> None:
@@ -98,13 +105,13 @@ def steps(model: Whisper, rows: Sequence[int], num_tokens: int) -> None:
             print(f"{num:>8} {name:<10}{line}{share:>9.0%}")
 
 
-def load(model: Whisper, num: int, seconds: float) -> None:
+def load(model: _FailingOnce, num: int, seconds: float, lane: Lane) -> None:
     """So many windows in flight, each request one; and memory that runs out once."""
     config = ServerConfig(max_decode_windows=num, max_queue_windows=4 * num)
     budget = budget_for(model.info, config).total // MIB
-    failing = _FailingOnce(model.checkpoint)
-    metrics = Metrics().of(model.info.name)
-    engine = Engine(lambda: failing, config, metrics, warm_up=lambda: [BUILT_IN["dense"]])
+    metrics, failed_before = Metrics().of(model.info.name), model.failed
+    warm = [BUILT_IN["dense"]]
+    engine = Engine(lambda: model, config, metrics, warm_up=lambda: warm, lane=lane)
     engine.start()
     engine.wait_ready(WAIT_S)
     draws = np.random.default_rng(0)
@@ -122,7 +129,7 @@ def load(model: Whisper, num: int, seconds: float) -> None:
             flying[job.reply] = job
             sent += 1
             if sent == 3 * num:
-                failing.fail_next()
+                model.fail_next()
         done, _ = wait([job.reply for job in flying.values()], WAIT_S, FIRST_COMPLETED)
         if not done:
             ended["never answered"] += len(flying)
@@ -132,10 +139,11 @@ def load(model: Whisper, num: int, seconds: float) -> None:
             ended["answered" if error is None else type(error).__name__] += 1
     took = time.monotonic() - begin
     engine.stop()
-    print(f"\nload: {sent} windows, {num} decoded at once, {took:.0f} s, ", end="")
+    print(f"{sent} windows, {num} decoded at once, {took:.0f} s, ", end="")
     print(", ".join(f"{count} {what}" for what, count in ended.items()), end="")
     print(f"; {30 * ended['answered'] / took:.0f} times real time")
-    print(f"out of memory injected {failing.failed} times; budget of decoding {budget} MiB", end="")
+    injected = model.failed - failed_before
+    print(f"out of memory injected {injected} times; budget of decoding {budget} MiB", end="")
     print(f", at the most allocated {_peak(model) // MIB} MiB")
 
 

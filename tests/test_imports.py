@@ -12,7 +12,7 @@ import pytest
 
 SERVICE = Path(__file__).resolve().parents[1] / "service"
 RANKS = (
-    ("types", "errors", "languages", "cgroups", "memory", "threads"),
+    ("types", "errors", "languages", "cgroups", "memory", "threads", "transfer"),
     ("config", "profiles", "metrics"),
     ("evidence",),
     ("audio", "model", "text"),

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import torch
 
+from service.transfer import sent
 from service.types import SAMPLE_RATE, WINDOW_SAMPLES, Samples
 
 _FFT_SAMPLES, _HOP_SAMPLES = 400, 160
@@ -31,7 +32,7 @@ def log_mel(
     # A CPU takes half the time where one window at a time fits its cache.
     at_once = 1 if device.type == "cpu" else max(1, len(windows))
     for first in range(0, len(windows), at_once):
-        samples_BS = _padded(windows[first : first + at_once]).to(device)
+        samples_BS = sent(_padded(windows[first : first + at_once]), device)
         power_BFT = _power(samples_BS, num_mels)
         mel_BFT[first : first + at_once, :, : power_BFT.shape[-1]] = power_BFT
         _compress(mel_BFT[first : first + at_once])

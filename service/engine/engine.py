@@ -14,6 +14,7 @@ from service.config import ServerConfig
 from service.engine.budget import budget_for
 from service.engine.faults import DeviceGoneError
 from service.engine.intake import RETRY_AFTER_S, Intake, State
+from service.engine.lane import Lane, lane_for
 from service.engine.probe import warm_up
 from service.engine.runner import Runner
 from service.engine.turns import Turns
@@ -37,7 +38,8 @@ class Engine:
     `load` runs on that thread, then a silent window through the profiles of `warm_up`.
     After the device was lost, it is probed every `recovery_s` (RECOVERY_S), a dozen times; then
     the thread ends.
-    Engines with the same `turns` take turns on the device.
+    Engines with the same `turns` take turns on the device. It encodes on a `lane`, by default what
+    is best for the device.
     Deadlines and submissions are read on `clock`.
     """
 
@@ -50,6 +52,7 @@ class Engine:
         warm_up: Callable[[], Iterable[Profile]] = tuple,
         recovery_s: float | None = None,
         turns: Turns | None = None,
+        lane: Lane | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
@@ -57,6 +60,7 @@ class Engine:
         self._warm_up = warm_up
         self._recovery_s = RECOVERY_S if recovery_s is None else recovery_s
         self._turns = turns or Turns()
+        self._lane = lane
         self._clock = clock
         self._intake = Intake(config, metrics, clock)
         self._config = config
@@ -203,6 +207,7 @@ class Engine:
             most_windows=self._config.max_decode_windows,
             budget=budget,
             turns=self._turns,
+            lane=self._lane or lane_for(info.device),
         )
         if self.state == "stopped":
             runner.stop()

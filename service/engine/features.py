@@ -11,6 +11,7 @@ from torch import Tensor
 
 from service.audio.mel import log_mel
 from service.model.protocol import ModelInfo
+from service.transfer import sent
 from service.types import WINDOW_SAMPLES, Samples
 
 
@@ -45,4 +46,5 @@ def _waveforms(windows: Sequence[Samples], info: ModelInfo) -> Features:
     waves_BS = np.zeros((len(windows), max(lengths, default=0)), np.float32)
     for row, samples, length in zip(waves_BS, windows, lengths, strict=True):
         row[:length] = samples[:length]
-    return Features(torch.from_numpy(waves_BS)[:, None].to(info.device), lengths, padded=False)
+    waves_B1S = sent(torch.from_numpy(waves_BS)[:, None], torch.device(info.device))
+    return Features(waves_B1S, lengths, padded=False)

@@ -1,5 +1,8 @@
 """The one thread that owns the device: encode, join, step, answer, over and over.
 
+A batch is encoded at once, or beside the steps (`lane`); then it joins when it is there, and until
+then no other is begun.
+
 A window whose values are no numbers fails alone, and where memory runs out what was in flight is
 put back and fewer go on. Any other failure is traced to its window by halves. If a silent window
 fails too, it is the device: everybody is answered, readiness goes, and the device is probed until
@@ -33,6 +36,7 @@ from service.engine.faults import (
 )
 from service.engine.features import features_of
 from service.engine.intake import Intake
+from service.engine.lane import Encoding, Lane, Pending
 from service.engine.probe import probe
 from service.engine.replies import reject, resolve
 from service.engine.turns import Turns
@@ -47,6 +51,15 @@ log = logging.getLogger(__name__)
 
 # Of a lost device, a minute as the service has it; then whoever watches the process starts another.
 MOST_PROBES = 12
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Windows that are being encoded, since when, and what of them has to be."""
+
+    jobs: Sequence[Job]
+    started: float
+    pending: Pending | None  # None: an earlier attempt has encoded all of them
 
 
 @dataclass(slots=True)
@@ -75,6 +88,7 @@ class Runner:
         most_windows: int,
         budget: Budget,
         turns: Turns,
+        lane: Lane,
     ) -> None:
         self._model = model
         self._intake = intake
@@ -83,6 +97,8 @@ class Runner:
         self._clock = clock
         self._stopping = threading.Event()
         self._keys = itertools.count()
+        self._lane = lane
+        self._batch: _Batch | None = None
         self._decode: DecodeBatch | None = None
         self._slots: dict[int, _Slot] = {}
         # After a failed step: groups that one of the failed belongs to, to decode from the start.
@@ -117,7 +133,9 @@ class Runner:
         jobs = self._next_jobs()
         with self._turns:
             self._retry_suspects()
-            self._join(self._encode(jobs, self._clock()))
+            if jobs:
+                self._batch = self._begin(jobs, self._clock())
+            self._join(self._encoded())
             self._step()
 
     def _leave(self) -> None:
@@ -140,9 +158,10 @@ class Runner:
             self._join(s for s in self._suspects.pop() if not s.job.reply.done())
 
     def _next_jobs(self) -> tuple[Job, ...]:
-        """New windows, unless suspects wait: they would become suspects themselves."""
+        """New windows, unless others are being encoded, or suspects wait: they would become
+        suspects themselves."""
         self._metrics.decoding_windows.set(len(self._slots))
-        if self._suspects:
+        if self._batch is not None or self._suspects:
             return ()
         slots = Counter(slot.job.request_id for slot in self._slots.values())
         held = sum(self._budget.cost(slot.job) for slot in self._slots.values())
@@ -151,15 +170,39 @@ class Runner:
             Load(slots, self._encode_s, self._decode_s, self._room.limit, held, self._budget)
         )
 
-    def _encode(self, jobs: Sequence[Job], started: float) -> list[_Slot]:
-        """The jobs as windows to decode. One at fault is answered with an error, and is left out.
+    def _begin(self, jobs: Sequence[Job], started: float) -> _Batch:
+        """What an earlier attempt has encoded is not encoded again."""
+        new = [job for job in jobs if job.encoded is None]
+        if not new:
+            return _Batch(jobs, started, None)
+        samples = [job.window.samples for job in new]
+        profiles = [job.profile for job in new]
+        pending = self._lane.begin(
+            lambda: features_of(samples, self._model.info),
+            lambda made: self._model.encode(made.values_BFT, profiles, made.sounding),
+        )
+        self._decode_s = 0.0  # since an encode: one that goes on beside steps leaves them theirs
+        return _Batch(jobs, started, pending)
+
+    def _encoded(self) -> list[_Slot]:
+        """The windows of the batch to decode, once they are there. Where there is nothing to step
+        meanwhile it waits for them; they wait for suspects, or would become some themselves."""
+        batch = self._batch
+        if batch is None or self._suspects:
+            return []
+        if self._slots and not (batch.pending is None or batch.pending.done()):
+            return []
+        self._batch = None
+        return self._finish(batch)
+
+    def _finish(self, batch: _Batch) -> list[_Slot]:
+        """The batch's windows to decode. One at fault is answered with an error, and is left out.
 
         Raises DeviceLostError if it is not the window's fault.
         """
-        if not jobs:
-            return []
+        jobs, started = batch.jobs, batch.started
         try:
-            return self._encode_together(jobs, started)
+            return self._slots_of(batch)
         except Exception as error:
             report("encode", len(jobs), error)
             if is_out_of_memory(error) and len(jobs) + len(self._slots) > 1:
@@ -169,46 +212,41 @@ class Runner:
                 self._blame(jobs[0], error)
                 return []
         half = len(jobs) // 2
-        return self._encode(jobs[:half], started) + self._encode(jobs[half:], started)
+        return [
+            slot
+            for part in (jobs[:half], jobs[half:])
+            for slot in self._finish(self._begin(part, started))
+        ]
 
-    def _encode_together(self, jobs: Sequence[Job], started: float) -> list[_Slot]:
-        """What an earlier attempt has encoded is not encoded again."""
-        new = [job for job in jobs if job.encoded is None]
-        fresh = iter(self._encode_new(new, started) if new else [])
+    def _slots_of(self, batch: _Batch) -> list[_Slot]:
+        fresh = iter(self._new_slots(batch, batch.pending.result()) if batch.pending else [])
         return [
             next(fresh)
             if job.encoded is None
-            else _Slot(job, job.encoded, started - job.submitted, mel_s=0.0, encode_s=0.0)
-            for job in jobs
+            else _Slot(job, job.encoded, batch.started - job.submitted, mel_s=0.0, encode_s=0.0)
+            for job in batch.jobs
         ]
 
-    def _encode_new(self, jobs: Sequence[Job], started: float) -> list[_Slot]:
-        begin = time.perf_counter()
-        features = features_of([job.window.samples for job in jobs], self._model.info)
-        self._await_device()
-        mel_end = time.perf_counter()
-        encoded = self._model.encode(
-            features.values_BFT, [job.profile for job in jobs], features.sounding
-        )
-        self._await_device()
-        encode_s = time.perf_counter() - mel_end
-        self._encode_s, self._decode_s = encode_s, 0.0
-        mel_each, encode_each = (mel_end - begin) / len(jobs), encode_s / len(jobs)
+    def _new_slots(self, batch: _Batch, encoding: Encoding) -> list[_Slot]:
+        jobs = [job for job in batch.jobs if job.encoded is None]
+        self._encode_s = encoding.encode_s
+        mel_each, encode_each = encoding.mel_s / len(jobs), encoding.encode_s / len(jobs)
         slots = [
-            _Slot(job, window, started - job.submitted, mel_each, encode_each)
-            for job, window in zip(jobs, encoded, strict=True)
+            _Slot(job, window, batch.started - job.submitted, mel_each, encode_each)
+            for job, window in zip(jobs, encoding.windows, strict=True)
         ]
         self._metrics.batch_windows.observe(len(jobs))
         for number, slot in enumerate(slots):
             self._count_frames(slot)
             if slot.job.explain:
-                slot.kept = self._model.explain(features.of(number), slot.job.profile, slot.encoded)
+                one = encoding.features.of(number)
+                slot.kept = self._model.explain(one, slot.job.profile, slot.encoded)
         return slots
 
     def _await_device(self) -> None:
-        """CUDA works behind our back: without this, a step would be billed for the encode."""
+        """CUDA works behind our back: without this, steps would be billed for what joins."""
         if self._model.info.device.startswith("cuda"):
-            torch.cuda.synchronize(self._model.info.device)
+            torch.cuda.current_stream(self._model.info.device).synchronize()
 
     def _count_frames(self, slot: _Slot) -> None:
         kept = len(slot.encoded.positions_T)
@@ -348,7 +386,7 @@ class Runner:
             reason = f"the engine failed ({type(error).__name__})"
         log.error("not ready, %s", reason)
         self._failed_probes = 0
-        self._slots, self._suspects, self._decode = {}, [], None
+        self._slots, self._suspects, self._decode, self._batch = {}, [], None, None
         self._metrics.decoding_windows.set(0)
         self._intake.fail(reason, _engine_failed)
 

@@ -12,6 +12,7 @@ from service.model.layers import merge_heads, mlp, norm, project
 from service.model.operators.attention import attend_and_score, attend_near
 from service.model.weights import EncoderLayer, EncoderWeights
 from service.profiles import Profile
+from service.transfer import sent
 
 EVERY = (True, True)  # attention and MLP of a layer
 
@@ -84,7 +85,7 @@ def _encode_alike(
     """One window after the other: each has groups of its own."""
     layout = padding.plain(mel_BFT.shape[-1] // 2)
     each = [encode_laid_out(weights, mel_FT[None], profile, layout, deciding) for mel_FT in mel_BFT]
-    positions = [found.positions_T.to(mel_BFT.device) for _, found in each]
+    positions = [sent(found.positions_T, mel_BFT.device) for _, found in each]
     return torch.cat([states for states, _ in each]), torch.stack(positions)
 
 
@@ -132,7 +133,7 @@ def _thin_evenly(
     """Every n-th of the states, or the means of all from each of these to the next."""
     num_frames = states_BTD.shape[1]
     first = sparsify.even_positions(num_frames, sparsify.num_kept(num_frames, share))
-    on_device = first.to(states_BTD.device)
+    on_device = sent(first, states_BTD.device)
     if pool == "mean":
         return sparsify.mean_of_neighbours(states_BTD, first), positions_BT[:, on_device]
     return states_BTD[:, on_device], positions_BT[:, on_device]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from service.model import sparsify
+from service.transfer import sent
 
 # Frames, 20 ms each. Half a second of padding to one and a half stays as it is, so that recordings
 # of a like length keep as many frames, and are decoded together.
@@ -45,7 +46,9 @@ class Layout:
         """(T,), added to every query's logits: 0 for the recording's first. Of `like`'s type and
         device. None where all count alike."""
         relative_T = self.sizes_T / self.sizes_T[0]
-        return None if bool((relative_T == 1).all()) else relative_T.log().to(like)
+        if bool((relative_T == 1).all()):
+            return None
+        return sent(relative_T.log().to(like.dtype), like.device)
 
 
 def plain(num_frames: int) -> Layout:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from service.transfer import sent
+
 
 def aggregate_heads(received_BHT: Tensor, aggregation: str) -> Tensor:
     """(B, H, T) attention received per head -> (B, T). `mean`, `max`, `min` or `median`."""
@@ -51,7 +53,7 @@ def keep_positions(scores_BT: Tensor, sparsity: float, within: int = 0) -> Tenso
     near_BNW = padded.view(num_windows, num_near, width)
     order = near_BNW.sort(dim=-1, descending=True, stable=True).indices
     edges = (torch.arange(num_near + 1) * width).clamp(max=num_frames) * num // num_frames
-    stays = (torch.arange(width) < edges.diff()[:, None]).to(order.device).expand_as(order)
+    stays = sent(torch.arange(width) < edges.diff()[:, None], order.device).expand_as(order)
     kept_BT = torch.zeros_like(stays).scatter(-1, order, stays).flatten(1)
     # Stable, so in time order; unlike nonzero() it does not wait for a device to say how many.
     in_time = kept_BT.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
@@ -135,10 +137,11 @@ def mean_of_neighbours(states_BTD: Tensor, first_k: Tensor) -> Tensor:
     num_frames = states_BTD.shape[1]
     sizes_k = torch.diff(first_k, append=first_k.new_tensor([num_frames]))
     near_G = torch.arange(int(sizes_k.max()))
-    index_kG = (first_k[:, None] + near_G).clamp(max=num_frames - 1).to(states_BTD.device)
-    outside_kG1 = (near_G >= sizes_k[:, None])[..., None].to(states_BTD.device)
+    device = states_BTD.device
+    index_kG = sent((first_k[:, None] + near_G).clamp(max=num_frames - 1), device)
+    outside_kG1 = sent((near_G >= sizes_k[:, None])[..., None], device)
     near_BkGD = states_BTD[:, index_kG].float().masked_fill(outside_kG1, 0)
-    return (near_BkGD.sum(2) / sizes_k[:, None].to(states_BTD.device)).to(states_BTD.dtype)
+    return (near_BkGD.sum(2) / sent(sizes_k[:, None], device)).to(states_BTD.dtype)
 
 
 def baseline_scores(selection: str, mel_BFT: Tensor, num_frames: int, sparsity: float) -> Tensor:
@@ -158,4 +161,4 @@ def baseline_scores(selection: str, mel_BFT: Tensor, num_frames: int, sparsity: 
         scores_T = torch.rand(num_frames, generator=torch.Generator().manual_seed(0))
     else:
         raise ValueError(f"unknown selection {selection!r}")
-    return scores_T.to(device).expand(num_windows, -1)
+    return sent(scores_T, device).expand(num_windows, -1)

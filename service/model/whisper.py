@@ -22,6 +22,7 @@ from service.model.protocol import ModelInfo, dtype_name
 from service.model.rules import make_rules
 from service.model.weights import EncoderWeights, held_bytes
 from service.profiles import Profile
+from service.transfer import sent
 from service.types import DecodeOptions, Encoded, Hypothesis, Kept, Piece, Word
 
 NO_GATES: Mapping[float, Gates] = MappingProxyType({})
@@ -122,9 +123,9 @@ class Whisper:
             else:
                 groups[_what_it_does(profile), window if mel_BFT.is_cpu else 0].append(window)
         for (profile, _), windows in groups.items():
-            states_BTD, positions_BT = encoder.encode(
-                self.encoder_of(profile), mel_BFT[windows], profile
-            )
+            # By a list, torch would wait for the device.
+            some_BFT = torch.stack([mel_BFT[window] for window in windows])
+            states_BTD, positions_BT = encoder.encode(self.encoder_of(profile), some_BFT, profile)
             for window, states_TD, positions_T in zip(
                 windows, states_BTD, positions_BT, strict=True
             ):
@@ -163,7 +164,7 @@ class Whisper:
         )
         return Encoded(
             states_1TD[0],
-            layout.positions_T.to(states_1TD.device),
+            sent(layout.positions_T, states_1TD.device),
             self.info.num_frames,
             audio_frames,
             pooled=True,

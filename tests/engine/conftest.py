@@ -7,6 +7,7 @@ import pytest
 
 from service.config import ServerConfig
 from service.engine.engine import Engine
+from service.engine.lane import Lane
 from service.metrics import Metrics, ModelMetrics
 from service.model.protocol import SpeechModel
 from service.profiles import BUILT_IN
@@ -30,6 +31,7 @@ def start(metrics: ModelMetrics) -> Iterator[Start]:
         model: SpeechModel,
         profiles: Sequence[str] = ("dense",),
         clock: Callable[[], float] = time.monotonic,
+        lane: Lane | None = None,
         **settings: int,
     ) -> Engine:
         engine = Engine(
@@ -38,6 +40,7 @@ def start(metrics: ModelMetrics) -> Iterator[Start]:
             metrics,
             warm_up=lambda: [BUILT_IN[name] for name in profiles],
             recovery_s=0.01,
+            lane=lane,
             clock=clock,
         )
         engines.append(engine)

@@ -70,12 +70,14 @@ class HeldModel(FakeModel):
         self._free.set()
 
     def new_decode_batch(self) -> FakeDecodeBatch:
-        return _HeldBatch(self._free, self.stepping)
+        return _HeldBatch(self._free, self.stepping, self._step_seconds)
 
 
 class _HeldBatch(FakeDecodeBatch):
-    def __init__(self, free: threading.Event, stepping: threading.Event) -> None:
-        super().__init__()
+    def __init__(
+        self, free: threading.Event, stepping: threading.Event, step_seconds: float
+    ) -> None:
+        super().__init__(step_seconds)
         self._free = free
         self._stepping = stepping
 

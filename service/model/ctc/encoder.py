@@ -17,6 +17,7 @@ from service.model.layers import merge_heads, norm, split_heads
 from service.model.operators.attention import attend_and_score, attend_biased
 from service.model.weights import EncoderLayer
 from service.profiles import Profile
+from service.transfer import sent
 
 TINY = 1e-7  # added to a window's variance, as transformers' `Wav2Vec2FeatureExtractor` has it
 
@@ -219,9 +220,9 @@ def _thin_evenly(states_BTD: Tensor, at: Places, share: float, pool: str) -> tup
     """Every n-th of the states, or the means of all from each of these to the next."""
     num_states = states_BTD.shape[1]
     first = sparsify.even_positions(num_states, sparsify.num_kept(num_states, share))
-    positions_BT = at.positions_BT[:, first.to(states_BTD.device)]
+    positions_BT = at.positions_BT[:, sent(first, states_BTD.device)]
     if pool == "drop":
-        return states_BTD[:, first.to(states_BTD.device)], Places(positions_BT, at.num_frames)
+        return states_BTD[:, sent(first, states_BTD.device)], Places(positions_BT, at.num_frames)
     states_BTD = sparsify.mean_of_neighbours(states_BTD, first)
     return states_BTD, Places(positions_BT, at.num_frames, pooled=True)
 
@@ -232,7 +233,7 @@ def _join_alike(
     layout = padding.plain(at.num_frames)
     states_1TD, layout = padding.thin_alike(states_1TD, layout, share, keys_1TD[0])
     return states_1TD, Places(
-        layout.positions_T.to(states_1TD.device)[None],
+        sent(layout.positions_T, states_1TD.device)[None],
         at.num_frames,
         pooled=True,
         log_weights_T=layout.log_weights(states_1TD),
