@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.lab import operations as ops
 from service.model.weights import Dims
 from service.profiles import Profile
 
@@ -75,7 +76,7 @@ def stages(work: Work) -> dict[str, Cost]:
     return {
         "mel": Cost(0, rows * MEL_FRAMES * (2 * 2 * SPECTRUM + dims.num_mels) * FLOAT),
         "stem": Cost(
-            rows * 2 * 3 * width * (MEL_FRAMES * dims.num_mels + frames * width),
+            rows * ops.stem(dims, frames),
             rows * (MEL_FRAMES + frames) * width * work.state,
         ),
         "layers before": _encoder_layer(work, frames).times(before),
@@ -97,8 +98,7 @@ def step(work: Work) -> dict[str, Cost]:
     dims, rows = work.dims, work.windows
     width, layers = dims.d_model, dims.decoder_layers
     return {
-        # Self: query, key, value, out; cross: query, out; the other 8 are the feed-forward half's.
-        "products": _product(work, rows, 14 * width**2 * layers),
+        "products": _product(work, rows, ops.DECODER_LAYER * width**2 * layers),
         "self keys and values": _attention(work, rows, work.context, work.state),
         "cross keys and values": _attention(work, rows, work.kept, work.cross),
         "logits": _product(work, rows, dims.vocab_size * width),
@@ -107,10 +107,10 @@ def step(work: Work) -> dict[str, Cost]:
 
 def _encoder_layer(work: Work, frames: int) -> Cost:
     rows, width = work.windows, work.dims.d_model
-    attention = Cost(rows * 4 * frames**2 * width, 0)
+    attention = Cost(rows * ops.attention(work.dims, frames, frames), 0)
     # States are read and written by norm, attention, norm and feed-forward.
     states = Cost(0, rows * frames * width * work.state * 4)
-    return _product(work, rows * frames, 12 * width**2) + attention + states
+    return _product(work, rows * frames, ops.ENCODER_LAYER * width**2) + attention + states
 
 
 def _thinning(work: Work) -> Cost:
@@ -127,22 +127,22 @@ def _cross_keys(work: Work) -> Cost:
     width, layers = work.dims.d_model, work.dims.decoder_layers
     rows = work.windows * work.kept
     written = Cost(0, rows * 2 * width * layers * work.cross)
-    return _product(work, rows, 2 * width**2 * layers) + written
+    return _product(work, rows, ops.KEYS * width**2 * layers) + written
 
 
 def _read(work: Work, tokens: int) -> Cost:
     """Tokens that are read at once by every window: keys and values are read once for all."""
     width, layers = work.dims.d_model, work.dims.decoder_layers
     attention = _attention(work, work.windows, work.kept, work.cross)
-    return _product(work, work.windows * tokens, 14 * width**2 * layers) + Cost(
+    return _product(work, work.windows * tokens, ops.DECODER_LAYER * width**2 * layers) + Cost(
         attention.flops * tokens, attention.bytes
     )
 
 
 def _attention(work: Work, rows: int, length: int, each: float) -> Cost:
     """One query a row over keys and values that are read from memory."""
-    values = 2 * rows * length * work.dims.d_model * work.dims.decoder_layers
-    return Cost(2 * values, values * each)
+    flops = work.dims.decoder_layers * ops.attention(work.dims, rows, length)
+    return Cost(flops, flops / 2 * each)  # each value is multiplied and added
 
 
 def _product(work: Work, rows: int, parameters: int) -> Cost:

@@ -146,7 +146,8 @@ def whisper_cpp(weights: Path, threads: int, compute: str, tokens: int | None) -
 
     def transcribe(clips: list[Samples], batch: int, language: str) -> list[str]:
         return [
-            "".join(segment.text for segment in model.transcribe(clip, language=language))
+            # It strips the segments: joined without a space, words would grow together.
+            " ".join(segment.text for segment in model.transcribe(clip, language=language))
             for clip in clips
         ]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from service.lab import operations as ops
 from service.lab.outcomes import Figures
 from service.model.checkpoint import Checkpoint
 from service.model.gates import DECODER_MODULES, ENCODER_MODULES, Gates
@@ -104,22 +105,26 @@ def module_names(dims: Dims) -> list[str]:
 
 def module_operations(dims: Dims, tokens: int = TOKENS) -> list[float]:
     """Multiplications and additions of each module for a window of `tokens`."""
-    width, frames = dims.d_model, dims.num_frames
-    encoder = [8 * width**2 * frames + 4 * frames**2 * width, 16 * width**2 * frames]
+    frames = dims.num_frames
+    encoder = [
+        ops.products(dims, frames, ops.ATTENTION) + ops.attention(dims, frames, frames),
+        ops.products(dims, frames, ops.FEED),
+    ]
+    across = ops.products(dims, tokens, ops.ACROSS) + ops.attention(dims, tokens, frames)
     decoder = [
-        8 * width**2 * tokens + 2 * tokens**2 * width,  # each token sees half, in the mean
-        (4 * width**2 + 4 * frames * width) * tokens + 4 * width**2 * frames,
-        16 * width**2 * tokens,
+        # Each token sees half of them, in the mean.
+        ops.products(dims, tokens, ops.ATTENTION) + ops.attention(dims, tokens, tokens / 2),
+        across + ops.products(dims, frames, ops.KEYS),
+        ops.products(dims, tokens, ops.FEED),
     ]
     assert (len(encoder), len(decoder)) == (ENCODER_MODULES, DECODER_MODULES)
-    return [float(one) for one in encoder * dims.encoder_layers + decoder * dims.decoder_layers]
+    return encoder * dims.encoder_layers + decoder * dims.decoder_layers
 
 
 def other_operations(dims: Dims, tokens: int = TOKENS) -> tuple[float, float]:
     """Of what has no gate: the stem and the logits; and the stem alone."""
-    width, frames = dims.d_model, dims.num_frames
-    stem = 2 * 3 * width * frames * (2 * dims.num_mels + width)
-    return float(stem + 2 * width * dims.vocab_size * tokens), float(stem)
+    stem = ops.stem(dims, dims.num_frames)
+    return stem + ops.logits(dims, tokens), stem
 
 
 def line(name: str, figures: Figures, found: Decisions | None) -> str:

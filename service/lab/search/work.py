@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from service.lab import operations as ops
 from service.lab.search.trials import Trial
 from service.model.operators.factors import num_weights
 from service.model.protocol import SpeechModel
@@ -18,7 +19,6 @@ from service.text.guard import UNFINISHED
 
 # The fake model has no weights: tiny's shape.
 FAKE = Dims(80, 1500, 384, 6, 6, 4, 4, 51865, 448)
-MEL_FRAMES = 2  # of one of the encoder's
 # A step multiplies few rows with all of the weights: it waits for them. Measured beside the
 # encoder's products, whose rows are many (python -m bench.stages).
 STEP = 3
@@ -54,7 +54,7 @@ def shares_of(model: SpeechModel, profile: Profile) -> tuple[float, ...]:
     """By encoder layer: what its products multiply under the profile, of what the model's do."""
     if not isinstance(model, Whisper):
         return (1.0,) * FAKE.encoder_layers
-    whole = 12 * model.checkpoint.weights.dims.d_model**2
+    whole = ops.ENCODER_LAYER * model.checkpoint.weights.dims.d_model**2
     return tuple(
         sum(map(num_weights, products_of(layer))) / whole
         for layer in model.encoder_of(profile).layers
@@ -91,29 +91,27 @@ def _operations(dims: Dims, profile: Profile, trial: Trial, shares: Sequence[flo
 
 def encoding(dims: Dims, profile: Profile, window: Window, shares: Sequence[float]) -> float:
     """Stem, layers, and the decoder's keys and values of what is left."""
-    width, frames = dims.d_model, window.before
-    before = dims.encoder_layers
+    frames, before = window.before, dims.encoder_layers
     if profile.sparsity:
         before = min(before, profile.layer)
     elif profile.padding:
         before = 0
     scored = profile.sparsity and profile.pool == "drop" and profile.selection == "attention"
-    layers = sum(_layer(width, frames, share) for share in shares[:before])
-    layers += sum(_layer(width, window.after, share) for share in shares[before:])
+    layers = sum(_layer(dims, frames, share) for share in shares[:before])
+    layers += sum(_layer(dims, window.after, share) for share in shares[before:])
     return (
-        2 * 3 * width * frames * (MEL_FRAMES * dims.num_mels + width)
+        ops.stem(dims, frames)
         + (1 - profile.gates) * layers
-        + (4 * frames**2 * width if scored else 0)  # attention once more, its weights kept
-        + 2 * 2 * width**2 * dims.decoder_layers * window.kept
+        + (ops.attention(dims, frames, frames) if scored else 0)  # once more, its weights kept
+        + dims.decoder_layers * ops.products(dims, window.kept, ops.KEYS)
     )
 
 
-def _layer(width: int, frames: float, share: float) -> float:
-    return 2 * 12 * share * width**2 * frames + 4 * frames**2 * width
+def _layer(dims: Dims, frames: float, share: float) -> float:
+    products = ops.products(dims, frames, ops.ENCODER_LAYER * share)
+    return products + ops.attention(dims, frames, frames)
 
 
 def _step(dims: Dims, kept: float, run: float) -> float:
-    width, layers = dims.d_model, dims.decoder_layers
-    # Self: query, key, value, out; cross: query, out; the other 8 are the feed-forward half's.
-    whole = 2 * 14 * width**2 * layers + 4 * kept * width * layers
-    return run * whole + 2 * width * dims.vocab_size
+    layer = ops.products(dims, 1, ops.DECODER_LAYER) + ops.attention(dims, 1, kept)
+    return run * dims.decoder_layers * layer + ops.logits(dims, 1)
