@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from service.model import pieces
 from service.model.explain import sizes_of
 from service.model.protocol import ModelInfo
 from service.model.sparsify import even_positions, num_kept
@@ -148,24 +149,7 @@ class FakeModel:
 
     def split_text(self, tokens: Sequence[int]) -> list[Piece]:
         """The timestamped pieces of a hypothesis; raises ValueError for an unknown id."""
-        pieces: list[Piece] = []
-        start_s: float | None = None
-        text = ""
-        own: list[int] = []
-        for token in tokens:
-            own.append(token)
-            if not 0 <= token <= FIRST_TIME + NUM_FRAMES:
-                raise ValueError(f"token {token} is not in the fake vocabulary")
-            if token < FIRST_TIME:
-                text += _word(token)
-            elif text:
-                pieces.append(Piece(start_s, (token - FIRST_TIME) * FRAME_S, text, tuple(own)))
-                start_s, text, own = None, "", []
-            else:
-                start_s = (token - FIRST_TIME) * FRAME_S
-        if text:
-            pieces.append(Piece(start_s, None, text, tuple(own)))
-        return pieces
+        return pieces.split(tokens, _time_of, _word)
 
     def token_bytes(self, token: int) -> bytes:
         """The UTF-8 of a word; b"" for a time."""
@@ -181,6 +165,12 @@ def _tokens_of(text: str) -> tuple[int, ...]:
     spoken |= {word.upper(): FIRST_TRANSLATED + token for word, token in spoken.items()}
     words = text.replace(",", " ").split()
     return tuple(spoken[f" {word}"] for word in words if f" {word}" in spoken)
+
+
+def _time_of(token: int) -> float | None:
+    if not 0 <= token <= FIRST_TIME + NUM_FRAMES:
+        raise ValueError(f"token {token} is not in the fake vocabulary")
+    return (token - FIRST_TIME) * FRAME_S if token >= FIRST_TIME else None
 
 
 def _word(token: int) -> str:

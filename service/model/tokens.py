@@ -16,6 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from service.errors import CheckpointError, InvalidRequest
 from service.languages import NAMES, english_name
+from service.model import pieces
 from service.model.formats.bpe import lacks_merges, tokenizer_from_ids
 from service.types import WINDOW_S, DecodeOptions, Piece
 
@@ -114,31 +115,17 @@ class Vocabulary:
         )
 
     def split_text(self, tokens: Sequence[int]) -> list[Piece]:
-        """The timestamped pieces of a hypothesis, each with its own tokens.
-
-        A timestamp after text closes a piece, any other opens one. A character whose bytes lie on
-        both sides of a timestamp belongs to the piece in which it ends. Tokens after the last
-        text make no piece.
-        """
+        """The timestamped pieces of a hypothesis (`pieces.split`). A character whose bytes lie on
+        both sides of a timestamp belongs to the piece in which it ends."""
         decoder = codecs.getincrementaldecoder("utf-8")("ignore")
-        pieces: list[Piece] = []
-        start_s: float | None = None
-        text = ""
-        own: list[int] = []
-        for token in tokens:
-            own.append(token)
-            if not self.is_timestamp(token):
-                text += decoder.decode(self.token_bytes(token))
-                continue
-            time_s = round((token - self.timestamp_begin) * self.precision_s, 3)
-            if text:
-                pieces.append(Piece(start_s, time_s, text, tuple(own)))
-                start_s, text, own = None, "", []
-            else:
-                start_s = time_s
-        if text:
-            pieces.append(Piece(start_s, None, text, tuple(own)))
-        return pieces
+        return pieces.split(
+            tokens, self._time_of, lambda token: decoder.decode(self.token_bytes(token))
+        )
+
+    def _time_of(self, token: int) -> float | None:
+        if not self.is_timestamp(token):
+            return None
+        return round((token - self.timestamp_begin) * self.precision_s, 3)
 
     def token_bytes(self, token: int) -> bytes:
         """The UTF-8 of a text token, which may be part of a character; b"" for any other."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service.model import pieces
 from service.types import Piece
 
 
@@ -34,23 +35,8 @@ class CtcVocabulary:
         return self.text(token).encode()
 
     def split_text(self, tokens: Sequence[int]) -> list[Piece]:
-        """The timestamped pieces of a hypothesis: a time after text closes one, any other opens
-        one."""
-        pieces: list[Piece] = []
-        start_s: float | None = None
-        text = ""
-        own: list[int] = []
-        for token in tokens:
-            own.append(token)
-            if token < self.size:
-                text += self.text(token)
-                continue
-            time_s = round((token - self.size) * self.frame_s, 3)
-            if text:
-                pieces.append(Piece(start_s, time_s, text, tuple(own)))
-                start_s, text, own = None, "", []
-            else:
-                start_s = time_s
-        if text:
-            pieces.append(Piece(start_s, None, text, tuple(own)))
-        return pieces
+        """The timestamped pieces of a hypothesis (`pieces.split`)."""
+        return pieces.split(tokens, self._time_of, self.text)
+
+    def _time_of(self, token: int) -> float | None:
+        return round((token - self.size) * self.frame_s, 3) if token >= self.size else None
