@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from service.config import ServerConfig
+from service.engine import batcher
 from service.engine.batcher import Load, Wait, next_batch
 from service.engine.engine import Engine
 from service.engine.features import Features, features_of
@@ -60,6 +61,12 @@ class _Slow:
         if fault is not None:
             raise fault
         return self._pending.result()
+
+
+@pytest.fixture(autouse=True)
+def newcomers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long an encode took, and how short the step after it was."""
+    monkeypatch.setattr(batcher, "DECODE_PER_NEWCOMERS", 0.0)
 
 
 def is_right(*jobs: Job) -> None:
