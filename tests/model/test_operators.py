@@ -21,7 +21,7 @@ from service.model.checkpoint import load_checkpoint
 from service.model.operators import choose
 from service.model.operators.attention import by_head
 from service.model.operators.bags import BYTE, Bag, Bags, ByteBags, FloatBags
-from service.model.operators.choose import cpu_operators, plain_operators
+from service.model.operators.choose import cpu_operators, has_bfloat16, plain_operators
 from service.model.operators.products import (
     FEW_WEIGHTS,
     Dense,
@@ -87,6 +87,27 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(name: str) -> None:
     together = product(rows)
     for number in (0, 7, 129):
         assert torch.equal(product(rows[number : number + 1])[0], together[number])
+
+
+@pytest.mark.parametrize("name", ["packed", "half"])
+@torch.inference_mode()
+def test_nor_does_a_long_row_that_is_alone(name: str) -> None:
+    product = PACKS[name](drawn(512, 2048), drawn(512, seed=1))
+    rows = drawn(31, 1, 2048, seed=2)
+    together = product(rows)
+    for number in (1, 2, 3, 8):
+        assert torch.equal(product(rows[:number]), together[:number])
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="this processor does not multiply in bfloat16")
+@torch.inference_mode()
+def test_nor_in_bfloat16() -> None:
+    """Rounded, few of its values show it: of some 40,000 about ten."""
+    product = packed_for(8)(drawn(1024, 4096).bfloat16() / 20, None)
+    rows = drawn(40, 1, 4096, seed=2).bfloat16()
+    together = product(rows)
+    for number in range(40):
+        assert torch.equal(product(rows[number : number + 1]), together[number : number + 1])
 
 
 @pytest.mark.parametrize("name", EIGHT)
