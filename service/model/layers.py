@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -9,7 +10,7 @@ from service.model.weights import Mlp, Norm, SelfAttention
 
 
 def norm(x: Tensor, weights: Norm) -> Tensor:
-    return F.layer_norm(x, (x.shape[-1],), weights.weight, weights.bias)
+    return torch.layer_norm(x, (x.shape[-1],), weights.weight, weights.bias)
 
 
 def mlp(states_BTD: Tensor, weights: Mlp) -> Tensor:
@@ -28,7 +29,8 @@ def project(
     """Query, key and value of a layer's self-attention, each (B, H, T, K)."""
     whole_BTE = attention.query_key_value(norm(states_BTD, attention.norm))
     parts = whole_BTE.view(*whole_BTE.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
-    return parts[0], parts[1], parts[2]
+    query, key, value = parts.unbind(0)
+    return query, key, value
 
 
 def split_heads(x_BTD: Tensor, heads: int) -> Tensor:

@@ -243,8 +243,13 @@ class PackedReading(EveryRow):
 
     def attend(self, layer: int, query_BHNK: Tensor, key: Tensor, value: Tensor) -> Tensor:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.rows_B1, :, self.positions_BN] = key.transpose(1, 2)
-        values[self.rows_B1, :, self.positions_BN] = value.transpose(1, 2)
+        if self.mask is None:  # all rows stand at one place: no index has to be followed
+            last = self.longest - 1
+            keys[self.rows, :, last : self.longest] = key
+            values[self.rows, :, last : self.longest] = value
+        else:
+            keys[self.rows_B1, :, self.positions_BN] = key.transpose(1, 2)
+            values[self.rows_B1, :, self.positions_BN] = value.transpose(1, 2)
         near = (self.rows, slice(None), slice(self.longest))
         return merge_heads(
             F.scaled_dot_product_attention(query_BHNK, keys[near], values[near], self.mask)
