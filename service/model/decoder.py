@@ -154,7 +154,8 @@ def read(
 
 def embed(weights: DecoderWeights, tokens_BN: Tensor, positions: Tensor) -> Tensor:
     """Positioned states (B, N, D); `positions`: (N,) or (B, N)."""
-    return weights.embedding_VD[tokens_BN].to(weights.dtype) + weights.positions_TD[positions]
+    token_states = F.embedding(tokens_BN, weights.embedding_VD).to(weights.dtype)
+    return token_states + F.embedding(positions, weights.positions_TD)
 
 
 def logits(weights: DecoderWeights, x_BND: Tensor) -> Tensor:

@@ -75,6 +75,7 @@ class Kept:
         self._bags: Bags = weights.cross
         self._num_layers, self._heads = len(weights.layers), weights.heads
         self._width = weights.positions_TD.shape[1] // weights.heads
+        self._scale = 1 / math.sqrt(self._width)
         self._device = weights.positions_TD.device
         self._num_blocks = 0
         self._free: list[int] = []
@@ -161,7 +162,7 @@ class Kept:
         """The context (B, H, N, K) of what each row's window kept."""
         rows, heads, new, width = query_BHNK.shape
         query_NRK = query_BHNK.permute(2, 0, 1, 3).reshape(new, rows * heads, width)
-        query_NRK = (query_NRK / math.sqrt(width)).to(self._bags.dtype)
+        query_NRK = query_NRK.to(self._bags.dtype)
         at_once = max(1, QUERIES_AT_ONCE // rows)
         if new > at_once:
             parts = torch.split(query_NRK, at_once)
@@ -181,8 +182,8 @@ class Kept:
             found = logits.view(new, len(queries.slots), FRAMES)
             logits = logits.new_zeros(new, row_heads * frames // FRAMES, FRAMES)
             logits.index_copy_(1, queries.slots, found)
-        logits = logits.view(new, rows, row_heads // rows, frames).add_(queries.bias_B1W)
-        weights = logits.softmax(-1)
+        logits = logits.view(new, rows, row_heads // rows, frames)
+        weights = torch.add(queries.bias_B1W, logits, alpha=self._scale).softmax(-1)
         if queries.slots is not None:
             weights = weights.view(new, -1, FRAMES).index_select(1, queries.slots)
         context = self._bags.sums(self._values[layer], repeated.values, weights.reshape(-1))
