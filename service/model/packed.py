@@ -205,17 +205,27 @@ def empty_cache(weights: DecoderWeights, capacity: int = 4) -> DecodeCache:
 
 @dataclass(slots=True, eq=False)
 class PackedReading(EveryRow):
-    """`cache.Reading` of packed rows: `rows` of the cache, which then hold `longest` tokens."""
+    """`cache.Reading` of packed rows: `rows` of the cache, which then hold `longest` tokens.
+
+    `keys`, `values`: theirs by layer, views of what the cache holds. All layers' views are made at
+    once: a step of few rows waits for the number of its calls.
+    """
 
     cache: DecodeCache
-    rows: slice | Tensor
+    rows: slice
     rows_B1: Tensor
     positions_BN: Tensor
     queries: Queries
     longest: int
     mask: Tensor | None
     gated: Gated | None = None
+    keys: Sequence[Tensor] = field(init=False)
+    values: Sequence[Tensor] = field(init=False)
     _some: dict[tuple[int, ...], SomeRows] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        near = (slice(None), self.rows, slice(None), slice(self.longest))
+        self.keys, self.values = self.cache.keys[near].unbind(0), self.cache.values[near].unbind(0)
 
     def among(self, layer: int, module: int) -> PackedReading | None:
         rows = None if self.gated is None else self.gated.rows[layer][module]
@@ -232,7 +242,7 @@ class PackedReading(EveryRow):
         queries = self.gated.queries.get(rows, self.queries) if self.gated else self.queries
         return SomeRows(
             self.cache,
-            rows_R1[:, 0],
+            self.rows,
             rows_R1,
             self.positions_BN[chosen_R],
             queries,
@@ -242,18 +252,17 @@ class PackedReading(EveryRow):
         )
 
     def attend(self, layer: int, query_BHNK: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
-        if self.mask is None:  # all rows stand at one place: no index has to be followed
-            last = self.longest - 1
-            keys[self.rows, :, last : self.longest] = key
-            values[self.rows, :, last : self.longest] = value
+        keys, values = self.keys[layer], self.values[layer]
+        if self.mask is None:  # all rows stand at one place, the last: no index is followed
+            keys[:, :, -1:], values[:, :, -1:] = key, value
         else:
-            keys[self.rows_B1, :, self.positions_BN] = key.transpose(1, 2)
-            values[self.rows_B1, :, self.positions_BN] = value.transpose(1, 2)
-        near = (self.rows, slice(None), slice(self.longest))
-        return merge_heads(
-            F.scaled_dot_product_attention(query_BHNK, keys[near], values[near], self.mask)
-        )
+            self._keep(layer, key, value)
+        return merge_heads(F.scaled_dot_product_attention(query_BHNK, keys, values, self.mask))
+
+    def _keep(self, layer: int, key: Tensor, value: Tensor) -> None:
+        at = (self.rows_B1, slice(None), self.positions_BN)
+        self.cache.keys[layer][at] = key.transpose(1, 2)
+        self.cache.values[layer][at] = value.transpose(1, 2)
 
     def attend_across(self, layer: int, query_BHNK: Tensor) -> Tensor:
         return merge_heads(self.cache.kept.attend(layer, query_BHNK, self.queries))
@@ -261,15 +270,24 @@ class PackedReading(EveryRow):
 
 @dataclass(slots=True, eq=False)
 class SomeRows(PackedReading):
-    """`chosen_R`: which of the rows that are read."""
+    """`chosen_R`: which of the rows that are read. They lie apart: their keys are copied."""
 
     chosen_R: Tensor = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.keys = self.values = ()
 
     def pick(self, x_BND: Tensor) -> Tensor:
         return x_BND[self.chosen_R]
 
     def add(self, x_BND: Tensor, found: Tensor) -> Tensor:
         return x_BND.index_add(0, self.chosen_R, found)
+
+    def attend(self, layer: int, query_BHNK: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        self._keep(layer, key, value)
+        near = (self.rows_B1[:, 0], slice(None), slice(self.longest))
+        keys, values = self.cache.keys[layer][near], self.cache.values[layer][near]
+        return merge_heads(F.scaled_dot_product_attention(query_BHNK, keys, values, self.mask))
 
 
 def _mask(dtype: torch.dtype, positions_BN: Tensor, longest: int) -> Tensor:
