@@ -159,7 +159,7 @@ class Kept:
         return Bag(torch.cat(list(indices)), offsets.to(torch.int32).to(self._device))
 
     def attend(self, layer: int, query_BHNK: Tensor, queries: Queries) -> Tensor:
-        """The context (B, H, N, K) of what each row's window kept."""
+        """The context (B, N, D) of what each row's window kept."""
         rows, heads, new, width = query_BHNK.shape
         query_NRK = query_BHNK.permute(2, 0, 1, 3).reshape(new, rows * heads, width)
         query_NRK = query_NRK.to(self._bags.dtype)
@@ -169,8 +169,7 @@ class Kept:
             context_NRK = torch.cat([self._read(layer, some, queries) for some in parts])
         else:
             context_NRK = self._read(layer, query_NRK, queries)
-        context_NBHK = context_NRK.to(query_BHNK.dtype).view(new, rows, heads, width)
-        return context_NBHK.permute(1, 2, 0, 3)
+        return context_NRK.to(query_BHNK.dtype).view(new, rows, -1).transpose(0, 1)
 
     def _read(self, layer: int, query_NRK: Tensor, queries: Queries) -> Tensor:
         new, row_heads, _ = query_NRK.shape

@@ -265,7 +265,7 @@ class PackedReading(EveryRow):
         self.cache.values[layer][at] = value.transpose(1, 2)
 
     def attend_across(self, layer: int, query_BHNK: Tensor) -> Tensor:
-        return merge_heads(self.cache.kept.attend(layer, query_BHNK, self.queries))
+        return self.cache.kept.attend(layer, query_BHNK, self.queries)
 
 
 @dataclass(slots=True, eq=False)

@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.testing import assert_close
 
 from service.model.kept import FRAMES, QUERIES_AT_ONCE, Kept, Window
-from service.model.layers import split_heads
+from service.model.layers import merge_heads, split_heads
 from service.model.operators.bags import ByteBags, FloatBags
 from service.model.weights import CrossAttention, DecoderWeights
 from tests.checkpoints import load_plain
@@ -42,7 +42,7 @@ def right(
         split_heads(each(states_TD[None]), weights.heads) for each in (cross.key, cross.value)
     )
     mask = None if log_weights_T is None else log_weights_T[None]
-    return scaled_dot_product_attention(query_HNK[None], key, value, mask)[0]
+    return merge_heads(scaled_dot_product_attention(query_HNK[None], key, value, mask))[0]
 
 
 @torch.inference_mode()
