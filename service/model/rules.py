@@ -166,7 +166,8 @@ def _ban(rules: Rules, logits_BV: Tensor, situation_B: Tensor, own: Mapping[int,
     """Row by row on a CPU, which then copies no biases; at once where asking would be waiting."""
     if logits_BV.is_cpu:
         for number, situation in enumerate(situation_B.tolist()):
-            logits_BV[number] += own.get(number, rules.bias_KV)[situation]
+            # Not by +=, which copies the row onto itself.
+            logits_BV[number].add_(own.get(number, rules.bias_KV)[situation])
         return
     bias_BV = rules.bias_KV[situation_B]
     for number, bias_KV in own.items():
@@ -176,7 +177,7 @@ def _ban(rules: Rules, logits_BV: Tensor, situation_B: Tensor, own: Mapping[int,
 
 def _situations(rules: Rules, said: Said) -> tuple[Tensor, Tensor, Tensor]:
     """The row of `bias_KV`, and the first and last timestamp allowed (first > last: none)."""
-    situation_B, more_B, least_B, last_B = rules.means_S4[said.state].unbind(1)
+    situation_B, more_B, least_B, last_B = rules.means_S4.index_select(0, said.state).unbind(1)
     opens_B = (said.state == _PAIR) & (said.latest < said.unsaid)
     situation_B = situation_B.masked_fill(opens_B, _TIMED_OPENED)
     return situation_B, torch.maximum(said.latest + more_B, least_B), last_B
