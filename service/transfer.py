@@ -11,4 +11,8 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
     told after this finds it. Torch's own copy waits for all that was told before."""
     if device.type != "cuda":
         return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)
+    try:
+        pinned = values.pin_memory()
+    except RuntimeError:  # the host has none left that can be
+        return values.to(device)
+    return pinned.to(device, non_blocking=True)

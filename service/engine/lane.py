@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +37,9 @@ class Pending(Protocol):
 
     def done(self) -> bool:
         """Whether `result` would not wait."""
+
+    def wait(self) -> None:
+        """Until it is done."""
 
     def result(self) -> Encoding:
         """Raises what went wrong."""
@@ -71,6 +75,9 @@ class _Done:
     def done(self) -> bool:
         return True
 
+    def wait(self) -> None:
+        pass
+
     def result(self) -> Encoding:
         return self.encoding
 
@@ -81,6 +88,9 @@ class _Failed:
 
     def done(self) -> bool:
         return True
+
+    def wait(self) -> None:
+        pass
 
     def result(self) -> Encoding:
         raise self.error
@@ -106,8 +116,8 @@ class Beside:
                 ended.record()
         except Exception as error:
             return _Failed(error)
-        # Steps read them on their stream: their memory is not to be given to this one's next
-        # batch before that.
+        # Steps, and whoever finds words meanwhile, read them on the main stream: their memory is
+        # not to be given to this one's next batch before that.
         for tensor in _tensors(features, windows):
             tensor.record_stream(main)
         return _OnStream(features, windows, began, made, ended)
@@ -126,6 +136,10 @@ class _OnStream:
             return bool(self.ended.query())  # type: ignore[no-untyped-call]
         except RuntimeError:  # the device's own: `result` will raise it
             return True
+
+    def wait(self) -> None:
+        with suppress(RuntimeError):
+            self.ended.synchronize()
 
     def result(self) -> Encoding:
         self.ended.synchronize()

@@ -131,6 +131,7 @@ class Runner:
     def _turn(self) -> None:
         self._leave()
         jobs = self._next_jobs()
+        self._await_batch()
         with self._turns:
             self._retry_suspects()
             if jobs:
@@ -140,9 +141,12 @@ class Runner:
 
     def _leave(self) -> None:
         """Drops the windows whose request was cancelled or has run out of time."""
-        for slot in itertools.chain(self._slots.values(), *self._suspects):
-            if slot.job.deadline <= self._clock():
-                reject(slot.job, DeadlineExceeded("the deadline passed while decoding"))
+        held = [slot.job for slot in itertools.chain(self._slots.values(), *self._suspects)]
+        for job in (*held, *(self._batch.jobs if self._batch else ())):
+            if job.deadline <= self._clock():
+                reject(job, DeadlineExceeded("the deadline passed while decoding"))
+        if self._batch is not None and all(job.reply.done() for job in self._batch.jobs):
+            self._batch = None  # nobody waits for it: neither does what comes next
         gone = [key for key, slot in self._slots.items() if slot.job.reply.done()]
         if not gone or self._decode is None:
             return
@@ -184,16 +188,22 @@ class Runner:
         self._decode_s = 0.0  # since an encode: one that goes on beside steps leaves them theirs
         return _Batch(jobs, started, pending)
 
+    def _await_batch(self) -> None:
+        """Where there is nothing to step meanwhile. Not in a turn: other engines have theirs."""
+        idle = not self._slots and not self._suspects
+        if idle and self._batch is not None and self._batch.pending is not None:
+            self._batch.pending.wait()
+
     def _encoded(self) -> list[_Slot]:
-        """The windows of the batch to decode, once they are there. Where there is nothing to step
-        meanwhile it waits for them; they wait for suspects, or would become some themselves."""
+        """The windows of the batch that somebody waits for, once they are there. They wait for
+        suspects, or would become some themselves."""
         batch = self._batch
         if batch is None or self._suspects:
             return []
-        if self._slots and not (batch.pending is None or batch.pending.done()):
+        if batch.pending is not None and not batch.pending.done():
             return []
         self._batch = None
-        return self._finish(batch)
+        return [slot for slot in self._finish(batch) if not slot.job.reply.done()]
 
     def _finish(self, batch: _Batch) -> list[_Slot]:
         """The batch's windows to decode. One at fault is answered with an error, and is left out.
@@ -205,6 +215,9 @@ class Runner:
             return self._slots_of(batch)
         except Exception as error:
             report("encode", len(jobs), error)
+            # They hold each other, and what was made so far: it is not to be there at what follows.
+            traceback.clear_frames(error.__traceback__)
+            batch.pending = None
             if is_out_of_memory(error) and len(jobs) + len(self._slots) > 1:
                 self._put_back(jobs, error, limit=len(self._slots) or len(jobs) // 2)
                 return []
@@ -355,7 +368,8 @@ class Runner:
         report("decode", len(slots), error)
         if not self._slots:
             self._decode = None
-        if is_out_of_memory(error) and len(slots) + len(self._slots) > 1:
+        being_encoded = len(self._batch.jobs) if self._batch else 0
+        if is_out_of_memory(error) and len(slots) + len(self._slots) + being_encoded > 1:
             jobs = [slot.job for slot in slots]
             self._put_back(jobs, error, limit=len(self._slots) or len(slots) // 2)
         elif len(slots) == 1:

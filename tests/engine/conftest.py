@@ -8,6 +8,7 @@ import pytest
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.engine.lane import Lane
+from service.engine.turns import Turns
 from service.metrics import Metrics, ModelMetrics
 from service.model.protocol import SpeechModel
 from service.profiles import BUILT_IN
@@ -32,6 +33,7 @@ def start(metrics: ModelMetrics) -> Iterator[Start]:
         profiles: Sequence[str] = ("dense",),
         clock: Callable[[], float] = time.monotonic,
         lane: Lane | None = None,
+        turns: Turns | None = None,
         **settings: int,
     ) -> Engine:
         engine = Engine(
@@ -41,6 +43,7 @@ def start(metrics: ModelMetrics) -> Iterator[Start]:
             warm_up=lambda: [BUILT_IN[name] for name in profiles],
             recovery_s=0.01,
             lane=lane,
+            turns=turns,
             clock=clock,
         )
         engines.append(engine)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +19,8 @@ from service.engine.engine import Engine
 from service.engine.features import Features, features_of
 from service.engine.lane import AtOnce, Beside, Encode, Encoding, Make, Pending, lane_for
 from service.engine.queue import FairQueue
-from service.errors import EngineError, NotReady
+from service.engine.turns import Turns
+from service.errors import DeadlineExceeded, EngineError, NotReady
 from service.model.checkpoint import load_checkpoint
 from service.model.fake import FakeDecodeBatch, FakeModel, Predicate
 from service.model.whisper import Whisper
@@ -53,10 +57,13 @@ class _Slow:
     def done(self) -> bool:
         return self._lane.free.is_set()
 
-    def result(self) -> Encoding:
+    def wait(self) -> None:
         if not self.done():
             self._lane.waiting.set()
             assert self._lane.free.wait(WAIT_S)
+
+    def result(self) -> Encoding:
+        self.wait()
         fault, self._lane.fault = self._lane.fault, None
         if fault is not None:
             raise fault
@@ -240,12 +247,94 @@ def test_decoding_is_counted_since_the_last_encode(start: Start, loads: list[Loa
     assert loads[joined].decode_s < loads[joined - 1].decode_s
 
 
+def test_a_deadline_that_passes_meanwhile_is_told_at_once(start: Start) -> None:
+    lane = SlowLane()
+    late = make_job("late", tone(GOOD), deadline=time.monotonic() + 2.0)
+    _, first = beside(start, lane, late, step_seconds=0.15)
+    with pytest.raises(DeadlineExceeded):
+        late.reply.result(WAIT_S)
+    assert not lane.free.is_set()
+    is_right(first)
+    assert not lane.waiting.is_set()  # nobody waits for it
+
+
+def test_memory_that_runs_out_at_a_step_beside_it_is_not_blamed_on_one_window(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    lane, model = SlowLane(), FlakyModel()
+    engine = start(model, lane=lane, max_batch_windows=8, batch_wait_ms=0)
+    model.sizes.clear()
+    first, late = make_job("first", tone(OTHER, 25.0)), make_job("late", tone(GOOD))
+    engine.submit([first])
+    until(lambda: model.sizes == [1])
+    lane.free.clear()
+    engine.submit([late])
+    until(lambda: lane.begun == 2)
+    model.fault = torch.OutOfMemoryError("injected")
+    model.failing.set()
+    until(lambda: not model.failing.is_set())
+    lane.free.set()
+    is_right(first, late)
+    assert "out of memory: 1 windows wait again" in caplog.text
+
+
+def test_an_idle_engine_leaves_others_their_turns_while_it_encodes(start: Start) -> None:
+    lane, turns = SlowLane(), Turns()
+    engine = start(FakeModel(), lane=lane, turns=turns, batch_wait_ms=0)
+    lane.free.clear()
+    job = make_job("only", tone(GOOD))
+    engine.submit([job])
+    assert lane.waiting.wait(WAIT_S)
+    with turns:  # the other engine's
+        assert not job.reply.done()
+    lane.free.set()
+    is_right(job)
+
+
+class Seen(FakeModel):
+    """Remembers, weakly, what it was given to encode; one sound fails."""
+
+    def __init__(self) -> None:
+        super().__init__(fail_encode_when=loud_at(BAD))
+        self.given: list[weakref.ref[torch.Tensor]] = []
+        self.alive: list[int] = []
+
+    def encode(
+        self,
+        mel_BFT: torch.Tensor,
+        profiles: Sequence[Profile],
+        audio_frames: Sequence[int] | None = None,
+    ) -> list[Encoded]:
+        self.alive.append(sum(one() is not None for one in self.given))
+        self.given.append(weakref.ref(mel_BFT))
+        return super().encode(mel_BFT, profiles, audio_frames)
+
+
+def test_what_failed_is_not_held_while_its_halves_are_tried(start: Start) -> None:
+    model = Seen()
+    engine = start(model, max_batch_windows=8, batch_wait_ms=100)
+    jobs = [make_job(f"r{i}", tone(BAD if i == 5 else GOOD)) for i in range(8)]
+    gc.collect()
+    gc.disable()
+    try:
+        engine.submit(jobs)
+        with pytest.raises(EngineError):
+            jobs[5].reply.result(WAIT_S)
+        is_right(*jobs[:5], *jobs[6:])
+    finally:
+        gc.enable()
+    # The window that showed that the model works, eight, their halves, ...
+    assert len(model.alive) > 5
+    assert max(model.alive) == 0
+
+
 class FlakyModel(FakeModel):
     """A step of it fails as a whole where that is asked for; `sizes`: of the batch after joins."""
 
     def __init__(self, fail_encode_when: Predicate | None = None) -> None:
         super().__init__(fail_encode_when=fail_encode_when)
         self.failing = threading.Event()
+        self.fault: Exception = RuntimeError("injected")
         self.sizes: list[int] = []
 
     def new_decode_batch(self) -> FakeDecodeBatch:
@@ -266,7 +355,7 @@ class FlakyBatch(FakeDecodeBatch):
     def step(self) -> dict[int, Hypothesis]:
         if self.model.failing.is_set():
             self.model.failing.clear()
-            raise RuntimeError("injected")
+            raise self.model.fault
         return super().step()
 
 

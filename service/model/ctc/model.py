@@ -94,7 +94,9 @@ class CtcModel:
             groups[_what_it_does(profile), length, window if alone else -1].append(window)
         encoded: dict[int, Encoded] = {}
         for (profile, length, _), windows in groups.items():
-            wave_BS = self._read(waves_B1S[windows, 0, :length])
+            # By a list, torch would wait for the device.
+            some_BS = torch.stack([waves_B1S[window, 0, :length] for window in windows])
+            wave_BS = self._read(some_BS)
             states_BTD, at = encoder.encode(self.checkpoint.weights, wave_BS, profile)
             for number, window in enumerate(windows):
                 # A view would keep the whole batch's states while one of its windows is heard.
