@@ -46,9 +46,10 @@ def failed_window(error: Exception) -> EngineError:
 
 def report(stage: str, num_windows: int, error: Exception) -> None:
     """Logs where it was raised. Not its message, which may quote what it failed on: no audio and
-    no text in logs."""
+    no text in logs. The frames it was raised through let go of what they hold."""
     where = "".join(traceback.format_tb(error.__traceback__))
     log.error("%s failed, %d windows, %s\n%s", stage, num_windows, type(error).__name__, where)
+    traceback.clear_frames(error.__traceback__)
 
 
 def give_back_memory() -> None:

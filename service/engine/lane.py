@@ -64,13 +64,13 @@ class AtOnce:
             made = time.perf_counter()
             windows = encode(features)
         except Exception as error:
-            return _Failed(error)
-        return _Done(Encoding(features, windows, made - begin, time.perf_counter() - made))
+            return _Over(error)
+        return _Over(Encoding(features, windows, made - begin, time.perf_counter() - made))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Done:
-    encoding: Encoding
+class _Over:
+    came: Encoding | Exception
 
     def done(self) -> bool:
         return True
@@ -79,21 +79,9 @@ class _Done:
         pass
 
     def result(self) -> Encoding:
-        return self.encoding
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Failed:
-    error: Exception
-
-    def done(self) -> bool:
-        return True
-
-    def wait(self) -> None:
-        pass
-
-    def result(self) -> Encoding:
-        raise self.error
+        if isinstance(self.came, Exception):
+            raise self.came
+        return self.came
 
 
 class Beside:
@@ -115,7 +103,7 @@ class Beside:
                 windows = encode(features)
                 ended.record()
         except Exception as error:
-            return _Failed(error)
+            return _Over(error)
         # Steps, and whoever finds words meanwhile, read them on the main stream: their memory is
         # not to be given to this one's next batch before that.
         for tensor in _tensors(features, windows):

@@ -15,7 +15,6 @@ import itertools
 import logging
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -215,9 +214,7 @@ class Runner:
             return self._slots_of(batch)
         except Exception as error:
             report("encode", len(jobs), error)
-            # They hold each other, and what was made so far: it is not to be there at what follows.
-            traceback.clear_frames(error.__traceback__)
-            batch.pending = None
+            batch.pending = None  # it holds the error, and that its frames, of which this is one
             if is_out_of_memory(error) and len(jobs) + len(self._slots) > 1:
                 self._put_back(jobs, error, limit=len(self._slots) or len(jobs) // 2)
                 return []
@@ -354,7 +351,6 @@ class Runner:
             *(len(jobs), self._room.limit),
         )
         self._intake.put_back(jobs)
-        traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
         give_back_memory()
 
     def _isolate(self, error: Exception, joining: Collection[int] | None = None) -> None:

@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from service.errors import ConfigError
 from service.model import decoder
 from service.model.checkpoint import load_checkpoint
-from service.model.operators import choose
+from service.model.operators import bags, choose, products
 from service.model.operators.attention import by_head
 from service.model.operators.bags import BYTE, Bag, Bags, ByteBags, FloatBags
 from service.model.operators.choose import cpu_operators, has_bfloat16, plain_operators
@@ -223,6 +223,21 @@ def test_without_an_operator_from_float16_the_others_serve(monkeypatch: pytest.M
             off(found.few(drawn(96, 512), None)(drawn(3, 512)), drawn(3, 512) @ drawn(96, 512).T)
             < 0.02
         )
+
+
+@torch.inference_mode()
+def test_what_torch_has_not_under_its_private_names_is_done_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lacks(name: str) -> None:
+        raise AttributeError(name)
+
+    for module in (products, bags):
+        monkeypatch.setattr(module, "direct", lacks)
+    found = cpu_operators("auto")
+    assert found is not None
+    assert "FBGEMM" not in found.names
+    assert found.cross.name == "float32"
 
 
 @torch.inference_mode()

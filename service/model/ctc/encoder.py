@@ -220,9 +220,10 @@ def _thin_evenly(states_BTD: Tensor, at: Places, share: float, pool: str) -> tup
     """Every n-th of the states, or the means of all from each of these to the next."""
     num_states = states_BTD.shape[1]
     first = sparsify.even_positions(num_states, sparsify.num_kept(num_states, share))
-    positions_BT = at.positions_BT[:, sent(first, states_BTD.device)]
+    on_device = sent(first, states_BTD.device)
+    positions_BT = at.positions_BT[:, on_device]
     if pool == "drop":
-        return states_BTD[:, sent(first, states_BTD.device)], Places(positions_BT, at.num_frames)
+        return states_BTD[:, on_device], Places(positions_BT, at.num_frames)
     states_BTD = sparsify.mean_of_neighbours(states_BTD, first)
     return states_BTD, Places(positions_BT, at.num_frames, pooled=True)
 

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from service.model.operators.products import direct
+
 SCALE_AND_ZERO = 8  # bytes of float32 at the end of a row in 8 bits
 BYTE = "8 bits"
-# Without the look at the arguments that torch.ops takes at each call (`products.HALF_PRODUCT`).
-BYTE_SUMS = torch.ops.quantized.embedding_bag_byte_rowwise_offsets.default._op
 
 
 class Bag(NamedTuple):
@@ -99,7 +99,6 @@ class ByteBags:
         return held
 
     def sums(self, table: Tensor, bag: Bag, weights: Tensor) -> Tensor:
-        found: Tensor = BYTE_SUMS(
+        return direct("embedding_bag_byte_rowwise_offsets")(
             table, bag.indices, bag.offsets, False, 0, False, weights, None, False
         )
-        return found

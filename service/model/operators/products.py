@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -21,10 +22,18 @@ TINY = 1e-30  # a row of zeros is divided by this
 MOST_HALF = 65504.0  # the largest number in float16
 # For a few rows and no more weights than this, quantising rows takes longer than reading float16.
 FEW_WEIGHTS = 4 * 1024 * 1024
-# As torch calls them itself, without a look at the arguments that takes a few microseconds: a
-# decode step has dozens of these.
-HALF_PRODUCT = torch.ops.quantized.linear_dynamic_fp16.default._op
-EIGHT_BIT_PRODUCT = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default._op
+
+
+@cache
+def direct(name: str) -> Callable[..., Tensor]:
+    """One of torch's private `quantized` operators as torch calls it itself, without a look at the
+    arguments that takes a few microseconds: a decode step has dozens of these calls.
+
+    Raises AttributeError where there is none. It is asked for at the call, and not once for all:
+    what is not there must keep nobody from starting.
+    """
+    operator: Callable[..., Tensor] = getattr(torch.ops.quantized, name).default._op
+    return operator
 
 
 class Product(Protocol):
@@ -129,8 +138,7 @@ class Half:
     nbytes: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        product: Tensor = HALF_PRODUCT(x, self.held)
-        return product
+        return direct("linear_dynamic_fp16")(x, self.held)
 
 
 def half(otherwise: Pack, *, exact: bool) -> Pack:
@@ -216,8 +224,8 @@ def fbgemm(most: int, twice: bool) -> Pack:
         held = _fbgemm_packed(values, scale)
 
         def multiply(rows: Tensor) -> Tensor:
-            result: Tensor = EIGHT_BIT_PRODUCT(rows, 1.0, most + 1, held)
-            return result
+            name = "linear_with_input_q_dq_qweight_dq_output_fp32"
+            return direct(name)(rows, 1.0, most + 1, held)
 
         return _eight_bit(multiply, most, twice, bias, values)
 
