@@ -28,17 +28,17 @@ from bench.device import await_device, where
 from bench.progress import say
 from bench.shapes import write_shape
 from service.errors import ConfigError
+from service.families.load import load_model
+from service.families.whisper import Whisper
 from service.lab.arguments import add_profiles, profiles_of
 from service.lab.compress.low_rank import ATTENTION, MLP, parameter
 from service.lab.search.work import dims_of, encoding, shares_of, window_of
 from service.model.formats.cache import write_safetensors
 from service.model.formats.hub_folder import LITE, SAFETENSORS, read_hub_folder
 from service.model.formats.names import LOW_RANK
-from service.model.load import load_model
 from service.model.operators.factors import num_weights
 from service.model.protocol import SpeechModel
 from service.model.weights import EncoderWeights, products_of
-from service.model.whisper import Whisper
 from service.profiles import BUILT_IN, Profile
 
 THETA = "random"

@@ -27,14 +27,14 @@ from bench.device import await_device, where
 from bench.rates import copy_rate, matrix_rate, median_s
 from bench.shapes import checkpoint_of
 from service.config import ServerConfig
+from service.decode.batch import WindowDecoder
 from service.engine.budget import MIB, budget_for
 from service.engine.engine import Engine
 from service.engine.lane import AtOnce, Beside, Lane
+from service.families.whisper import Whisper
 from service.metrics import Metrics
 from service.model.checkpoint import Checkpoint
-from service.model.decoding import WindowDecoder
 from service.model.sparsify import num_kept
-from service.model.whisper import Whisper
 from service.profiles import BUILT_IN, Profile
 from service.types import SAMPLE_RATE, DecodeOptions, Encoded, Job, Window
 

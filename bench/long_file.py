@@ -24,11 +24,11 @@ import numpy as np
 
 from service.audio.segment import split
 from service.config import ServerConfig
+from service.families.load import load_served
 from service.lab.manifest import read_manifest
 from service.lab.material import Domain, Material, of_corpus
 from service.lab.packing import Item, Pcm, to_float
 from service.lab.runs import Answer, How, Service
-from service.model.load import load_served
 from service.profiles import load_profiles
 from service.text.wer import align, words_of
 from service.types import SAMPLE_RATE, WINDOW_SAMPLES, Audio, Segment

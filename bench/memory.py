@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
+from service.families.whisper import Whisper
 from service.model.checkpoint import load_checkpoint
-from service.model.whisper import Whisper
 from service.profiles import Profile
 from service.types import DecodeOptions
 from tests.checkpoints import write_checkpoint

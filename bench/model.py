@@ -20,8 +20,8 @@ from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalG
 
 from bench.device import await_device, where
 from bench.shapes import checkpoint_of
+from service.families.whisper import Whisper
 from service.model.checkpoint import Checkpoint
-from service.model.whisper import Whisper
 from service.profiles import BUILT_IN, Profile
 from service.types import DecodeOptions
 

@@ -245,7 +245,7 @@ def _config(args: argparse.Namespace, **more: Any) -> ServerConfig:
 
 def _load(config: ServerConfig) -> SpeechModel:
     """Runs on the engine's thread, and imports torch there."""
-    from service.model.load import load_served
+    from service.families.load import load_served
 
     return load_served(config)
 
@@ -253,7 +253,7 @@ def _load(config: ServerConfig) -> SpeechModel:
 def _serve(args: argparse.Namespace) -> int:
     with here_to_stay():
         from service.api.app import serve
-        from service.model import load  # noqa: F401 - for the engine's thread
+        from service.families import load  # noqa: F401 - for the engine's thread
 
     config = _config(
         args,

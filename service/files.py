@@ -20,10 +20,10 @@ from service.audio.reader import AudioReader
 from service.config import ServerConfig
 from service.engine.engine import LOAD_TIMEOUT_S, Engine
 from service.errors import ConfigError, WinnowError
+from service.families.fitting import fitted
 from service.find_files import OUTPUT_SUFFIXES, STDIN, Found, Source, find, spooled
 from service.memory import give_back
 from service.metrics import Metrics
-from service.model.fitting import fitted
 from service.model.formats.find import shipped_as
 from service.model.protocol import SpeechModel
 from service.params.decoding import decoding

@@ -29,9 +29,9 @@ from service.errors import (
     WinnowError,
 )
 from service.evidence import Evidence, evidence_of
+from service.families.fitting import all_fitted
 from service.memory import give_back
 from service.metrics import Metrics
-from service.model.fitting import all_fitted
 from service.model.formats.find import name_of, shipped_as
 from service.model.formats.names import other_names
 from service.model.protocol import ModelInfo, SpeechModel

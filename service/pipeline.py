@@ -8,15 +8,15 @@ from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
-from service.admission import Admission
 from service.audio.reader import AudioReader, Recording
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
 from service.errors import ConfigError, DeadlineExceeded, InvalidRequest, NotReady, TooLarge
-from service.gather import Done, WindowWork
 from service.metrics import ModelMetrics
 from service.profiles import BUILT_IN, Profile
+from service.requests.admission import Admission
+from service.requests.windows import Done, WindowWork
 from service.text.progress import InOrder, RunningText
 from service.text.stitch import main_language, spoken_languages
 from service.text.tags import ANY, language_code

@@ -15,9 +15,9 @@ if not torch.cuda.is_available():
     # Kernels for a GPU are interpreted. It is read once, when Triton is imported.
     os.environ["TRITON_INTERPRET"] = "1"
 
+from service.families.whisper import Whisper
 from service.model.formats.find import find_model
 from service.model.formats.packages import DATA_PACKAGES, find_files
-from service.model.whisper import Whisper
 from tests.checkpoints import load_plain, write_checkpoint
 
 if TYPE_CHECKING:  # what a GPU has to show needs nothing of the service's

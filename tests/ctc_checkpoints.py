@@ -20,9 +20,9 @@ from transformers import (
     Wav2Vec2ForCTC,
 )
 
+from service.families.ctc import CtcModel
+from service.families.load import load_ctc
 from service.model.ctc.encoder import normalise
-from service.model.ctc.load import load_ctc
-from service.model.ctc.model import CtcModel
 from service.model.operators.choose import plain_operators
 
 # As the published English models have it.

@@ -19,8 +19,8 @@ import torch
 from service.audio.reader import AudioReader
 from service.config import ServerConfig
 from service.engine.engine import Engine
+from service.families.fake import FakeModel
 from service.metrics import Metrics
-from service.model.fake import FakeModel
 from service.model.protocol import SpeechModel
 from service.model.sparsify import num_kept
 from service.pipeline import Pipeline

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from service.errors import DeadlineExceeded, NotReady
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 from tests.harness import (
     LOW_HZ,
     HeldDevice,

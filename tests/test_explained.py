@@ -10,7 +10,7 @@ import pytest
 from service import pipeline
 from service.errors import TooLarge
 from service.explain.explanation import explain
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 from service.types import TranscribeRequest, Transcript
 
 from .harness import LOW_HZ, Service, request, running, transcribe, wav

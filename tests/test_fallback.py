@@ -12,10 +12,10 @@ import pytest
 import soundfile
 import torch
 
-from service import gather
 from service.engine.engine import Engine
-from service.model.fake import FakeDecodeBatch, FakeModel
+from service.families.fake import FakeDecodeBatch, FakeModel
 from service.profiles import Profile
+from service.requests import windows as work
 from service.types import (
     SAMPLE_RATE,
     DecodeOptions,
@@ -146,8 +146,8 @@ def test_a_text_that_never_gets_further_is_given_up() -> None:
     model = SpoiltModel(lambda h: replace(h, tokens=(*h.tokens[:2], h.tokens[0] + 30)))
     with running(model) as service:
         answer = transcribe(service, io.BytesIO(voice(20)), replace(request(), vad=True))
-    assert [f.reason for f in answer.fallbacks] == ["unfinished"] * (gather.MAX_PARTS - 1)
-    assert len(answer.segments) == gather.MAX_PARTS
+    assert [f.reason for f in answer.fallbacks] == ["unfinished"] * (work.MAX_PARTS - 1)
+    assert len(answer.segments) == work.MAX_PARTS
 
 
 def breaks_off_below(kept_frames: int) -> Spoil:
@@ -310,8 +310,8 @@ def test_no_attempt_is_begun_that_would_not_be_done_in_time(
         result = await reply(job)
         return replace(result, timings=replace(result.timings, total=50.0))
 
-    reply = gather._reply
-    monkeypatch.setattr(gather, "_reply", slow)
+    reply = work._reply
+    monkeypatch.setattr(work, "_reply", slow)
     with running() as service:
         hurried = transcribe(service, wav((LOW_HZ, 29)), request("fast", timeout_s=40))
         patient = transcribe(service, wav((LOW_HZ, 29)), request("fast", timeout_s=90))

@@ -16,8 +16,10 @@ RANKS = (
     ("config", "profiles", "metrics"),
     ("evidence",),
     ("audio", "model", "text"),
+    ("decode", "words"),
+    ("families",),
     ("engine",),
-    ("gather", "admission", "params", "find_files"),
+    ("requests", "params", "find_files"),
     ("pipeline", "live", "explain"),
     ("models",),
     ("api", "files", "lab"),
@@ -99,6 +101,10 @@ def test_rooms_import_downwards_only() -> None:
         ("config", "service.metrics.Metrics", False),
         ("text", "service.model.protocol", False),
         ("model", "service.audio.mel", False),
+        ("model", "service.decode.step.step", False),
+        ("decode", "service.words.find.find_words", False),
+        ("families", "service.decode.batch.WindowDecoder", True),
+        ("engine", "service.requests.guard", False),
         ("engine", "service.audio.mel.log_mel", True),
         ("engine", "service.audio.decode.decode", False),
         ("engine", "service.model.protocol.SpeechModel", True),
@@ -129,7 +135,7 @@ def test_what_a_start_imports(mini_folder: Path) -> None:
     code = """
 import sys
 import service.api.app
-from service.model.load import load_model
+from service.families.load import load_model
 load_model(sys.argv[1], "cpu")
 print(*sys.modules)
 """

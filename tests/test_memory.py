@@ -43,7 +43,7 @@ asyncio.run(asyncio.wait_for(run(), 60))
 LOADED = """
 from service.config import ServerConfig
 from service.memory import give_back, held_memory
-from service.model.load import load_served
+from service.families.load import load_served
 
 model = load_served(ServerConfig(model="whisper-base", device="cpu", threads=1))
 before = held_memory()

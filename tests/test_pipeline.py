@@ -11,8 +11,8 @@ from service.audio.reader import AudioReader
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.errors import ConfigError, InvalidRequest
+from service.families.fake import FakeModel
 from service.metrics import Metrics
-from service.model.fake import FakeModel
 from service.model.protocol import ModelInfo
 from service.pipeline import Pipeline
 from service.profiles import BUILT_IN

@@ -15,7 +15,7 @@ import soundfile
 
 from loadtest.audio import SAID as MIX_SAID
 from loadtest.audio import SAMPLE as MIX
-from service.model.whisper import Whisper
+from service.families.whisper import Whisper
 from service.text.wer import word_errors, words_of
 from service.types import SAMPLE_RATE, Samples
 from tests.api.harness import PATIENCE_S, Running, running

@@ -18,8 +18,8 @@ from service.audio.workers import WorkerPool
 from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.errors import EngineError, InvalidAudio, NotReady, QueueFull, TooLarge
+from service.families.fake import FakeModel
 from service.metrics import Metrics
-from service.model.fake import FakeModel
 from service.pipeline import Pipeline
 from service.profiles import BUILT_IN
 from service.types import SAMPLE_RATE, Audio, Job, Samples, Transcript

@@ -11,7 +11,7 @@ import pytest
 from service.audio.workers import WorkerPool
 from service.engine.engine import Engine
 from service.errors import QueueFull
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 from service.types import Audio, Job, Transcript
 from tests.harness import LOW_HZ, READY_S, HeldDevice, Service, request, running, until, wav
 

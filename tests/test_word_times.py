@@ -15,7 +15,7 @@ import soundfile
 import whisper
 
 from service.audio.mel import log_mel
-from service.model.whisper import Whisper
+from service.families.whisper import Whisper
 from service.profiles import BUILT_IN, Profile
 from service.types import SAMPLE_RATE, DecodeOptions, Samples, TranscribeRequest, Transcript, Word
 from tests.checkpoints import openai_tokenizer, to_openai_whisper

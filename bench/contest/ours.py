@@ -23,11 +23,11 @@ from bench.contest.side import open_answers, read_clips, read_messages, rss_mb, 
 from service import __version__
 from service.audio.mel import log_mel
 from service.config import ServerConfig
+from service.families.load import load_served
+from service.families.whisper import Whisper
 from service.lab.packing import Item
 from service.lab.runs import How, Service
-from service.model.load import load_served
 from service.model.protocol import ModelInfo
-from service.model.whisper import Whisper
 from service.profiles import Profile, load_profiles
 from service.types import DecodeOptions, Hypothesis, Samples
 

@@ -18,10 +18,10 @@ from bench.stages import measure
 from bench.stages.operators import costliest
 from bench.stages.report import Found, as_json, plot, tables
 from service.audio.mel import log_mel
+from service.decode.kept import FRAMES
 from service.errors import ConfigError
-from service.model.kept import FRAMES
-from service.model.load import load_model
-from service.model.whisper import Whisper
+from service.families.load import load_model
+from service.families.whisper import Whisper
 from service.profiles import Profile, check_depth, load_profiles
 from service.types import WINDOW_SAMPLES, Samples
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from service.audio.mel import log_mel
-from service.model import decoder, encoder, rules
-from service.model.decoding import WindowDecoder
+from service.decode import rules
+from service.decode.batch import WindowDecoder
+from service.families.whisper import Whisper
+from service.model import decoder, encoder
 from service.model.weights import EncoderWeights
-from service.model.whisper import Whisper
 from service.profiles import Profile
 from service.types import DecodeOptions, Encoded, Hypothesis, Samples
 

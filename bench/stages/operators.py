@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as profiled
 
 from bench.contest.ours import decode_exactly
-from service.model.whisper import Whisper
+from service.families.whisper import Whisper
 from service.profiles import Profile
 from service.types import Samples
 

@@ -20,12 +20,12 @@ from service.api.pace import Uploads
 from service.api.server import DrainingServer
 from service.api.services import Services
 from service.config import ServerConfig
-from service.gather import stop
 from service.live.registry import LiveSessions
 from service.memory import give_back_regularly
 from service.metrics import Metrics
 from service.model.protocol import SpeechModel
 from service.models import Models
+from service.requests.windows import stop
 
 
 def create_app(

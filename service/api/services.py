@@ -15,10 +15,10 @@ from service.api.pace import Uploads
 from service.config import ServerConfig
 from service.engine.intake import RETRY_AFTER_S
 from service.errors import NotReady
-from service.gather import stop
 from service.live.registry import LiveSessions
 from service.metrics import Metrics
 from service.models import Models, Served
+from service.requests.windows import stop
 
 T = TypeVar("T")
 

@@ -19,8 +19,8 @@ from service.api.context import log_unexpected
 from service.api.errors import error_body, told
 from service.api.services import services_of, until_disconnect, while_connected
 from service.errors import WinnowError
-from service.gather import stop
 from service.pipeline import Pipeline
+from service.requests.windows import stop
 from service.types import Progress, TranscribeRequest, Transcript
 
 PING_S = 5.0  # proxies cut a connection that is silent, the strictest after 10 to 30 s

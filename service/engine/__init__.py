@@ -1,1 +1,1 @@
-"""The queue, the batcher (pure policy), the runner (the one thread that owns the device)."""
+"""The queue, the schedule (pure policy), the loop (the one thread that owns the device)."""

@@ -15,8 +15,8 @@ from service.engine.budget import budget_for
 from service.engine.faults import DeviceGoneError
 from service.engine.intake import RETRY_AFTER_S, Intake, State
 from service.engine.lane import Lane, lane_for
+from service.engine.loop import Runner
 from service.engine.probe import warm_up
-from service.engine.runner import Runner
 from service.engine.turns import Turns
 from service.errors import EngineError, NotReady, WinnowError
 from service.metrics import ModelMetrics

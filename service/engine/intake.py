@@ -14,9 +14,9 @@ from functools import partial
 from typing import Literal
 
 from service.config import ServerConfig
-from service.engine.batcher import Load, Wait, next_batch
 from service.engine.queue import TURN_WINDOWS, FairQueue
 from service.engine.replies import reject
+from service.engine.schedule import Load, Wait, next_batch
 from service.errors import DeadlineExceeded, NotReady, WinnowError
 from service.metrics import ModelMetrics
 from service.types import Job, WindowResult
@@ -166,7 +166,7 @@ class Intake:
             return self._state
 
     def answer_all(self, error: Callable[[], WinnowError]) -> None:
-        """Every job without an answer gets an error of its own; the runner drops those it has."""
+        """Every job without an answer gets an error of its own; the loop drops those it has."""
         with self._changed:
             left = list(self._outstanding.values())
             self._queue.clear()

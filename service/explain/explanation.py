@@ -15,7 +15,7 @@ from service.audio.mel import log_mel
 from service.explain.differences import ADDED, CHANGED, MISSING, SAME, compare
 from service.explain.fates import Tally, tally
 from service.profiles import Profile
-from service.text import guard
+from service.requests import guard
 from service.types import WINDOW_S, Fallback, Kept, Reading, Transcript, Word
 
 MEL_RANGE = 2.0  # what a window spans at most, on Whisper's scale

@@ -14,13 +14,14 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from service.decode import rules
+from service.decode.packed import empty_cache
 from service.errors import ConfigError
+from service.families.whisper import Whisper
 from service.lab.evaluate import in_turns
-from service.model import decoder, rules
+from service.model import decoder
 from service.model.cache import Cache
-from service.model.packed import empty_cache
 from service.model.sparsify import num_kept
-from service.model.whisper import Whisper
 from service.profiles import BUILT_IN, Profile
 
 # Up to nothing but the stem; to the last layer before the drop; to the drop with what chooses;

@@ -45,11 +45,11 @@ def add(subparsers: Any) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from service.families.load import load_served
     from service.lab.evaluate import evaluate
     from service.lab.machine import about
     from service.lab.report import table, to_json
     from service.lab.runs import How, Service
-    from service.model.load import load_served
 
     material, domains = material_of(args)
     profiles = profiles_of(args)

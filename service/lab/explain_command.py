@@ -93,8 +93,8 @@ def _check(args: argparse.Namespace, outs: list[Path]) -> None:
 
 def _explained(args: argparse.Namespace, profile: Profile) -> Explanation:
     from service.explain.explanation import explain
+    from service.families.load import load_served
     from service.lab.runs import Service
-    from service.model.load import load_served
 
     # What is wrong with the recording is said once; the engine's log is for a server.
     logging.getLogger("service").addHandler(logging.NullHandler())

@@ -65,13 +65,13 @@ def _fixed(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
+    from service.families.whisper import Whisper
     from service.lab.gates.fixed import greedy, loss_of, opened, trials
     from service.lab.gates.study import module_names
     from service.lab.gates.windows import heard, whole_windows
     from service.model.checkpoint import load_checkpoint
     from service.model.gates import constant, num_modules, write_gates
     from service.model.operators.choose import plain_operators
-    from service.model.whisper import Whisper
 
     targets = _targets(args.targets)
     try:

@@ -127,6 +127,7 @@ def _add_size(group: Any) -> None:
 def _eas(args: argparse.Namespace) -> int:
     import torch
 
+    from service.families.load import load_served
     from service.lab.breakdown import timeable
     from service.lab.drawing import new_figure
     from service.lab.machine import about
@@ -135,7 +136,6 @@ def _eas(args: argparse.Namespace) -> int:
     from service.lab.reproduce.eas.experiments import Lab, run
     from service.lab.reproduce.record import Record
     from service.lab.runs import Service
-    from service.model.load import load_served
 
     new_figure(1, 1)  # hours of texts, and then nothing to draw with?
     began = time.perf_counter()
@@ -173,6 +173,7 @@ def _bits(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
+    from service.families.whisper import Whisper
     from service.lab.machine import about
     from service.lab.packing import evenly
     from service.lab.reproduce.bits import report, study
@@ -182,7 +183,6 @@ def _bits(args: argparse.Namespace) -> int:
     from service.lab.runs import How
     from service.model.checkpoint import load_checkpoint
     from service.model.operators.choose import plain_operators
-    from service.model.whisper import Whisper
 
     threads = args.threads or usable_threads()
     torch.set_num_threads(threads)

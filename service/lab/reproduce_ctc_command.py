@@ -12,11 +12,11 @@ from service.lab.arguments import add_recordings, material_of, positive
 from service.threads import usable_threads
 
 if TYPE_CHECKING:
+    from service.families.whisper import Whisper
     from service.lab.packing import Item
     from service.lab.reproduce.ctc.data import Lessons
     from service.lab.reproduce.ctc.model import CtcWeights
     from service.lab.reproduce.ctc.train import Recipe
-    from service.model.whisper import Whisper
 
 MODEL = "whisper-tiny.en"
 LEARNED = "librispeech,commonvoice,ljspeech"
@@ -98,6 +98,7 @@ def _run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
+    from service.families.whisper import Whisper
     from service.lab.machine import about
     from service.lab.packing import evenly
     from service.lab.reproduce.claim import listed
@@ -108,7 +109,6 @@ def _run(args: argparse.Namespace) -> int:
     from service.lab.reproduce.record import Record
     from service.model.checkpoint import load_checkpoint
     from service.model.operators.choose import plain_operators
-    from service.model.whisper import Whisper
 
     threads = args.threads or usable_threads()
     torch.set_num_threads(threads)

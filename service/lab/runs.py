@@ -21,9 +21,9 @@ from service.audio.reader import AudioReader
 from service.audio.segment import split
 from service.config import ServerConfig
 from service.engine.engine import LOAD_TIMEOUT_S, Engine
+from service.families.fitting import fitted
 from service.lab.packing import Item, Pcm, to_float
 from service.metrics import Metrics
-from service.model.fitting import fitted
 from service.model.protocol import ModelInfo, SpeechModel
 from service.pipeline import Pipeline
 from service.profiles import BUILT_IN, Profile

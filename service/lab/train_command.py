@@ -78,6 +78,7 @@ def _gates(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
+    from service.families.whisper import Whisper
     from service.lab.gates.fixed import alone
     from service.lab.gates.training import Training
     from service.lab.gates.windows import heard, whole_windows
@@ -85,7 +86,6 @@ def _gates(args: argparse.Namespace) -> int:
     from service.model.checkpoint import load_checkpoint
     from service.model.gates import num_modules
     from service.model.operators.choose import plain_operators
-    from service.model.whisper import Whisper
 
     how = _settings(args)
     folder = _training_folder(args.out, args.resume)

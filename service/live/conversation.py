@@ -30,7 +30,6 @@ from service.errors import (
     QueueFull,
     WinnowError,
 )
-from service.gather import Done, WindowWork, stop, until_room
 from service.live.messages import (
     Ack,
     Change,
@@ -46,6 +45,7 @@ from service.live.messages import (
 )
 from service.live.session import Final, Partial, Session, Spoken, Turn
 from service.metrics import Metrics
+from service.requests.windows import Done, WindowWork, stop, until_room
 from service.text.progress import whole_text
 from service.text.stitch import stitch
 from service.types import TranscribeRequest, Window

@@ -14,11 +14,11 @@ from service.config import ServerConfig
 from service.engine.engine import Engine
 from service.engine.intake import RETRY_AFTER_S
 from service.errors import InvalidRequest, QueueFull
-from service.gather import stop
 from service.live.conversation import Conversation
 from service.live.messages import Event, Message
 from service.live.session import LiveRequest, Session
 from service.metrics import Metrics
+from service.requests.windows import stop
 from service.types import SAMPLE_RATE
 
 SESSION_ID_BYTES = 16

@@ -1,4 +1,4 @@
-"""Checkpoint -> encoder, sparsify, decoder: the only rooms that touch the model's weights.
+"""The network: weights, encoder, sparsify, decoder, and the formats that weights come in.
 
 Shape suffixes, the last letters of a tensor's name:
 

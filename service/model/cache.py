@@ -14,8 +14,7 @@ from typing import Protocol, Self
 
 from torch import Tensor
 
-from service.model.kept import FRAMES
-from service.model.weights import CrossAttention, DecoderWeights
+from service.model.weights import CrossAttention
 from service.types import OpenModules
 
 
@@ -95,18 +94,3 @@ class Cache(Protocol):
 
     def remove(self, row: int) -> None:
         """Frees a row; the last row takes its number."""
-
-
-def row_bytes(weights: DecoderWeights, num_tokens: int) -> int:
-    """Of a row that holds so many tokens."""
-    width, size = weights.positions_TD.shape[1], weights.positions_TD.element_size()
-    return 2 * len(weights.layers) * width * num_tokens * size
-
-
-def frame_bytes(weights: DecoderWeights) -> int:
-    """Of a frame of one window: its state, and keys and values of every layer."""
-    width = weights.positions_TD.shape[1]
-    keys = width * weights.cross.row_bytes(FRAMES) // FRAMES
-    values = weights.heads * weights.cross.row_bytes(width // weights.heads)
-    state = width * weights.positions_TD.element_size()
-    return len(weights.layers) * (keys + values) + state

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 from service.languages import WRITTEN_WITHOUT_SPACES
-from service.text.guard import is_silent
+from service.text.silence import is_silent
 from service.text.timestamps import LEAST_S, Span, TimedPiece, compression_ratio, lay_out, settle
 from service.text.words import by_piece, place
 from service.types import Hypothesis, Piece, Segment, Thresholds, Window

@@ -20,7 +20,7 @@ from service.api.server import DrainingServer
 from service.api.services import Services
 from service.config import ServerConfig
 from service.engine.engine import Engine
-from service.model.fake import FakeDecodeBatch, FakeModel
+from service.families.fake import FakeDecodeBatch, FakeModel
 from service.model.protocol import ModelInfo, SpeechModel
 from service.types import SAMPLE_RATE, DecodeOptions, Encoded
 

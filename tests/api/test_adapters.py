@@ -8,8 +8,8 @@ import pytest
 
 from service.cli import OK, USAGE, main
 from service.errors import ConfigError
-from service.model.fake import FakeModel
-from service.model.whisper import Whisper
+from service.families.fake import FakeModel
+from service.families.whisper import Whisper
 from tests.checkpoints import load_plain, write_checkpoint
 from tests.lab.recordings import corpus
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 
 from .conftest import StartServer
 from .harness import Gate, Running, voice

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.model.load import load_model
+from service.families.load import load_model
 from tests.ctc_checkpoints import write_ctc
 
 from .harness import Running, refused, running, silence, voice, wav

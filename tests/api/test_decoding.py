@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from service.errors import InvalidRequest
-from service.model.fake import MAX_PROMPT_TOKENS, FakeModel
+from service.families.fake import MAX_PROMPT_TOKENS, FakeModel
 from service.model.protocol import ModelInfo
 from service.params.decoding import decoding
 from service.types import TEMPERATURES, DecodeOptions, Thresholds

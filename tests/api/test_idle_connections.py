@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 
 from .conftest import StartServer
 from .harness import Gate, Running, running, voice

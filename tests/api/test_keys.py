@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from service.api.app import create_app
 from service.config import ApiKeys, ServerConfig
 from service.errors import ConfigError
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 
 from .conftest import StartServer
 from .harness import Running, refused, running, silence, voice

@@ -24,7 +24,7 @@ from service.api.app import serve
 from service.api.server import start_up_line
 from service.config import ServerConfig
 from service.errors import CheckpointError, ConfigError, EngineError
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 from service.model.protocol import ModelInfo, SpeechModel
 
 from .conftest import StartServer
@@ -79,7 +79,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server() -> None:
 def test_what_only_another_process_mends_ends_the_server_when_all_are_answered(
     end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.engine.runner.MOST_PROBES", 1)
+    monkeypatch.setattr("service.engine.loop.MOST_PROBES", 1)
     monkeypatch.setattr("service.engine.engine.RECOVERY_S", 0.01)
     armed = threading.Event()
 
@@ -168,7 +168,7 @@ SERVE = """
 import sys, time
 from service.api.app import serve
 from service.config import load_config
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 
 def hold(mel_FT):
     if mel_FT.max() > mel_FT.min():

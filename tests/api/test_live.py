@@ -14,10 +14,10 @@ import pytest
 import torch
 from websockets.exceptions import ConnectionClosed
 
+from service.families.fake import FakeModel
+from service.families.whisper import Whisper
 from service.live.conversation import MAX_BAD_MESSAGES
-from service.model.fake import FakeModel
 from service.model.protocol import SpeechModel
-from service.model.whisper import Whisper
 from tests.speech import SAID, SAMPLE, normalised, samples_of
 
 from .conftest import StartServer

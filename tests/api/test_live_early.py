@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 
 from .conftest import StartServer
 from .harness import silence, voice

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from service.families.fake import FakeModel
 from service.live.session import Session
-from service.model.fake import FakeModel
 from service.types import SAMPLE_RATE
 
 from .conftest import StartServer

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from service import models
-from service.admission import ALWAYS_WAITING
 from service.api.server import DrainingServer
 from service.engine.engine import Engine
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 from service.profiles import Profile
+from service.requests.admission import ALWAYS_WAITING
 
 from .conftest import StartServer
 from .harness import PATIENCE_S, Gate, Running, refused, voice

@@ -11,7 +11,7 @@ import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
 from service.config import ALIASES
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 from service.model.protocol import ModelInfo
 from service.profiles import BUILT_IN
 

@@ -28,7 +28,7 @@ from openai.types.audio import (
 )
 
 from service.config import ALIASES
-from service.model.fake import LOGPROB, FakeModel
+from service.families.fake import LOGPROB, FakeModel
 from service.model.protocol import ModelInfo
 from service.types import DecodeOptions
 

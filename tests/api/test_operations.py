@@ -16,7 +16,7 @@ from service.api.app import create_app
 from service.api.services import Services
 from service.config import ServerConfig
 from service.errors import ConfigError
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 from service.profiles import BUILT_IN
 from service.types import SAMPLE_RATE
 from tests.harness import num_decoded

@@ -15,9 +15,9 @@ import pytest
 import torch
 from websockets.exceptions import ConnectionClosed
 
+from service.families.fake import FakeModel
+from service.families.whisper import Whisper
 from service.live.session import Session
-from service.model.fake import FakeModel
-from service.model.whisper import Whisper
 from service.types import SAMPLE_RATE
 from tests.audio.test_stream import as_g711
 from tests.speech import GERMAN, GERMAN_SAID, SAID, SAMPLE, normalised, samples_of

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from service.api.realtime import MAX_BAD_EVENTS, MAX_WAITING_ITEMS
 from service.api.server import MAX_BYTES, MAX_MESSAGE_BYTES
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 from service.model.protocol import SpeechModel
 
 from .conftest import StartServer

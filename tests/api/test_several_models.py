@@ -21,9 +21,9 @@ from service.api.app import create_app
 from service.config import ServerConfig
 from service.engine.budget import MIB
 from service.errors import CheckpointError, ConfigError
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
+from service.families.whisper import Whisper
 from service.model.protocol import ModelInfo, SpeechModel
-from service.model.whisper import Whisper
 from tests.checkpoints import load_plain
 from tests.speech import SAID, SAMPLE, normalised
 

@@ -16,7 +16,7 @@ import torch
 from openai import OpenAI
 
 from service.api import streams
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 from service.types import SAMPLE_RATE
 
 from .conftest import StartServer

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 from service.types import SAMPLE_RATE, Piece
 
 from .conftest import StartServer

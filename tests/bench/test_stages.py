@@ -9,10 +9,11 @@ import torch
 from bench.costs import Cost, Rates, Work, stages, step
 from bench.stages import measure
 from bench.stages.report import Found, as_json, tables
-from service.model import decoder, rules
+from service.decode import rules
+from service.families.whisper import Whisper
+from service.model import decoder
 from service.model.checkpoint import load_checkpoint
 from service.model.weights import Dims
-from service.model.whisper import Whisper
 from service.profiles import Profile
 
 DIMS = Dims(

@@ -13,8 +13,8 @@ from bench.contest.ours import decode_exactly
 from bench.contest.weights import Weights
 from bench.shapes import checkpoint_of, write_shape
 from service.errors import ConfigError
+from service.families.whisper import Whisper
 from service.model.formats.hub_folder import read_hub_folder
-from service.model.whisper import Whisper
 from service.profiles import Profile
 from tests.checkpoints import openai_name
 

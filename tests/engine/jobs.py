@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from service.audio.mel import log_mel
-from service.model.fake import FakeDecodeBatch, FakeModel
+from service.families.fake import FakeDecodeBatch, FakeModel
 from service.profiles import BUILT_IN
 from service.types import SAMPLE_RATE, DecodeOptions, Hypothesis, Job, Samples, Window
 

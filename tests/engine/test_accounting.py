@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from service.config import ServerConfig
-from service.engine.batcher import Load, next_batch
 from service.engine.intake import Intake
+from service.engine.schedule import Load, next_batch
 from service.errors import QueueFull
+from service.families.fake import FakeDecodeBatch, FakeModel
 from service.metrics import Metrics, ModelMetrics
-from service.model.fake import FakeDecodeBatch, FakeModel
 from service.types import DecodeOptions, Encoded
 
 from .conftest import Start

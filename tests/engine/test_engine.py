@@ -16,8 +16,8 @@ from service.engine import features as features_module
 from service.engine.engine import Engine
 from service.engine.probe import warm_up
 from service.errors import CheckpointError, EngineError, NotReady, QueueFull
+from service.families.fake import FakeModel
 from service.metrics import ModelMetrics
-from service.model.fake import FakeModel
 from service.model.protocol import ModelInfo, SpeechModel
 from service.profiles import BUILT_IN, Profile
 from service.types import Encoded, Job

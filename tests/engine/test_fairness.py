@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from service.config import ServerConfig
-from service.engine.batcher import Load, Wait, next_batch
 from service.engine.queue import FairQueue
+from service.engine.schedule import Load, Wait, next_batch
 
 from .jobs import make_jobs
 

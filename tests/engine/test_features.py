@@ -12,7 +12,7 @@ import torch
 
 from service.audio.mel import log_mel
 from service.engine.features import features_of
-from service.model.fake import FakeModel
+from service.families.fake import FakeModel
 from service.profiles import Profile
 from service.types import DecodeOptions, Job, Samples, Window
 from tests.ctc_checkpoints import load_plain_ctc, write_ctc

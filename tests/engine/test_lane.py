@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from service.config import ServerConfig
-from service.engine import batcher
-from service.engine.batcher import Load, Wait, next_batch
+from service.engine import schedule
 from service.engine.engine import Engine
 from service.engine.features import Features, features_of
 from service.engine.lane import AtOnce, Beside, Encode, Encoding, Make, Pending, lane_for
 from service.engine.queue import FairQueue
+from service.engine.schedule import Load, Wait, next_batch
 from service.engine.turns import Turns
 from service.errors import DeadlineExceeded, EngineError, NotReady
+from service.families.fake import FakeDecodeBatch, FakeModel, Predicate
+from service.families.whisper import Whisper
 from service.model.checkpoint import load_checkpoint
-from service.model.fake import FakeDecodeBatch, FakeModel, Predicate
-from service.model.whisper import Whisper
 from service.profiles import BUILT_IN, Profile
 from service.types import Batch, DecodeOptions, Encoded, Hypothesis, Job
 
@@ -73,7 +73,7 @@ class _Slow:
 @pytest.fixture(autouse=True)
 def newcomers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long an encode took, and how short the step after it was."""
-    monkeypatch.setattr(batcher, "DECODE_PER_NEWCOMERS", 0.0)
+    monkeypatch.setattr(schedule, "DECODE_PER_NEWCOMERS", 0.0)
 
 
 def is_right(*jobs: Job) -> None:
@@ -213,7 +213,7 @@ def test_what_is_encoded_beside_a_step_that_loses_the_device_is_forgotten(start:
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[Load]:
-    """All that the batcher is told."""
+    """All that the schedule is told."""
     told: list[Load] = []
 
     def watched(queue: FairQueue, load: Load, now: float, config: ServerConfig) -> Batch | Wait:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from service.admission import Admission
 from service.config import ServerConfig
-from service.engine.batcher import Load, Wait, next_batch
 from service.engine.queue import GUESSED_WINDOWS_PER_S, TURN_WINDOWS, FairQueue
+from service.engine.schedule import Load, Wait, next_batch
 from service.errors import QueueFull
+from service.requests.admission import Admission
 from service.types import Job
 
 from .jobs import make_job

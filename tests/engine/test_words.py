@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from service.errors import DeadlineExceeded, EngineError, NotReady
+from service.families.fake import FakeModel
+from service.families.whisper import Whisper
 from service.metrics import ModelMetrics
-from service.model.fake import FakeModel
-from service.model.whisper import Whisper
 from service.types import DecodeOptions, Encoded, Hypothesis, Job, Samples, Word
 from tests.speech import SAMPLE, samples_of, seconds
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from service.explain.differences import CHANGED, MISSING, SAME
 from service.explain.explanation import clock, explain
 from service.profiles import BUILT_IN
-from service.text.guard import DOUBT, REPETITION, UNFINISHED
+from service.requests.guard import DOUBT, REPETITION, UNFINISHED
 from service.types import Fallback, Reading
 
 from .made import PAIRS, hypothesis, kept_of, one_window, pairs, reading, transcript, window

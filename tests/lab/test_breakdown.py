@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from service.decode.packed import DecodeCache
 from service.errors import ConfigError
+from service.families.fake import FakeModel
+from service.families.whisper import Whisper
 from service.lab.breakdown import DENSE, PIECES, Job, Stopwatch, timeable
-from service.model.fake import FakeModel
-from service.model.packed import DecodeCache
-from service.model.whisper import Whisper
 from service.profiles import Profile
 from tests.checkpoints import load_plain
 

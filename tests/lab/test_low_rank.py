@@ -14,13 +14,13 @@ from torch.testing import assert_close
 
 from service.cli import FAILED, OK, USAGE, main
 from service.errors import CheckpointError
+from service.families.whisper import Whisper
 from service.lab.compress import low_rank
 from service.lab.compress.low_rank import ATTENTION, MLP, THETAS, Spread, factor, pays, rank_of
 from service.model import encoder
 from service.model.formats.names import LOW_RANK
 from service.model.formats.packages import DATA_PACKAGES, find_files
 from service.model.operators.factors import Factored, SideBySide
-from service.model.whisper import Whisper
 from service.profiles import Profile
 from tests.checkpoints import load_plain
 from tests.lab.recordings import corpus

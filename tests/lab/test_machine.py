@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from service.families.fake import FakeModel
 from service.lab.machine import about, command, machine
-from service.model.fake import FakeModel
 
 
 @pytest.mark.parametrize(

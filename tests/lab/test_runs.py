@@ -9,9 +9,9 @@ import torch
 
 from service.config import ServerConfig
 from service.errors import EngineError, InvalidRequest
+from service.families.fake import FakeModel
 from service.lab.packing import Item
 from service.lab.runs import How, Service
-from service.model.fake import FakeModel
 from service.pipeline import Pipeline
 from service.profiles import BUILT_IN, Profile
 from service.types import DecodeOptions, TranscribeRequest

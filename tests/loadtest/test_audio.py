@@ -11,7 +11,7 @@ import soundfile
 from loadtest.audio import BUCKETS, SAID, SAMPLE, Recording, built_in, describe, in_turns
 from loadtest.audio import read_manifest as read
 from service.errors import ConfigError
-from service.model.whisper import Whisper
+from service.families.whisper import Whisper
 from service.text.wer import word_errors, words_of
 from tests.harness import request, running, transcribe
 from tests.speech import samples_of, seconds

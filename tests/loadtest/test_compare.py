@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from loadtest.own_service import ServiceFailed, check_ready
-from service.model.fake import FakeModel
-from service.model.whisper import Whisper
+from service.families.fake import FakeModel
+from service.families.whisper import Whisper
 from tests.api.harness import Gate, running, voice
 from tests.speech import SAID, SAMPLE
 

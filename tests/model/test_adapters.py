@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from service.cli import OK, main
 from service.errors import CheckpointError, ConfigError
+from service.families.whisper import Whisper
 from service.lab.reproduce.bits.rounding import round_rows
 from service.model import adapters, encoder
 from service.model.adapters import adapters_of, make_encoder
@@ -25,7 +26,6 @@ from service.model.operators.factors import Factored, SideBySide, num_weights
 from service.model.operators.four_bits import FourBits, four_bits
 from service.model.operators.products import Dense, EightBit, Product
 from service.model.weights import held_bytes, products_of
-from service.model.whisper import Whisper
 from service.profiles import Profile
 from service.types import OpenModules
 from tests.checkpoints import load_plain, write_checkpoint

@@ -15,14 +15,14 @@ from torch.testing import assert_close
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from service.errors import CheckpointError, ConfigError
+from service.families.fake import FakeModel
+from service.families.load import load_model
+from service.families.whisper import Whisper
 from service.model import checkpoint as loading
 from service.model import decoder
 from service.model.checkpoint import Checkpoint, load_checkpoint
-from service.model.fake import FakeModel
 from service.model.formats.hub_folder import read_hub_folder
-from service.model.load import load_model
 from service.model.weights import Dims
-from service.model.whisper import Whisper
 from tests.checkpoints import load_plain, write_checkpoint
 
 

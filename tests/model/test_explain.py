@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from service.explain.fates import DROPPED, owners_of, tally
+from service.families.whisper import Whisper
 from service.model.explain import importance
 from service.model.sparsify import keep_positions
-from service.model.whisper import Whisper
 from service.profiles import Profile
 from service.types import Encoded, Kept
 from tests.checkpoints import load_plain
-
-from .windows import noise
+from tests.windows import noise
 
 AUDIO_FRAMES = 300
 PROFILES = (

@@ -14,7 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
 
+from service.decode.kept import Kept
+from service.decode.packed import empty_cache
 from service.errors import CheckpointError, ConfigError, EngineError
+from service.families.whisper import Whisper
 from service.model import decoder
 from service.model.checkpoint import Checkpoint
 from service.model.gates import (
@@ -30,15 +33,12 @@ from service.model.gates import (
     read_gates,
     write_gates,
 )
-from service.model.kept import Kept
 from service.model.operators.products import Product
-from service.model.packed import empty_cache
 from service.model.weights import CrossAttention, DecoderLayer, EncoderLayer, Mlp, SelfAttention
-from service.model.whisper import Whisper
 from service.profiles import Profile
 from service.types import DecodeOptions, Encoded, Hypothesis, OpenModules
 from tests.checkpoints import load_plain
-from tests.model.windows import finish, noise
+from tests.windows import finish, noise
 
 PROFILES = (
     Profile("dense"),
@@ -370,13 +370,13 @@ def test_a_folder_says_by_which_weights_its_model_is_known(
 def test_pages_and_graphs_refuse_gates(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seats = pytest.importorskip("service.model.seats")
+    seats = pytest.importorskip("service.decode.seats")
     weights = checkpoint.weights.decoder
     cache, states = seats.SeatCache(weights), torch.zeros(1, 70, weights.positions_TD.shape[1])
     with pytest.raises(EngineError, match="not served on a GPU"):
         decoder.join(weights, cache, states, gates=[SOME])
     assert cache.num_rows == 0
-    monkeypatch.setattr("service.model.whisper.graphs_for", lambda *_: lambda: None)
+    monkeypatch.setattr("service.families.whisper.graphs_for", lambda *_: lambda: None)
     with pytest.raises(ConfigError, match="use device cpu"):
         gated(checkpoint, SOME)
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
+from service.decode.packed import empty_cache
 from service.errors import ConfigError
 from service.model import decoder
 from service.model.checkpoint import load_checkpoint
@@ -33,7 +34,6 @@ from service.model.operators.products import (
     onednn,
     packed_for,
 )
-from service.model.packed import empty_cache
 
 # 63 is right on every processor: what 127 does without VNNI is a test of its own.
 EIGHT = {

@@ -14,16 +14,16 @@ from transformers import WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 from whisper.model import Whisper as OpenAIWhisper
 
+from service.decode.batch import WindowDecoder
+from service.decode.rules import make_rules
+from service.families.whisper import Whisper
 from service.model import decoder, encoder
 from service.model.checkpoint import Checkpoint
-from service.model.decoding import WindowDecoder
-from service.model.rules import make_rules
 from service.model.tokens import Vocabulary
-from service.model.whisper import Whisper
 from service.profiles import BUILT_IN
 from service.types import DecodeOptions, Encoded, Hypothesis
 from tests.checkpoints import load_plain, to_openai_whisper
-from tests.model.windows import finish, noise
+from tests.windows import finish, noise
 
 DENSE = BUILT_IN["dense"]
 LANGUAGES = ("en", "de", "fr")

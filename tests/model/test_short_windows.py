@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from service.audio.mel import log_mel
+from service.decode.packed import empty_cache
+from service.families.whisper import Whisper
 from service.model import decoder, encoder, padding
 from service.model.operators.attention import by_head
-from service.model.packed import empty_cache
-from service.model.whisper import Whisper
 from service.profiles import Profile
 from service.types import SAMPLE_RATE, DecodeOptions, Encoded, Hypothesis
 from tests.checkpoints import load_plain

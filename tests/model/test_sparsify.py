@@ -28,7 +28,7 @@ from service.model.sparsify import (
 )
 from service.profiles import SELECTIONS, Profile
 from tests.checkpoints import load_plain, to_openai_whisper
-from tests.model.windows import noise
+from tests.windows import noise
 
 AGGREGATE = {
     "mean": lambda heads: heads.mean(1),

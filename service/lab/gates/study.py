@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from service.families.whisper import Whisper
 from service.lab import operations as ops
 from service.lab.outcomes import Figures
 from service.model.checkpoint import Checkpoint
 from service.model.gates import DECODER_MODULES, ENCODER_MODULES, Gates
 from service.model.weights import Dims
-from service.model.whisper import Whisper
 from service.profiles import Profile
 from service.types import Encoded, OpenModules
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from service.families.whisper import Whisper
 from service.lab.gates.forward import Example, dense_means, encoded, gated, hard
 from service.lab.gates.losses import annealed, logistic, pull, share_off, straight_through
 from service.lab.gates.state import FILE, Progress, load_state, save_state
@@ -23,7 +24,6 @@ from service.model.gates import (
     context,
     tensors_of,
 )
-from service.model.whisper import Whisper
 
 LEAST_SCALE = 1e-3  # what hardly varies is not made much of
 SAVE_EVERY = 20  # steps

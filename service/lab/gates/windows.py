@@ -11,12 +11,12 @@ import torch
 
 from service.audio.mel import log_mel
 from service.engine.features import features_of
+from service.families.whisper import Whisper
 from service.lab.breakdown import DENSE
 from service.lab.gates.forward import Example
 from service.lab.packing import Item, to_float
 from service.lab.reproduce.record import digest
 from service.model.checkpoint import load_checkpoint
-from service.model.whisper import Whisper
 from service.types import WINDOW_SAMPLES, DecodeOptions, Hypothesis
 
 AT_ONCE = 16  # windows that are decoded together

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from service.families.whisper import Whisper
 from service.lab.material import NOISE, Domain, Material
 from service.lab.runs import How, Service
 from service.lab.search.halving import in_order
@@ -21,7 +22,6 @@ from service.model import gates
 from service.model.formats.cache import MANIFEST
 from service.model.protocol import SpeechModel
 from service.model.weights import Norm
-from service.model.whisper import Whisper
 
 Places = Mapping[str, list[Place]]
 

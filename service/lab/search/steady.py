@@ -7,11 +7,11 @@ import platform
 import torch
 
 from service.config import ServerConfig
+from service.families.load import load_served
+from service.families.whisper import Whisper
 from service.model.checkpoint import load_checkpoint, operators_for
-from service.model.load import load_served
 from service.model.operators.choose import steady_operators
 from service.model.protocol import ModelInfo, SpeechModel
-from service.model.whisper import Whisper
 from service.threads import usable_threads
 
 X86 = ("x86_64", "AMD64")

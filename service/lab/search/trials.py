@@ -9,7 +9,7 @@ from typing import Any
 from service.lab.outcomes import ItemOutcome, outcome
 from service.lab.packing import Item
 from service.lab.runs import Answer
-from service.text.guard import UNFINISHED
+from service.requests.guard import UNFINISHED
 from service.text.wer import Errors
 
 _FLAGS = ("looped", "broke_off", "skipped", "invented")

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from service.families.whisper import Whisper
 from service.lab import operations as ops
 from service.lab.search.trials import Trial
 from service.model.operators.factors import num_weights
 from service.model.protocol import SpeechModel
 from service.model.weights import Dims, products_of
-from service.model.whisper import Whisper
 from service.profiles import Profile
-from service.text.guard import UNFINISHED
+from service.requests.guard import UNFINISHED
 
 # The fake model has no weights: tiny's shape.
 FAKE = Dims(80, 1500, 384, 6, 6, 4, 4, 51865, 448)

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from service import gather
 from service.cli import FAILED, OK, USAGE, main
 from service.errors import ConfigError
+from service.families.whisper import Whisper
 from service.lab.gates.fixed import alone, greedy, loss_of, opened, trials
 from service.lab.gates.forward import gated, hard
 from service.lab.gates.state import FILE
@@ -34,10 +34,10 @@ from service.model.gates import (
     tensors_of,
     write_gates,
 )
-from service.model.whisper import Whisper
 from service.profiles import Profile
-from service.text import fallback
-from service.text.fallback import Attempt, Verdict
+from service.requests import fallback
+from service.requests import windows as work
+from service.requests.fallback import Attempt, Verdict
 from service.types import SAMPLE_RATE, OpenModules
 from tests.checkpoints import load_plain
 from tests.lab.recordings import corpus
@@ -330,7 +330,7 @@ def test_a_text_of_gates_that_is_refused_is_read_again_with_every_module(
         verdict: Verdict = fallback.judge(attempt, *more)  # type: ignore[arg-type]
         return verdict
 
-    monkeypatch.setattr(gather, "judge", judge)
+    monkeypatch.setattr(work, "judge", judge)
     told = tmp_path / "told.tsv"
     told.write_text(f"path\ttranscript\n{SAMPLE.resolve()}\t{SAID}\n")
     given = ["--manifest", str(told), "--model", str(ending), "--threads", "1"]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from service.cli import OK, main
+from service.families.whisper import Whisper
 from service.lab.reproduce.bits import report, study
 from service.lab.reproduce.bits.rounding import (
     ATTENTION,
@@ -26,7 +27,6 @@ from service.lab.reproduce.bits.study import Moved, Screen
 from service.lab.reproduce.claim import Verdict
 from service.model.operators.products import Dense
 from service.model.weights import Weights
-from service.model.whisper import Whisper
 from tests.checkpoints import load_plain
 from tests.lab.recordings import corpus, item, tone
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from service.cli import INTERRUPTED, OK, USAGE, main
+from service.decode.batch import WindowDecoder
+from service.families.whisper import Whisper
 from service.lab.reproduce.record import digest
 from service.lab.runs import Service
-from service.model.decoding import WindowDecoder
-from service.model.whisper import Whisper
 from tests.lab.recordings import corpus
 
 BEFORE_IT_IS_STOPPED = 9  # texts, those among them that were made to see how long one takes

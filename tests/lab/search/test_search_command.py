@@ -17,10 +17,10 @@ import pytest
 from service.cli import INTERRUPTED, OK, USAGE, main
 from service.config import ServerConfig
 from service.evidence import evidence_of, measured
+from service.families.fake import FakeModel
 from service.lab.packing import Pcm, to_float
 from service.lab.runs import How, Service
 from service.lab.search.state import FILE
-from service.model.fake import FakeModel
 from service.profiles import all_profiles, own_tables
 from tests.lab.recordings import item, tone, write
 

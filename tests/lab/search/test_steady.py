@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from service.config import ServerConfig
+from service.families.whisper import Whisper
 from service.lab.search.steady import X86, computed_by, load_steady
 from service.model.operators import choose
-from service.model.whisper import Whisper
 
 
 @pytest.fixture(autouse=True)

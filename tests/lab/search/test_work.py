@@ -11,11 +11,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from service.families.whisper import Whisper
 from service.lab.outcomes import ItemOutcome
 from service.lab.search.trials import Trial
 from service.lab.search.work import FAKE, encoding, operations, shares_of, window_of
 from service.model.encoder import encode
-from service.model.whisper import Whisper
 from service.profiles import Profile
 from service.text.wer import Errors
 from tests.checkpoints import load_plain

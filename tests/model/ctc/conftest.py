@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.model.ctc.model import CtcModel
+from service.families.ctc import CtcModel
 from tests.ctc_checkpoints import SHAPES, load_plain_ctc, write_ctc
 
 

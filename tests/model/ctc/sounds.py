@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from service.model.ctc.model import CtcModel
+from service.families.ctc import CtcModel
 from service.profiles import Profile
 from service.types import DecodeOptions, Encoded, Hypothesis
-from tests.model.windows import finish
+from tests.windows import finish
 
 
 def sounds(*lengths: int, seed: int = 0) -> Tensor:

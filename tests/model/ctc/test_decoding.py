@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from service.model.ctc.decoding import (
+from service.decode.ctc import (
     Symbol,
     collapse,
     every_frame,

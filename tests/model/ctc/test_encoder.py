@@ -13,12 +13,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from service.errors import ConfigError
+from service.families.ctc import CtcModel
+from service.families.load import load_ctc, load_model
 from service.model.ctc import conformer, encoder, places
-from service.model.ctc.load import load_ctc
-from service.model.ctc.model import CtcModel
 from service.model.ctc.places import Places
 from service.model.ctc.weights import ConformerLayer, CtcWeights
-from service.model.load import load_model
 from service.model.operators.attention import fused
 from service.model.protocol import WindowsFailedError
 from service.model.sparsify import num_kept

@@ -11,8 +11,8 @@ import torch
 from torch.testing import assert_close
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 
+from service.families.ctc import CtcModel
 from service.model.ctc import encoder
-from service.model.ctc.model import CtcModel
 from service.model.ctc.weights import from_state_dict
 from service.model.formats.ctc_folder import PREFIXES, _dims, _tensors
 from service.model.operators.choose import plain_operators

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from service.errors import CheckpointError
+from service.families.whisper import Whisper
 from service.model.checkpoint import load_checkpoint
 from service.model.formats.ct2_binary import Ct2Binary
 from service.model.formats.ct2_folder import list_tokens
 from service.model.formats.find import read_folder
 from service.model.tokens import Vocabulary
-from service.model.whisper import Whisper
 from service.profiles import BUILT_IN
 from service.types import DecodeOptions, Hypothesis
 from tests.checkpoints import load_plain, openai_tokenizer
@@ -38,7 +38,7 @@ from tests.model.formats.ct2_writer import (
     vocabulary_of,
     write_ct2,
 )
-from tests.model.windows import finish, noise
+from tests.windows import finish, noise
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
 

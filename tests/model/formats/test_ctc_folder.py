@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from service.errors import CheckpointError
+from service.families.ctc import CtcModel
+from service.families.load import load_model
 from service.model.checkpoint import load_checkpoint
-from service.model.ctc.model import CtcModel
 from service.model.formats.ctc_folder import read_ctc_folder
-from service.model.load import load_model
 from tests.ctc_checkpoints import change, load_plain_ctc, write_ctc
 from tests.model.formats.test_damage import damage, linked
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from service.audio.mel import log_mel
 from service.config import ServerConfig
+from service.families.whisper import Whisper
 from service.lab.breakdown import DENSE
 from service.lab.outcomes import Figures, compared, outcome
 from service.lab.packing import Item, to_float
@@ -28,7 +29,6 @@ from service.lab.reproduce.bits.rounding import (
 from service.lab.reproduce.record import Record, outcomes_from_json, outcomes_to_json
 from service.lab.runs import How, Service
 from service.model import decoder
-from service.model.whisper import Whisper
 from service.types import WINDOW_SAMPLES, DecodeOptions, Encoded
 
 ALL, ENCODER = KINDS, (STEM, ATTENTION, FEED_FORWARD)

@@ -11,14 +11,14 @@ from dataclasses import replace
 import torch
 
 from service.audio.mel import log_mel
+from service.families.whisper import Whisper
 from service.lab.breakdown import DENSE
 from service.lab.packing import Item, to_float
 from service.lab.reproduce.ctc.letters import BLANK, labels_of, spelled
 from service.lab.reproduce.ctc.model import CtcWeights
 from service.lab.reproduce.ctc.train import FRAME_SAMPLES, Window, windows_of
-from service.model.whisper import Whisper
-from service.model.words import find_words
 from service.types import SAMPLE_RATE, DecodeOptions, Word
+from service.words.find import find_words
 
 FRAMES_A_SECOND = SAMPLE_RATE // FRAME_SAMPLES
 

@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from service.audio.mel import log_mel
+from service.families.whisper import Whisper
 from service.lab.breakdown import DENSE, Job, Stopwatch, Timed
 from service.lab.outcomes import ItemOutcome, outcome
 from service.lab.packing import to_float
@@ -27,7 +28,6 @@ from service.lab.reproduce.eas.plan import (
 from service.lab.reproduce.eas.results import Outcomes, Results
 from service.lab.reproduce.record import Record, outcomes_from_json, outcomes_to_json
 from service.lab.runs import How, Service
-from service.model.whisper import Whisper
 
 TRIAL_TEXTS = 4  # by which it is said how long all will take
 # What the search may choose at most, for estimates: one setting for each kind of recordings.

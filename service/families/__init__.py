@@ -1,0 +1,1 @@
+"""Families of models as the engine sees them: Whisper, CTC, and the fake."""
