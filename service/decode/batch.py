@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from service.decode import loops, rules, search, step
-from service.decode.language import language_probs
+from service.decode import beams, loops, rules, search, step
+from service.decode.beams import Going
 from service.decode.packed import empty_cache
+from service.decode.prompt import PromptReader
 from service.decode.rows import GIVEN, Row, WindowState, fit, new_state
 from service.decode.rules import Rules, Said
-from service.decode.search import Candidate, Scored
+from service.decode.search import Scored
 from service.decode.step import Chosen, Ways
 from service.model import decoder
 from service.model.cache import Cache
@@ -151,6 +152,7 @@ class WindowDecoder:
     ) -> None:
         """Reads what windows of one group are given, and chooses their first token."""
         first_row = len(self.rows)
+        prompts = PromptReader(self.weights, self.vocabulary, self.cache)
         self.spoken = None
         states = [
             new_state(*one, self.vocabulary, self.device, self._limit(one[2]))
@@ -165,13 +167,13 @@ class WindowDecoder:
                 torch.stack(log_weights) if log_weights else None,
                 [window.gates for window in encoded],
             )
-            self._hear_language(states, first_row)
+            prompts.hear_language(states, first_row)
             if options[0].language_only:
                 self._forget(first_row)
                 for state in states:
                     self._answer_language(state)
                 return
-            logits_BV = self._read_prompts(states, first_row)
+            logits_BV = prompts.read(states, first_row)
             self.rows += [
                 Row(state, list(state.opening[: state.num_given]), [GIVEN] * state.num_given)
                 for state in states
@@ -190,45 +192,6 @@ class WindowDecoder:
     @property
     def _any_language(self) -> str | None:
         return next(iter(self.vocabulary.languages), None)
-
-    def _hear_language(self, states: Sequence[WindowState], first_row: int) -> None:
-        """Detects the group's language where nobody said it, after start-of-transcript alone."""
-        wish = states[0].options
-        unknown = wish.language is None and self.vocabulary.multilingual
-        if not unknown and not wish.language_only:
-            return
-        start_BV = self._read([[self.vocabulary.sot]] * len(states), first_row, [0])[:, 0]
-        self._note_silence(states, start_BV)
-        among = [state.options.languages for state in states]
-        heard = language_probs(self.vocabulary, start_BV, among)
-        for state, probs in zip(states, heard, strict=True):
-            state.language_probs = probs
-            state.options = replace(state.options, language=probs[0][0])
-
-    def _read_prompts(self, states: Sequence[WindowState], first_row: int) -> Tensor:
-        """The logits (B, V) of the first token that each window may choose."""
-        prompts = [self.vocabulary.prompt(state.options) for state in states]
-        start = prompts[0].index(self.vocabulary.sot)
-        if start:
-            self.cache.rewind(first_row)
-        if self.cache.lengths[first_row]:
-            return self._read([prompt[1:] for prompt in prompts], first_row, [-1])[:, 0]
-        logits_BNV = self._read(prompts, first_row, [start, -1])
-        self._note_silence(states, logits_BNV[:, 0])
-        return logits_BNV[:, 1]
-
-    def _read(
-        self, tokens: Sequence[Sequence[int]], first_row: int, wanted: Sequence[int]
-    ) -> Tensor:
-        tokens_BN = torch.tensor(tokens, device=self.device)
-        return decoder.step(self.weights, tokens_BN, self.cache, first_row, wanted)
-
-    def _note_silence(self, states: Sequence[WindowState], start_BV: Tensor) -> None:
-        if self.vocabulary.no_speech is None:
-            return
-        silent_B = start_BV.softmax(-1)[:, self.vocabulary.no_speech].tolist()
-        for state, probability in zip(states, silent_B, strict=True):
-            state.no_speech_prob = probability
 
     def _choose(self, logits_BV: Tensor, first_row: int) -> None:
         """The next token of each row from `first_row` on."""
@@ -306,65 +269,40 @@ class WindowDecoder:
 
     def _branch(self, logprobs_BV: Tensor, first_row: int) -> None:
         """The next token of windows that have beams, each by the best of its rows."""
-        beams: dict[int, list[int]] = defaultdict(list)
-        for number, row in enumerate(self.rows[first_row:]):
+        members: dict[int, list[int]] = defaultdict(list)
+        for number, row in enumerate(self.rows[first_row:], first_row):
             if row.window.beam_size > 1 and not row.over:
-                beams[row.window.key].append(number)
-        for numbers in beams.values():
-            window = self.rows[first_row + numbers[0]].window
-            best = logprobs_BV[numbers].topk(window.beam_size + 1)
-            members = [first_row + number for number in numbers]
-            candidates = [
-                Candidate(source, token, self.rows[members[source]].sum_logprob + logprob)
-                for source, (tokens, logprobs) in enumerate(
-                    zip(best.indices.tolist(), best.values.tolist(), strict=True)
-                )
-                for token, logprob in zip(tokens, logprobs, strict=True)
-                if logprob > -math.inf
-            ]
-            self._advance(window, members, candidates)
+                members[row.window.key].append(number)
+        for numbers in members.values():
+            rows = [self.rows[number] for number in numbers]
+            window = rows[0].window
+            logprobs_RV = logprobs_BV[[number - first_row for number in numbers]]
+            going = beams.grow(window, rows, logprobs_RV, self.vocabulary.eot)
+            if beams.is_done(window, going) or self._is_cut(window, going.sequences[0].tokens):
+                self._answer(window, beams.answer(window, going))
+                for row in rows:
+                    row.over = True
+            else:
+                self._replant(numbers, going)
 
-    def _advance(
-        self, window: WindowState, members: Sequence[int], candidates: Sequence[Candidate]
-    ) -> None:
-        """A window's rows `members` become the likeliest of the candidates, or it is done."""
-        rows = [self.rows[member] for member in members]
-        kept, ended = search.rank(candidates, window.beam_size, self.vocabulary.eot)
-        most = search.max_finished(window.beam_size, window.options.patience)
-        window.finished += [rows[c.source].said(c.sum_logprob, ended=True) for c in ended]
-        del window.finished[most:]
-        going = [rows[c.source].going_on(c) for c in kept]
-        if len(window.finished) < most and going and not self._is_cut(window, going[0].tokens):
-            self._replant(members, [c.source for c in kept], going)
-            return
-        penalty = window.options.length_penalty
-        self._answer(
-            window,
-            search.best(window.finished, going, window.beam_size, penalty, window.num_given),
-        )
-        for member in members:
-            self.rows[member].over = True
-
-    def _replant(
-        self, members: Sequence[int], sources: Sequence[int], going: Sequence[Scored]
-    ) -> None:
+    def _replant(self, members: Sequence[int], going: Going) -> None:
         """Puts sequences on a window's rows, each on a copy of what its source row has read."""
         self.spoken = None
         window, rows = self.rows[members[0]].window, list(members)
-        places = search.place(sources)
+        places = search.place(going.sources)
         moves: dict[int, int] = {}
-        for place, source in sorted(zip(places, sources, strict=True)):
+        for place, source in sorted(zip(places, going.sources, strict=True)):
             if place >= len(members):
                 rows.append(self.cache.fork(members[source]))
                 self.rows.append(Row(window, [], []))
             elif place != source:
                 moves[members[place]] = members[source]
         self.cache.reorder(list(moves), list(moves.values()))
-        for place, sequence in zip(places, going, strict=True):
-            self.rows[rows[place]].tokens = list(sequence.tokens)
-            self.rows[rows[place]].logprobs = list(sequence.logprobs)
-            self.rows[rows[place]].sum_logprob = sequence.sum_logprob
-        for surplus in rows[len(going) :]:
+        for place, sequence in zip(places, going.sequences, strict=True):
+            row = self.rows[rows[place]]
+            row.tokens, row.logprobs = list(sequence.tokens), list(sequence.logprobs)
+            row.sum_logprob = sequence.sum_logprob
+        for surplus in rows[len(going.sequences) :]:
             self.rows[surplus].over = True
 
     def _tell_device(self) -> tuple[Tensor, Said]:

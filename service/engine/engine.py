@@ -15,7 +15,7 @@ from service.engine.budget import budget_for
 from service.engine.faults import DeviceGoneError
 from service.engine.intake import RETRY_AFTER_S, Intake, State
 from service.engine.lane import Lane, lane_for
-from service.engine.loop import Runner
+from service.engine.loop import Loop
 from service.engine.probe import warm_up
 from service.engine.turns import Turns
 from service.errors import EngineError, NotReady, WinnowError
@@ -65,7 +65,7 @@ class Engine:
         self._intake = Intake(config, metrics, clock)
         self._config = config
         self._model: SpeechModel | None = None
-        self._runner: Runner | None = None
+        self._loop: Loop | None = None
         self._fatal: Exception | None = None
         self.num_threads = 0  # of the model on a CPU; known when it is loaded
         # A daemon: a device that hangs must not keep the process from ending.
@@ -154,17 +154,17 @@ class Engine:
         """Ends the thread, and lets go of the model; whatever is not answered gets NotReady.
         Harmless if repeated."""
         self._intake.stop(_shutting_down)
-        if self._runner is not None:
-            self._runner.stop()
+        if self._loop is not None:
+            self._loop.stop()
         if self._thread.is_alive():
             self._thread.join(STOP_S)
-        self._model = self._runner = None
+        self._model = self._loop = None
 
     def _main(self) -> None:
         try:
-            runner = self._start_up()
-            if runner is not None:
-                runner.run()
+            loop = self._start_up()
+            if loop is not None:
+                loop.run()
         # Even SystemExit: whoever waits for an answer has to get one.
         except BaseException as error:
             reason = f"the engine's thread ended ({type(error).__name__})"
@@ -174,7 +174,7 @@ class Engine:
             self._intake.fail(reason, partial(EngineError, reason))
             self._fatal = EngineError(reason)
 
-    def _start_up(self) -> Runner | None:
+    def _start_up(self) -> Loop | None:
         begin = self._clock()
         try:
             model = self._load()
@@ -202,7 +202,7 @@ class Engine:
         self._metrics.every.watch_device_memory(info.device)
         budget = budget_for(info, self._config)
         self._metrics.decode_memory("budget").set(budget.total)
-        runner = self._runner = Runner(
+        loop = self._loop = Loop(
             *(model, self._intake, self._metrics, self._recovery_s, self._clock),
             most_windows=self._config.max_decode_windows,
             budget=budget,
@@ -210,10 +210,10 @@ class Engine:
             lane=self._lane or lane_for(info.device),
         )
         if self.state == "stopped":
-            runner.stop()
+            loop.stop()
         log.info("ready after %.1f s", self._clock() - begin)
         self._intake.open()
-        return runner
+        return loop
 
 
 def _shutting_down() -> NotReady:

@@ -14,10 +14,11 @@ from functools import partial
 from typing import Literal
 
 from service.config import ServerConfig
+from service.engine.meter import Meter
 from service.engine.queue import TURN_WINDOWS, FairQueue
 from service.engine.replies import reject
 from service.engine.schedule import Load, Wait, next_batch
-from service.errors import DeadlineExceeded, NotReady, WinnowError
+from service.errors import DeadlineExceeded, NotReady, QueueFull, WinnowError
 from service.metrics import ModelMetrics
 from service.types import Job, WindowResult
 
@@ -41,6 +42,7 @@ class Intake:
         self._metrics = metrics
         self._clock = clock
         self._changed = threading.Condition()
+        self._meter = Meter()
         self._queue = FairQueue(config.max_queue_windows)
         # By identity: a reply keeps its callbacks, and one that knew its job would keep both, with
         # the window's samples and states, until somebody collects garbage.
@@ -71,7 +73,7 @@ class Intake:
         with self._changed:
             held = Counter(job.request_id for job in self._outstanding.values())
             num_ahead = sum(min(number, TURN_WINDOWS) for number in held.values())
-            return num_ahead, self._queue.rate(self._clock())
+            return num_ahead, self._meter.rate(self._clock())
 
     def submit(self, jobs: Sequence[Job], *, admitted: bool = False) -> None:
         """Accepts all the jobs or none, `admitted` ones while draining too.
@@ -81,7 +83,14 @@ class Intake:
         with self._changed:
             if self._state != "ready" and not (admitted and self._state == "draining"):
                 raise NotReady(f"not ready: {self._reason}", RETRY_AFTER_S)
-            self._queue.put(jobs, self._clock())
+            now = self._clock()
+            if excess := self._queue.lacking(len(jobs)):
+                waiting = f"{len(self._queue)} of {self._config.max_queue_windows} windows wait"
+                retry_s = self._meter.retry_after_s(excess, now)
+                raise QueueFull(f"the queue is full: {waiting}", retry_s)
+            self._queue.put(jobs)
+            if jobs:
+                self._meter.work(now)
             self._outstanding |= {id(job): job for job in jobs}
             self._show_queue()
             self._changed.notify_all()
@@ -93,9 +102,9 @@ class Intake:
         with self._changed:
             self._outstanding.pop(number, None)
             if not reply.cancelled() and reply.exception() is None:
-                self._queue.finished(1, self._clock())
+                self._meter.finished(1, self._clock())
             if not self._outstanding:
-                self._queue.rest(self._clock())
+                self._meter.rest(self._clock())
                 self._changed.notify_all()
 
     def withdraw(self, jobs: Sequence[Job]) -> None:

@@ -10,17 +10,10 @@ import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 
-from service.errors import QueueFull, TooLarge
+from service.errors import TooLarge
 from service.types import Job
 
 TURN_WINDOWS = 2
-# Throughput is what was finished lately: this many windows, none older than this.
-RECENT_WINDOWS = 256
-RECENT_S = 60.0
-# Before anything was finished, one window a second is a careful guess for two CPU cores.
-GUESSED_WINDOWS_PER_S = 1.0
-LEAST_RETRY_S = 1.0
-MOST_RETRY_S = 300.0
 
 
 class FairQueue:
@@ -32,10 +25,6 @@ class FairQueue:
         self._given: dict[str, int] = {}  # windows taken in the turn that a request has
         self._size = 0
         self._earliest_deadline = math.inf
-        # In seconds of work, which stand still while the engine rests: idle time is no throughput.
-        self._finished: deque[float] = deque(maxlen=RECENT_WINDOWS)
-        self._resting_since: float | None = None
-        self._rested_s = 0.0
 
     def __len__(self) -> int:
         return self._size
@@ -50,27 +39,19 @@ class FairQueue:
         """When the first of the requests' next jobs was submitted; infinity where none waits."""
         return min((jobs[0].submitted for jobs in self._turns.values()), default=math.inf)
 
-    def put(self, jobs: Sequence[Job], now: float) -> None:
-        """Takes all the jobs or none; resumed ones ahead of everybody's.
-
-        Raises QueueFull with the seconds after which there should be room, or TooLarge for more
-        jobs than the queue could ever hold.
-        """
-        if len(jobs) > self._max_windows:
+    def lacking(self, num_jobs: int) -> int:
+        """How many of so many jobs there is no room for. Raises TooLarge if there never is."""
+        if num_jobs > self._max_windows:
             raise TooLarge(
-                f"the recording has {len(jobs)} windows, the queue holds {self._max_windows}"
+                f"the recording has {num_jobs} windows, the queue holds {self._max_windows}"
             )
-        if self._size + len(jobs) > self._max_windows:
+        if self._size + num_jobs > self._max_windows:
             self.sweep()
-        excess = self._size + len(jobs) - self._max_windows
-        if excess > 0:
-            raise QueueFull(
-                f"the queue is full: {self._size} of {self._max_windows} windows wait",
-                self.retry_after_s(excess, now),
-            )
-        if jobs and self._resting_since is not None:
-            self._rested_s += now - self._resting_since
-            self._resting_since = None
+        return max(0, self._size + num_jobs - self._max_windows)
+
+    def put(self, jobs: Sequence[Job]) -> None:
+        """Takes jobs, for which the caller knows that there is room; resumed ones ahead of
+        everybody's."""
         for job in jobs:
             self._add(job, ahead=job.resumed)
 
@@ -173,29 +154,3 @@ class FairQueue:
         self._earliest_deadline = min(
             (job.deadline for jobs in self._turns.values() for job in jobs), default=math.inf
         )
-
-    def finished(self, num_windows: int, now: float) -> None:
-        """Counts windows that the engine has answered, for the throughput behind retry-after."""
-        self._finished.extend([self._work_s(now)] * num_windows)
-
-    def rest(self, now: float) -> None:
-        """Nothing is left to answer, until jobs are put again."""
-        if self._resting_since is None:
-            self._resting_since = now
-
-    def _work_s(self, now: float) -> float:
-        return (now if self._resting_since is None else self._resting_since) - self._rested_s
-
-    def rate(self, now: float) -> float:
-        """Windows answered lately for each second of work; infinite where there were none."""
-        work_s = self._work_s(now)
-        while self._finished and work_s - self._finished[0] > RECENT_S:
-            self._finished.popleft()
-        elapsed_s = work_s - self._finished[0] if self._finished else 0.0
-        return len(self._finished) / elapsed_s if elapsed_s > 0 else math.inf
-
-    def retry_after_s(self, num_windows: int, now: float) -> float:
-        """Seconds in which this many windows should leave, at the rate of the recent ones."""
-        rate = self.rate(now)
-        wait_s = num_windows / (GUESSED_WINDOWS_PER_S if math.isinf(rate) else rate)
-        return min(max(wait_s, LEAST_RETRY_S), MOST_RETRY_S)

@@ -79,7 +79,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server() -> None:
 def test_what_only_another_process_mends_ends_the_server_when_all_are_answered(
     end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.engine.loop.MOST_PROBES", 1)
+    monkeypatch.setattr("service.engine.recovery.MOST_PROBES", 1)
     monkeypatch.setattr("service.engine.engine.RECOVERY_S", 0.01)
     armed = threading.Event()
 

@@ -47,7 +47,7 @@ def serve(device: Device, clips_at: list[float]) -> dict[str, float]:
     config = ServerConfig()
     tokens = Counter({"file": device.file_tokens})
     queue = FairQueue(config.max_queue_windows)
-    queue.put(make_jobs("file", FILE_WINDOWS), 0.0)
+    queue.put(make_jobs("file", FILE_WINDOWS))
     arrivals = sorted(clips_at)
     now = encode_s = decode_s = 0.0
     decoding: list[Decoding] = []
@@ -57,7 +57,7 @@ def serve(device: Device, clips_at: list[float]) -> dict[str, float]:
             now = max(now, arrivals[0])
             clip = f"clip at {arrivals.pop(0)}"
             tokens[clip] = device.clip_tokens
-            queue.put(make_jobs(clip, 1, submitted=now), now)
+            queue.put(make_jobs(clip, 1, submitted=now))
         load = Load(Counter(d.request for d in decoding), encode_s, decode_s)
         decision = next_batch(queue, load, now, config)
         if isinstance(decision, Wait):

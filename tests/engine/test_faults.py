@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 import pytest
 import torch
 
-from service.engine import loop
+from service.engine import recovery
 from service.engine.engine import Engine
 from service.engine.faults import GROW_AFTER, Room, is_out_of_memory
 from service.errors import EngineError
@@ -186,7 +186,7 @@ def test_what_is_no_lack_of_memory() -> None:
 def test_a_device_that_stays_lost_is_given_up(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "MOST_PROBES", 3)
+    monkeypatch.setattr(recovery, "MOST_PROBES", 3)
     lost = threading.Event()
     engine = start(FakeModel(fail_encode_when=lambda _: lost.is_set()))
     lost.set()

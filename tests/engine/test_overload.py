@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import pytest
 
 from service.config import ServerConfig
-from service.engine.queue import GUESSED_WINDOWS_PER_S, TURN_WINDOWS, FairQueue
+from service.engine.meter import GUESSED_WINDOWS_PER_S, Meter
+from service.engine.queue import TURN_WINDOWS, FairQueue
 from service.engine.schedule import Load, Wait, next_batch
 from service.errors import QueueFull
 from service.requests.admission import Admission
@@ -50,6 +51,7 @@ class Overload:
         self.random = random.Random(seed)
         self.config = ServerConfig(max_decode_windows=SEATS)
         self.queue = FairQueue(self.config.max_queue_windows)
+        self.meter = Meter()
         self.admission = Admission(self.config.max_wait_seconds)
         self.requests: list[Request] = []
         self.arrivals: list[tuple[float, int]] = []
@@ -94,7 +96,7 @@ class Overload:
             _, number = heapq.heappop(self.arrivals)
             request = self.requests[number]
             ahead = sum(min(held, TURN_WINDOWS) for held in self.outstanding.values())
-            rate = self.queue.rate(self.now)
+            rate = self.meter.rate(self.now)
             try:
                 self.admission.admit(request.name, ahead, rate, self.now)
             except QueueFull as full:
@@ -108,7 +110,8 @@ class Overload:
             jobs = [
                 make_job(request.name, index=i, submitted=self.now) for i in range(request.windows)
             ]
-            self.queue.put(jobs, self.now)
+            self.queue.put(jobs)
+            self.meter.work(self.now)
 
     def _begin(self, jobs: tuple[Job, ...]) -> None:
         for job in jobs:
@@ -123,10 +126,10 @@ class Overload:
         ended = [job for job, left in self.decoding if left == 1]
         self.decoding = [(job, left - 1) for job, left in self.decoding if left > 1]
         for job in ended:
-            self.queue.finished(1, self.now)
+            self.meter.finished(1, self.now)
             if not job.resumed and self.random.random() < AGAIN:
                 again = make_job(job.request_id, submitted=self.now, resumed=True)
-                self.queue.put([again], self.now)
+                self.queue.put([again])
                 continue
             request = self.requests[int(job.request_id)]
             request.left -= 1
@@ -135,7 +138,7 @@ class Overload:
                 request.done = self.now
                 del self.outstanding[request.name]
         if not len(self.queue) and not self.decoding:
-            self.queue.rest(self.now)
+            self.meter.rest(self.now)
 
 
 @pytest.fixture(scope="module", params=[(0.8, 0), (4.0, 0), (4.0, 1)], ids=str)

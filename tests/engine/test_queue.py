@@ -6,14 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.queue import (
-    GUESSED_WINDOWS_PER_S,
-    LEAST_RETRY_S,
-    MOST_RETRY_S,
-    RECENT_S,
-    FairQueue,
-)
-from service.errors import QueueFull, TooLarge
+from service.engine.queue import FairQueue
+from service.errors import TooLarge
 from service.types import Job
 
 from .jobs import make_job, make_jobs
@@ -29,8 +23,8 @@ def unlimited(_: str) -> int:
 
 def test_requests_take_turns() -> None:
     queue = FairQueue(100)
-    queue.put(make_jobs("a", 3), now=0)
-    queue.put(make_jobs("b", 2), now=0)
+    queue.put(make_jobs("a", 3))
+    queue.put(make_jobs("b", 2))
     assert names(queue.take(4, unlimited)) == ["a0", "b0", "a1", "b1"]
     assert names(queue.take(4, unlimited)) == ["a2"]
     assert len(queue) == 0
@@ -38,8 +32,8 @@ def test_requests_take_turns() -> None:
 
 def test_turns_go_on_from_one_batch_to_the_next() -> None:
     queue = FairQueue(100)
-    queue.put(make_jobs("a", 3), now=0)
-    queue.put(make_jobs("b", 2), now=0)
+    queue.put(make_jobs("a", 3))
+    queue.put(make_jobs("b", 2))
     assert [*names(queue.take(1, unlimited)), *names(queue.take(4, unlimited))] == [
         *("a0", "a1", "b0", "b1", "a2")
     ]
@@ -47,20 +41,20 @@ def test_turns_go_on_from_one_batch_to_the_next() -> None:
 
 def test_a_turn_is_two_windows() -> None:
     queue = FairQueue(100)
-    queue.put(make_jobs("a", 4), now=0)
-    queue.put(make_jobs("b", 3), now=0)
-    queue.put(make_jobs("c", 1), now=0)
+    queue.put(make_jobs("a", 4))
+    queue.put(make_jobs("b", 3))
+    queue.put(make_jobs("c", 1))
     one_by_one = [name for _ in range(8) for name in names(queue.take(1, unlimited))]
     assert one_by_one == ["a0", "a1", "b0", "b1", "c0", "a2", "a3", "b2"]
 
 
 def test_a_turn_that_was_cut_short_is_not_remembered() -> None:
     queue = FairQueue(100)
-    queue.put(make_jobs("a", 2), now=0)
+    queue.put(make_jobs("a", 2))
     queue.take(1, unlimited)
     queue.clear()
-    queue.put(make_jobs("a", 3), now=0)
-    queue.put(make_jobs("b", 1), now=0)
+    queue.put(make_jobs("a", 3))
+    queue.put(make_jobs("b", 1))
     assert [name for _ in range(3) for name in names(queue.take(1, unlimited))] == [
         *("a0", "a1", "b0")
     ]
@@ -68,97 +62,60 @@ def test_a_turn_that_was_cut_short_is_not_remembered() -> None:
 
 def test_a_window_that_is_decoded_again_has_had_its_turn() -> None:
     queue = FairQueue(100)
-    queue.put(make_jobs("a", 3), now=0)
-    queue.put(make_jobs("b", 1), now=0)
-    queue.put([make_job("c", index=7, resumed=True)], now=1)
-    queue.put([make_job("a", index=8, resumed=True)], now=1)
+    queue.put(make_jobs("a", 3))
+    queue.put(make_jobs("b", 1))
+    queue.put([make_job("c", index=7, resumed=True)])
+    queue.put([make_job("a", index=8, resumed=True)])
     one_by_one = [name for _ in range(6) for name in names(queue.take(1, unlimited))]
     assert one_by_one == ["a8", "a0", "c7", "b0", "a1", "a2"]
 
 
 def test_a_newcomer_waits_for_two_windows_of_each_request_at_most() -> None:
     queue = FairQueue(1000)
-    queue.put(make_jobs("hour", 120), now=0)
-    queue.put(make_jobs("file", 40), now=0)
+    queue.put(make_jobs("hour", 120))
+    queue.put(make_jobs("file", 40))
     queue.take(7, unlimited)
-    queue.put(make_jobs("clip", 1), now=1)
+    queue.put(make_jobs("clip", 1))
     assert "clip0" in [name for _ in range(5) for name in names(queue.take(1, unlimited))]
 
 
 def test_a_request_passed_over_keeps_its_place() -> None:
     queue = FairQueue(100)
-    queue.put(make_jobs("a", 2), now=0)
-    queue.put(make_jobs("b", 2), now=0)
+    queue.put(make_jobs("a", 2))
+    queue.put(make_jobs("b", 2))
     assert names(queue.take(4, {"a": 0, "b": 1}.__getitem__)) == ["b0"]
     assert names(queue.take(4, unlimited)) == ["a0", "b1", "a1"]
 
 
-def test_put_is_all_or_nothing() -> None:
+def test_it_says_how_many_it_lacks_room_for() -> None:
     queue = FairQueue(5)
-    queue.put(make_jobs("a", 3), now=0)
-    with pytest.raises(QueueFull):
-        queue.put(make_jobs("b", 3), now=0)
-    assert len(queue) == 3
-    queue.put(make_jobs("c", 2), now=0)
-    assert names(queue.take(9, unlimited)) == ["a0", "c0", "a1", "c1", "a2"]
+    queue.put(make_jobs("a", 3))
+    assert [queue.lacking(number) for number in (0, 2, 3, 5)] == [0, 0, 1, 3]
+    queue.take(1, unlimited)
+    assert queue.lacking(3) == 0
 
 
 def test_a_request_that_could_never_fit_is_too_large() -> None:
     queue = FairQueue(5)
     with pytest.raises(TooLarge, match="6 windows, the queue holds 5"):
-        queue.put(make_jobs("a", 6), now=0)
-
-
-def retry_after_s(queue: FairQueue, number: int, now: float) -> float:
-    with pytest.raises(QueueFull) as refused:
-        queue.put(make_jobs("late", number), now)
-    return refused.value.retry_after_s
-
-
-def test_retry_after_comes_from_measured_throughput() -> None:
-    queue = FairQueue(100)
-    queue.put(make_jobs("a", 100), now=0)
-    for second in range(10):
-        queue.finished(2, now=100.0 + second)
-    assert retry_after_s(queue, 20, now=110.0) == pytest.approx(10.0)
-    assert retry_after_s(queue, 40, now=110.0) == pytest.approx(20.0)
-
-
-def test_retry_after_counts_no_idle_time() -> None:
-    queue = FairQueue(100)
-    queue.put([make_job("early")], now=0)
-    assert len(queue.take(1, unlimited)) == 1
-    queue.finished(1, now=10.0)
-    queue.rest(now=10.0)
-    queue.put(make_jobs("late", 100), now=60.0)
-    assert retry_after_s(queue, 20, now=62.0) == pytest.approx(40.0)
-
-
-def test_retry_after_without_recent_throughput_is_a_guess_within_bounds() -> None:
-    queue = FairQueue(1000)
-    queue.put(make_jobs("a", 1000), now=0)
-    queue.finished(500, now=0.0)
-    later = RECENT_S + 1
-    assert retry_after_s(queue, 20, now=later) == pytest.approx(20 / GUESSED_WINDOWS_PER_S)
-    assert retry_after_s(queue, 1000, now=later) == MOST_RETRY_S
-    queue.finished(200, now=later)
-    assert retry_after_s(queue, 1, now=later + 1) == LEAST_RETRY_S
+        queue.lacking(6)
 
 
 def test_cancelled_jobs_are_passed_over_and_make_room() -> None:
     queue = FairQueue(3)
     jobs = make_jobs("a", 3)
-    queue.put(jobs, now=0)
+    queue.put(jobs)
     jobs[0].reply.cancel()
     jobs[2].reply.cancel()
-    queue.put(make_jobs("b", 2), now=0)
+    assert queue.lacking(2) == 0
+    queue.put(make_jobs("b", 2))
     assert names(queue.take(9, unlimited)) == ["a1", "b0", "b1"]
 
 
 def test_jobs_cancelled_after_they_were_put_are_not_taken() -> None:
     queue = FairQueue(3)
     jobs = make_jobs("a", 2)
-    queue.put([*jobs, make_job("b")], now=0)
+    queue.put([*jobs, make_job("b")])
     for job in jobs:
         job.reply.cancel()
     assert names(queue.take(9, unlimited)) == ["b0"]
@@ -167,7 +124,7 @@ def test_jobs_cancelled_after_they_were_put_are_not_taken() -> None:
 
 def test_expired_jobs_are_handed_back_once() -> None:
     queue = FairQueue(9)
-    queue.put([make_job("a", index=i, deadline=10.0 + i) for i in range(3)], now=0)
+    queue.put([make_job("a", index=i, deadline=10.0 + i) for i in range(3)])
     assert queue.expire(9.9) == ()
     assert names(queue.expire(11.0)) == ["a0", "a1"]
     assert queue.expire(11.0) == ()
@@ -176,22 +133,22 @@ def test_expired_jobs_are_handed_back_once() -> None:
 
 def test_a_later_request_may_expire_earlier() -> None:
     queue = FairQueue(9)
-    queue.put([make_job("a", deadline=50.0)], now=0)
-    queue.put([make_job("b", deadline=20.0)], now=0)
+    queue.put([make_job("a", deadline=50.0)])
+    queue.put([make_job("b", deadline=20.0)])
     assert names(queue.expire(30.0)) == ["b0"]
     assert names(queue.expire(50.0)) == ["a0"]
 
 
 def test_the_rest_still_expire_after_some_have() -> None:
     queue = FairQueue(9)
-    queue.put([make_job("a", index=i, deadline=10.0 * i) for i in (1, 2, 3)], now=0)
+    queue.put([make_job("a", index=i, deadline=10.0 * i) for i in (1, 2, 3)])
     assert [names(queue.expire(now)) for now in (10.0, 20.0, 30.0)] == [["a1"], ["a2"], ["a3"]]
 
 
 def test_the_oldest_is_found_behind_younger_ones() -> None:
     queue = FairQueue(9)
-    queue.put(make_jobs("a", 1, submitted=5.0), now=5)
-    queue.put(make_jobs("b", 1, submitted=3.0), now=5)
+    queue.put(make_jobs("a", 1, submitted=5.0))
+    queue.put(make_jobs("b", 1, submitted=3.0))
     assert queue.oldest_submitted == 3.0
 
 
@@ -215,7 +172,7 @@ def test_every_job_leaves_once_in_its_requests_order(
         if action == "put":
             jobs = make_jobs(str(first), second)
             put[str(first)] += jobs
-            queue.put(jobs, now=0)
+            queue.put(jobs)
         else:
             taken = queue.take(first, lambda _, most=second: most)  # type: ignore[misc]
             for job in taken:

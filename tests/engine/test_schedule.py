@@ -23,7 +23,7 @@ IDLE = Load({})
 def waiting(*requests: list[Job]) -> FairQueue:
     queue = FairQueue(1000)
     for jobs in requests:
-        queue.put(jobs, now=0)
+        queue.put(jobs)
     return queue
 
 
@@ -114,10 +114,10 @@ def test_a_newcomer_waits_until_decode_has_had_half_the_time_of_encode() -> None
 
 def test_a_window_that_is_decoded_again_goes_before_newcomers() -> None:
     queue = waiting(make_jobs("late", 8))
-    queue.put([make_job("begun", index=3, resumed=True)], now=1.0)
+    queue.put([make_job("begun", index=3, resumed=True)])
     assert counts(next_batch(queue, Load({"begun": 4}), 1.0, CONFIG)) == {"begun": 1, "late": 2}
     full = Load({"begun": 16})  # half of the places are its own, also for what is decoded again
-    queue.put([make_job("begun", index=4, resumed=True)], now=1.0)
+    queue.put([make_job("begun", index=4, resumed=True)])
     assert counts(next_batch(queue, full, 1.0, CONFIG)) == {"late": 2}
 
 

@@ -111,9 +111,9 @@ def test_words_that_nobody_waits_for_any_more_are_not_found(start: Start) -> Non
     late = asking(make_job("late", tone(300), deadline=5.0))
     engine.submit([held, left, late])
     assert model.begun.wait(WAIT_S)
-    runner = engine._runner
-    assert runner is not None
-    until(lambda: runner._words.num_waiting == 2)
+    loop = engine._loop
+    assert loop is not None
+    until(lambda: loop._words.num_waiting == 2)
     engine.withdraw([left])
     now[0] = 6.0
     model.free.set()
@@ -133,9 +133,9 @@ def test_states_that_wait_for_words_are_as_few_as_the_places(
     jobs = [asking(make_job(f"r{i}", tone(300))) for i in range(20)]
     for job in jobs:
         engine.submit([job])
-    runner = engine._runner
-    assert runner is not None
-    until(lambda: runner._words.num_waiting == 4)
+    loop = engine._loop
+    assert loop is not None
+    until(lambda: loop._words.num_waiting == 4)
     time.sleep(0.2)  # all would be there by now
     # Of those beside them one is looked for, one is brought, and the rest are in decode.
     encoded = metrics.every.registry.get_sample_value("winnow_batch_windows_sum", {"model": "fake"})
