@@ -77,12 +77,19 @@ def main() -> None:
 def encoding(model: Whisper, rows: Sequence[int]) -> None:
     rate = matrix_rate(model.checkpoint.device, model.checkpoint.dtype)
     print(f"\nencode: ms a window; dense beside {rate / 1e12:.2g} TFLOP/s of a matrix product")
-    print(f"{'windows':>8}" + "".join(f"{name:>10}" for name in PROFILES) + f"{'of rate':>9}")
+    print(
+        f"{'windows':>8}" + "".join(f"{name:>10}" for name in (*PROFILES, "mixed", "apart")), end=""
+    )
+    print(f"{'of rate':>9}")
+    profiles = [BUILT_IN[name] for name in PROFILES]
     for num in rows:
-        mel_BFT = _mel(model, num)
+        mel_BFT, each = _mel(model, num), -(-num // len(profiles))
+        mixed = [profile for profile in profiles for _ in range(each)][:num]
+        asked = [[[profile] * num] for profile in profiles]
+        asked += [[mixed], [[p for p in mixed if p is profile] for profile in profiles]]
         took = [
-            median_s(_encoding(model, mel_BFT, BUILT_IN[name]), model.checkpoint.device, runs=3)
-            for name in PROFILES
+            median_s(_encoding(model, mel_BFT, parts), model.checkpoint.device, runs=3)
+            for parts in asked
         ]
         should = costs.stages(_work(model, BUILT_IN["dense"], num, 0))
         share = (should["stem"] + should["layers before"]).flops / took[0] / rate
@@ -168,9 +175,10 @@ class _FailingOnce(Whisper):
 
 
 def _encoding(
-    model: Whisper, mel_BFT: torch.Tensor, profile: Profile
-) -> Callable[[], list[Encoded]]:
-    return lambda: model.encode(mel_BFT, [profile] * len(mel_BFT))
+    model: Whisper, mel_BFT: torch.Tensor, parts: Sequence[Sequence[Profile]]
+) -> Callable[[], list[list[Encoded]]]:
+    """As many of the windows as each part has profiles."""
+    return lambda: [model.encode(mel_BFT[: len(part)], part) for part in parts if part]
 
 
 def _step_seconds(model: Whisper, encoded: list[Encoded], num_tokens: int, way: str) -> float:

@@ -16,14 +16,14 @@ from service.decode.kept import FRAMES
 from service.decode.rules import make_rules
 from service.decode.sizes import frame_bytes, row_bytes
 from service.errors import ConfigError
-from service.model import encoder, explain, padding
+from service.model import encoder, explain
 from service.model.adapters import adapters_of, find_gates, key_of, make_encoder
 from service.model.checkpoint import Checkpoint
 from service.model.gates import Deciding, Gates, check_fits, deciding, on_device
+from service.model.plan import plan_of
 from service.model.protocol import ModelInfo, dtype_name
 from service.model.weights import EncoderWeights, held_bytes
 from service.profiles import Profile
-from service.transfer import sent
 from service.types import DecodeOptions, Encoded, Hypothesis, Kept, Piece, Word
 from service.words.find import find_words
 
@@ -73,7 +73,7 @@ class Whisper:
         that have them."""
         found = adapters_of(self.info.name, adapters)
         for profile in profiles:
-            key = key_of(profile, self.checkpoint.weight_dtype)
+            key = self._key_of(profile)
             if key not in self._encoders:
                 self._encoders[key] = make_encoder(self.checkpoint, profile, found)
             if profile.gates and profile.gates not in self.gates:
@@ -93,7 +93,10 @@ class Whisper:
 
     def encoder_of(self, profile: Profile) -> EncoderWeights:
         """The encoder's weights by a profile that was prepared."""
-        return self._encoders[key_of(profile, self.checkpoint.weight_dtype)]
+        return self._encoders[self._key_of(profile)]
+
+    def _key_of(self, profile: Profile) -> tuple[str, int]:
+        return key_of(profile, self.checkpoint.weight_dtype)
 
     @property
     def _takes_prompts(self) -> bool:
@@ -106,87 +109,45 @@ class Whisper:
         profiles: Sequence[Profile],
         audio_frames: Sequence[int] | None = None,
     ) -> list[Encoded]:
-        """Encodes padded windows (B, mels, 3000): on a GPU those of one profile together, on a CPU
-        one after the other, because one window's states fit its cache. What has gates, or a layout
-        of its own, is alone everywhere."""
+        """Encodes padded windows (B, mels, 3000): on a GPU those of the same weights together, on a
+        CPU one after the other, because one window's states fit its cache. What has gates is alone
+        everywhere."""
         mel_BFT = mel_BFT.to(self.checkpoint.device, self.checkpoint.dtype)
-        sounding: Sequence[int | None] = audio_frames or [None] * len(profiles)
-        # Profiles that differ in name only, and all dense ones, are one piece of work.
-        groups: dict[tuple[Profile, int], list[int]] = defaultdict(list)
+        heard: Sequence[int | None] = audio_frames or [None] * len(profiles)
+        parts: dict[object, list[int]] = defaultdict(list)
+        for window, profile in enumerate(profiles):
+            alone = mel_BFT.is_cpu or profile.gates
+            parts[window if alone else self._key_of(profile)].append(window)
         encoded: dict[int, Encoded] = {}
-        for window, (profile, frames) in enumerate(zip(profiles, sounding, strict=True)):
-            layout, gates = self._lay_out(profile, frames), self._gates_of(profile)
-            if layout is not None:
-                mel_1FT = mel_BFT[window : window + 1]
-                encoded[window] = self._encode_laid_out(mel_1FT, profile, layout, frames, gates)
-            elif gates is not None:
-                mel_1FT = mel_BFT[window : window + 1]
-                encoded[window] = self._encode_gated(mel_1FT, profile, frames, gates)
-            else:
-                groups[_what_it_does(profile), window if mel_BFT.is_cpu else 0].append(window)
-        for (profile, _), windows in groups.items():
+        for windows in parts.values():
             # By a list, torch would wait for the device.
             some_BFT = torch.stack([mel_BFT[window] for window in windows])
-            states_BTD, positions_BT = encoder.encode(self.encoder_of(profile), some_BFT, profile)
-            for window, states_TD, positions_T in zip(
-                windows, states_BTD, positions_BT, strict=True
-            ):
-                # A view would keep the whole batch's states while one of its windows decodes.
-                if len(windows) > 1:
-                    states_TD = states_TD.clone()
-                encoded[window] = Encoded(
-                    states_TD,
-                    positions_T,
-                    self.info.num_frames,
-                    sounding[window],
-                    pooled=profile.pools,
-                )
+            some = [(profiles[window], heard[window]) for window in windows]
+            encoded |= zip(windows, self._encode_together(some_BFT, some), strict=True)
         return [encoded[window] for window in range(len(profiles))]
 
-    def _lay_out(self, profile: Profile, audio_frames: int | None) -> padding.Layout | None:
-        """How a window is laid out that is encoded by itself: None where it need not be."""
-        whole = self.info.num_frames
-        sounding = whole if audio_frames is None else audio_frames
-        layout = padding.lay_out(sounding, whole, profile.padding)
-        if layout is None and profile.sparsity and profile.pool == "alike":
-            return padding.plain(whole)
-        return layout
-
-    def _encode_laid_out(
-        self,
-        mel_1FT: Tensor,
-        profile: Profile,
-        layout: padding.Layout,
-        audio_frames: int | None,
-        gates: Gates | None,
-    ) -> Encoded:
-        asked = self._deciding(gates, mel_1FT, audio_frames) if gates else None
-        states_1TD, layout = encoder.encode_laid_out(
-            self.encoder_of(profile), mel_1FT, profile, layout, asked
-        )
-        return Encoded(
-            states_1TD[0],
-            sent(layout.positions_T, states_1TD.device),
-            self.info.num_frames,
-            audio_frames,
-            pooled=True,
-            log_weights_T=layout.log_weights(states_1TD),
-            gates=asked.modules(states_1TD, layout.positions_T) if asked else None,
-        )
-
-    def _encode_gated(
-        self, mel_1FT: Tensor, profile: Profile, audio_frames: int | None, gates: Gates
-    ) -> Encoded:
-        asked = self._deciding(gates, mel_1FT, audio_frames)
-        states_1TD, positions_1T = encoder.encode(self.encoder_of(profile), mel_1FT, profile, asked)
-        return Encoded(
-            states_1TD[0],
-            positions_1T[0],
-            self.info.num_frames,
-            audio_frames,
-            pooled=profile.pools,
-            gates=asked.modules(states_1TD, positions_1T[0]),
-        )
+    def _encode_together(
+        self, mel_BFT: Tensor, asked: Sequence[tuple[Profile, int | None]]
+    ) -> list[Encoded]:
+        """Windows of the same weights, each by its profile and the frames that are heard of it."""
+        num_frames = self.info.num_frames
+        profile, heard = asked[0]
+        gates = self._gates_of(profile)
+        deciding = self._deciding(gates, mel_BFT, heard) if gates else None
+        plans = [plan_of(profile, num_frames, heard) for profile, heard in asked]
+        found = encoder.encode_windows(self.encoder_of(profile), mel_BFT, plans, deciding)
+        return [
+            Encoded(
+                one.states_TD,
+                one.positions_T,
+                num_frames,
+                heard,
+                pooled=plan.pools,
+                log_weights_T=one.log_weights_T,
+                gates=deciding.modules(one.states_TD[None], one.positions_T) if deciding else None,
+            )
+            for one, plan, (_, heard) in zip(found, plans, asked, strict=True)
+        ]
 
     def _gates_of(self, profile: Profile) -> Gates | None:
         """What decides which modules run for a window of the profile; None: all do."""
@@ -237,15 +198,3 @@ class Whisper:
         ids = self.checkpoint.tokenizer.encode(text, add_special_tokens=False).ids
         # A text may spell a special token. It is not one.
         return tuple(token for token in ids if token < self.checkpoint.vocabulary.eot)
-
-
-def _what_it_does(profile: Profile) -> Profile:
-    """The same for profiles that differ in what has no effect only."""
-    profile = replace(profile, padding=0)  # where there is none to gain from
-    if profile.is_dense:
-        return Profile("dense")
-    if profile.sparsity == 0:
-        return replace(profile, name="sparse", layer=1, selection="attention", aggregation="mean")
-    if profile.selection != "attention":
-        profile = replace(profile, aggregation="mean")
-    return replace(profile, name="sparse")

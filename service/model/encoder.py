@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,133 +15,260 @@ from service.model import padding, sparsify
 from service.model.gates import Deciding
 from service.model.layers import merge_heads, mlp, norm, project
 from service.model.operators.attention import attend_and_score, attend_near
+from service.model.padding import Layout
+from service.model.plan import Plan, Thinning, Way, plan_of
 from service.model.weights import EncoderLayer, EncoderWeights
 from service.profiles import Profile
 from service.transfer import sent
 
+Asked = TypeVar("Asked", bound=Hashable)
+
 EVERY = (True, True)  # attention and MLP of a layer
 
 
-def encode(
-    weights: EncoderWeights,
-    mel_BFT: Tensor,
-    profile: Profile,
-    deciding: Deciding | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Encodes windows by one profile.
+class Winnowed(NamedTuple):
+    """A window's states (k, D), their original frame positions (k,), int64, ascending, and the
+    logarithms of how many frames each counts as (k,); None: of one. Where neighbours are averaged,
+    the position is that of the first of them."""
+
+    states_TD: Tensor
+    positions_T: Tensor
+    log_weights_T: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Windows that go through the next layer together.
+
+    `layouts`: what each one's states stand for; where scores chose them, `chosen_BT` are their
+    positions. `log_weights_BT`: of these states in attention; None: all count alike. Of the layer
+    that has just run, `received_BT` is what frames received, and `keys_BTD` are theirs, where
+    somebody looks.
+    """
+
+    windows: tuple[int, ...]
+    states_BTD: Tensor
+    layouts: tuple[Layout, ...]
+    chosen_BT: Tensor | None = None
+    log_weights_BT: Tensor | None = None
+    received_BT: Tensor | None = None
+    keys_BTD: Tensor | None = None
+
+    @property
+    def shape(self) -> Hashable:
+        """The same for those that can become one."""
+        weighed, chosen = self.log_weights_BT is not None, self.chosen_BT is not None
+        return self.states_BTD.shape[1], self.layouts[0].num_near, weighed, chosen
+
+    def positions(self, place: int) -> Tensor:
+        """(T,) of one of its windows."""
+        if self.chosen_BT is not None:
+            return self.chosen_BT[place]
+        return sent(self.layouts[place].positions_T, self.states_BTD.device)
+
+    def of(self, place: int) -> Winnowed:
+        """One of its windows; a view would keep the states of all while one is decoded."""
+        states_TD, weights_BT = self.states_BTD[place], self.log_weights_BT
+        return Winnowed(
+            states_TD.clone() if len(self.windows) > 1 else states_TD,
+            self.positions(place),
+            None if weights_BT is None else weights_BT[place],
+        )
+
+
+def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[Tensor, Tensor]:
+    """Encodes windows by one profile, all of each one a recording.
 
     `mel_BFT`: (B, mels, 2T), T at most the checkpoint's 1500. Returns the states (B, k, D) and
-    their original frame positions (B, k), int64; a dense profile keeps k = T. Where neighbours
-    are averaged, the position is that of the first of them. How many frames each counts as, where
-    that differs, only `encode_laid_out` says. `deciding`: gates say which modules run, of one
-    window alone; attention that chooses frames always does.
+    their original frame positions (B, k), int64; a dense profile keeps k = T.
     """
-    if profile.sparsity > 0 and profile.pool == "alike":
-        return _encode_alike(weights, mel_BFT, profile, deciding)
-    states = embed(weights, mel_BFT)
-    num_windows, num_frames, _ = states.shape
-    positions = torch.arange(num_frames, device=states.device).expand(num_windows, -1)
-    if profile.sparsity > 0 and profile.layer == 0:
-        states, positions = _thin_evenly(states, positions, profile.sparsity, profile.pool)
-    for number, layer in enumerate(weights.layers, start=1):
-        thins = profile.sparsity > 0 and number == profile.layer
-        chooses = thins and profile.pool == "drop" and profile.selection == "attention"
-        runs = EVERY
-        if deciding is not None:
-            runs = deciding.layer(states, positions[0], needs_attention=chooses)
-        aggregation = profile.aggregation if chooses else None
-        states, scores = _layer(states, layer, weights, runs, profile.reach_of(number), aggregation)
-        if thins and profile.pool == "drop":
-            if scores is None:
-                scores = sparsify.baseline_scores(
-                    profile.selection, mel_BFT, num_frames, profile.sparsity
-                )
-            positions = sparsify.keep_positions(scores, profile.sparsity, profile.within)
-            states = states.gather(1, positions[..., None].expand(-1, -1, states.shape[-1]))
-        elif thins:
-            states, positions = _thin_evenly(states, positions, profile.sparsity, profile.pool)
-    states = norm(states, weights.norm)
-    if profile.late > 0:
-        states, positions = _thin_evenly(states, positions, profile.late, profile.pool)
-    return states, positions
+    plan = plan_of(profile, mel_BFT.shape[-1] // 2)
+    found = encode_windows(weights, mel_BFT, [plan] * len(mel_BFT))
+    return torch.stack([w.states_TD for w in found]), torch.stack([w.positions_T for w in found])
 
 
-def _layer(
-    states_BTD: Tensor,
-    layer: EncoderLayer,
-    weights: EncoderWeights,
-    runs: tuple[bool, bool],
-    reach: int,
-    aggregation: str | None,
-) -> tuple[Tensor, Tensor | None]:
-    """A layer's halves that run; with an `aggregation`, the importance (B, T) of each frame."""
-    attends, feeds = runs
-    scores_BT = None
-    if aggregation is not None:
-        states_BTD, scores_BT = attend_scored(states_BTD, layer, weights, aggregation)
-    elif attends:
-        states_BTD = attend(states_BTD, layer, weights, reach)
-    return (mlp(states_BTD, layer.mlp) if feeds else states_BTD), scores_BT
-
-
-def _encode_alike(
-    weights: EncoderWeights, mel_BFT: Tensor, profile: Profile, deciding: Deciding | None
-) -> tuple[Tensor, Tensor]:
-    """One window after the other: each has groups of its own."""
-    layout = padding.plain(mel_BFT.shape[-1] // 2)
-    each = [encode_laid_out(weights, mel_FT[None], profile, layout, deciding) for mel_FT in mel_BFT]
-    positions = [sent(found.positions_T, mel_BFT.device) for _, found in each]
-    return torch.cat([states for states, _ in each]), torch.stack(positions)
-
-
-def encode_laid_out(
+def encode_windows(
     weights: EncoderWeights,
     mel_BFT: Tensor,
-    profile: Profile,
-    layout: padding.Layout,
+    plans: Sequence[Plan],
     deciding: Deciding | None = None,
-) -> tuple[Tensor, padding.Layout]:
-    """Encodes windows of one layout, their padding averaged: the states (B, k, D), and what they
-    stand for. One window alone where those are joined that are most alike, and where gates are
-    `deciding`; attention by whose keys frames are alike always runs."""
-    near_BFT = mel_BFT[..., : layout.mel_frames]
-    states = padding.place(_stem(weights, near_BFT), weights.positions_TD, layout)
-    if profile.sparsity > 0 and profile.layer == 0:
-        states, layout = padding.thin(states, layout, profile.sparsity)
+) -> list[Winnowed]:
+    """Encodes windows, each by its plan: together where, and for as long as, that is the same work.
+
+    `mel_BFT`: (B, mels, 2T), T at most the checkpoint's 1500. `deciding`: gates say which modules
+    run, of one window alone; attention that frames are chosen by always does.
+    """
+    groups = _embedded(weights, mel_BFT, [plan.layout for plan in plans])
+    groups = _thinned(groups, mel_BFT, [plan.thinning(0) for plan in plans])
     for number, layer in enumerate(weights.layers, start=1):
-        thins = profile.sparsity > 0 and number == profile.layer
-        chooses = thins and profile.pool == "alike"
-        attends, feeds = EVERY
-        if deciding is not None:
-            attends, feeds = deciding.layer(states, layout.positions_T, needs_attention=chooses)
-        if attends:
-            states, keys_BTD = attend_keyed(
-                states, layer, weights, layout.log_weights(states), profile.reach_of(number)
-            )
-        if feeds:
-            states = mlp(states, layer.mlp)
-        if chooses:
-            states, layout = padding.thin_alike(states, layout, profile.sparsity, keys_BTD[0])
-        if number == 1:
-            states, layout = padding.merge(states, layout)
-        if thins and profile.pool == "mean":
-            states, layout = padding.thin(states, layout, profile.sparsity)
-    states = norm(states, weights.norm)
-    if profile.late > 0:
-        states, layout = padding.thin(states, layout, profile.late)
-    return states, layout
+        ways, thinnings = zip(*((p.way(number), p.thinning(number)) for p in plans), strict=True)
+        looked_at = any(thinning and thinning.looks for thinning in thinnings)
+        groups = [
+            _through(group, layer, weights, way, looked_at, deciding)
+            for group, way in _parted(groups, ways)
+        ]
+        groups = _thinned(groups, mel_BFT, thinnings, merges=number == 1)
+    groups = [replace(group, states_BTD=norm(group.states_BTD, weights.norm)) for group in groups]
+    groups = _thinned(groups, mel_BFT, [plan.late for plan in plans])
+    found = {w: group.of(place) for group in groups for place, w in enumerate(group.windows)}
+    return [found[window] for window in range(len(plans))]
 
 
-def _thin_evenly(
-    states_BTD: Tensor, positions_BT: Tensor, share: float, pool: str
-) -> tuple[Tensor, Tensor]:
-    """Every n-th of the states, or the means of all from each of these to the next."""
-    num_frames = states_BTD.shape[1]
-    first = sparsify.even_positions(num_frames, sparsify.num_kept(num_frames, share))
-    on_device = sent(first, states_BTD.device)
-    if pool == "mean":
-        return sparsify.mean_of_neighbours(states_BTD, first), positions_BT[:, on_device]
-    return states_BTD[:, on_device], positions_BT[:, on_device]
+def _embedded(weights: EncoderWeights, mel_BFT: Tensor, layouts: Sequence[Layout]) -> list[_Group]:
+    """What the layers are given, by windows that are laid out alike."""
+    alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for window, layout in enumerate(layouts):
+        alike[layout.num_near, len(layout.positions_T)].append(window)
+    groups = []
+    for windows in alike.values():
+        layout = layouts[windows[0]]
+        near_BFT = _picked(mel_BFT, windows)[..., : layout.mel_frames]
+        states = padding.place(_stem(weights, near_BFT), weights.positions_TD, layout)
+        group = _Group(tuple(windows), states, ())
+        groups.append(_laid_out(group, states, [layouts[window] for window in windows]))
+    return groups
+
+
+def _picked(x_B: Tensor, windows: Sequence[int]) -> Tensor:
+    """Some of the windows, in order. By a list, torch would wait for the device."""
+    return x_B if len(windows) == len(x_B) else torch.stack([x_B[window] for window in windows])
+
+
+def _parted(groups: Sequence[_Group], asked: Sequence[Asked]) -> Iterator[tuple[_Group, Asked]]:
+    """The windows anew, by what is asked of each: together those that are asked the same and have
+    as many states."""
+    members: dict[tuple[Hashable, Asked], list[tuple[_Group, int]]] = defaultdict(list)
+    for group in groups:
+        for place, window in enumerate(group.windows):
+            members[group.shape, asked[window]].append((group, place))
+    for (_, what), some in members.items():
+        yield _united(some), what
+
+
+def _united(members: Sequence[tuple[_Group, int]]) -> _Group:
+    """Windows by their places in groups that they are in."""
+    first = members[0][0]
+    if len(members) == len(first.windows) and all(group is first for group, _ in members):
+        return first
+
+    def all_of(of: Callable[[_Group], Tensor | None]) -> Tensor | None:
+        each = [tensor[place] for group, place in members if (tensor := of(group)) is not None]
+        return torch.stack(each) if each else None
+
+    return _Group(
+        tuple(group.windows[place] for group, place in members),
+        torch.stack([group.states_BTD[place] for group, place in members]),
+        tuple(group.layouts[place] for group, place in members),
+        all_of(lambda group: group.chosen_BT),
+        all_of(lambda group: group.log_weights_BT),
+        all_of(lambda group: group.received_BT),
+        all_of(lambda group: group.keys_BTD),
+    )
+
+
+def _through(
+    group: _Group,
+    layer: EncoderLayer,
+    weights: EncoderWeights,
+    way: Way,
+    looked_at: bool,
+    deciding: Deciding | None,
+) -> _Group:
+    """A layer; what is `looked_at` after it, somebody chooses or joins frames by."""
+    states_BTD, received_BT, keys_BTD = group.states_BTD, None, None
+    attends, feeds = EVERY
+    if deciding is not None:
+        at_T = group.positions(0)
+        attends, feeds = deciding.layer(states_BTD, at_T, needs_attention=looked_at)
+    if way.aggregation:
+        states_BTD, received_BT = attend_scored(states_BTD, layer, weights, way.aggregation)
+    elif attends:
+        log_weights_BT = group.log_weights_BT
+        states_BTD, keys_BTD = attend_keyed(states_BTD, layer, weights, log_weights_BT, way.reach)
+    if feeds:
+        states_BTD = mlp(states_BTD, layer.mlp)
+    keys_BTD = keys_BTD if looked_at else None
+    return replace(group, states_BTD=states_BTD, received_BT=received_BT, keys_BTD=keys_BTD)
+
+
+def _thinned(
+    groups: Sequence[_Group],
+    mel_BFT: Tensor,
+    thinnings: Sequence[Thinning | None],
+    *,
+    merges: bool = False,
+) -> list[_Group]:
+    """What each window's thinning leaves of it; and, if it `merges`, of its padding."""
+    fewer = []
+    for group, thinning in _parted(groups, thinnings):
+        if thinning is not None and thinning.pool == "alike":
+            group = _joined_alike(group, thinning.share)
+        if merges:
+            group = _by_layout(group, padding.merge)
+        if thinning is not None and thinning.pool != "alike":
+            group = _fewer(group, thinning, mel_BFT)
+        fewer.append(replace(group, received_BT=None, keys_BTD=None))
+    return fewer
+
+
+def _fewer(group: _Group, thinning: Thinning, mel_BFT: Tensor) -> _Group:
+    """Frames that are chosen, or means of as many."""
+    share = thinning.share
+    if thinning.pool == "mean":
+        return _by_layout(group, lambda states, layout: padding.thin(states, layout, share))
+    if not thinning.selection:
+        return _every_nth(group, share)
+    states_BTD, scores_BT = group.states_BTD, group.received_BT
+    if scores_BT is None:
+        some_BFT, num_frames = _picked(mel_BFT, group.windows), states_BTD.shape[1]
+        scores_BT = sparsify.baseline_scores(thinning.selection, some_BFT, num_frames, share)
+    chosen_BT = sparsify.keep_positions(scores_BT, share, thinning.within)
+    index_BTD = chosen_BT[..., None].expand(-1, -1, states_BTD.shape[-1])
+    return replace(group, states_BTD=states_BTD.gather(1, index_BTD), chosen_BT=chosen_BT)
+
+
+def _every_nth(group: _Group, share: float) -> _Group:
+    num_states = group.states_BTD.shape[1]
+    first = sparsify.even_positions(num_states, sparsify.num_kept(num_states, share))
+    on_device = sent(first, group.states_BTD.device)
+    chosen_BT = torch.stack([group.positions(place) for place in range(len(group.windows))])
+    return replace(
+        group, states_BTD=group.states_BTD[:, on_device], chosen_BT=chosen_BT[:, on_device]
+    )
+
+
+def _joined_alike(group: _Group, share: float) -> _Group:
+    """Each window has neighbours of its own that are alike."""
+    assert group.keys_BTD is not None  # somebody looks
+    each = [
+        padding.thin_alike(group.states_BTD[place : place + 1], layout, share, keys_TD)
+        for place, (layout, keys_TD) in enumerate(zip(group.layouts, group.keys_BTD, strict=True))
+    ]
+    return _laid_out(group, torch.cat([states for states, _ in each]), [at for _, at in each])
+
+
+def _by_layout(group: _Group, change: Callable[[Tensor, Layout], tuple[Tensor, Layout]]) -> _Group:
+    """Changes states and what they stand for: of all windows at once where that is the same."""
+    if all(layout is group.layouts[0] for layout in group.layouts):
+        states_BTD, layout = change(group.states_BTD, group.layouts[0])
+        if layout is group.layouts[0]:
+            return group
+        return _laid_out(group, states_BTD, [layout] * len(group.windows))
+    each = [
+        change(group.states_BTD[place : place + 1], layout)
+        for place, layout in enumerate(group.layouts)
+    ]
+    return _laid_out(group, torch.cat([states for states, _ in each]), [at for _, at in each])
+
+
+def _laid_out(group: _Group, states_BTD: Tensor, layouts: Sequence[Layout]) -> _Group:
+    """The group with other states, and what these stand for."""
+    log_weights_BT = None
+    if not all(layout.is_even for layout in layouts):
+        log_weights_BT = torch.stack([layout.log_weights(states_BTD) for layout in layouts])
+    return replace(
+        group, states_BTD=states_BTD, layouts=tuple(layouts), log_weights_BT=log_weights_BT
+    )
 
 
 def embed(weights: EncoderWeights, mel_BFT: Tensor) -> Tensor:
@@ -163,16 +295,16 @@ def attend_keyed(
     states_BTD: Tensor,
     layer: EncoderLayer,
     weights: EncoderWeights,
-    log_weights_T: Tensor | None = None,
+    log_weights_BT: Tensor | None = None,
     reach: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """The same half, and the frames' keys (B, T, D); where states stand for several frames, the
     logarithms of how many count."""
     query, key, value = project(states_BTD, layer.attention, weights.heads)
     if reach:
-        context = attend_near(weights.attend, query, key, value, log_weights_T, reach)
+        context = attend_near(weights.attend, query, key, value, log_weights_BT, reach)
     else:
-        context = weights.attend(query, key, value, log_weights_T)
+        context = weights.attend(query, key, value, log_weights_BT)
     return states_BTD + layer.attention.out(merge_heads(context)), merge_heads(key)
 
 

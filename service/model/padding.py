@@ -11,6 +11,7 @@ proportional attention of Token Merging (arXiv 2210.09461, equation 1).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from service.transfer import sent
 LEAST_PADDING, STEP = 25, 50
 # Mel frames that the two convolutions read past those of the frames that are wanted.
 _REACH = 2
+LAYOUTS = 128  # that are remembered: windows of one are encoded together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,18 +44,22 @@ class Layout:
         """How many mel frames the stem has to read, before anything is thinned."""
         return 2 * self.num_near + _REACH
 
-    def log_weights(self, like: Tensor) -> Tensor | None:
+    @property
+    def is_even(self) -> bool:
+        """Whether all count alike."""
+        return bool((self.sizes_T == self.sizes_T[0]).all())
+
+    def log_weights(self, like: Tensor) -> Tensor:
         """(T,), added to every query's logits: 0 for the recording's first. Of `like`'s type and
-        device. None where all count alike."""
-        relative_T = self.sizes_T / self.sizes_T[0]
-        if bool((relative_T == 1).all()):
-            return None
-        return sent(relative_T.log().to(like.dtype), like.device)
+        device."""
+        return sent((self.sizes_T / self.sizes_T[0]).log().to(like.dtype), like.device)
 
 
+@lru_cache(LAYOUTS)
 def plain(num_frames: int) -> Layout:
     """A state for each frame, and no padding apart."""
-    return Layout(torch.arange(num_frames), torch.ones(num_frames), num_frames)
+    with torch.inference_mode(False):  # it is remembered, for whoever trains too
+        return Layout(torch.arange(num_frames), torch.ones(num_frames), num_frames)
 
 
 def lay_out(audio_frames: int, num_frames: int, neighbours: int) -> Layout | None:
@@ -65,10 +71,16 @@ def lay_out(audio_frames: int, num_frames: int, neighbours: int) -> Layout | Non
     num_near = -(-(audio_frames + LEAST_PADDING) // STEP) * STEP
     if neighbours < 2 or num_near + neighbours > num_frames:
         return None
-    first = torch.arange(num_near, num_frames, neighbours)
-    sizes = torch.diff(first, append=first.new_tensor([num_frames]))
-    positions_T = torch.cat([torch.arange(num_near), first])
-    return Layout(positions_T, torch.cat([torch.ones(num_near), sizes.float()]), num_near)
+    return _padded(num_near, num_frames, neighbours)
+
+
+@lru_cache(LAYOUTS)
+def _padded(num_near: int, num_frames: int, neighbours: int) -> Layout:
+    with torch.inference_mode(False):
+        first = torch.arange(num_near, num_frames, neighbours)
+        sizes = torch.diff(first, append=first.new_tensor([num_frames]))
+        positions_T = torch.cat([torch.arange(num_near), first])
+        return Layout(positions_T, torch.cat([torch.ones(num_near), sizes.float()]), num_near)
 
 
 def place(stem_BTD: Tensor, positions_TD: Tensor, layout: Layout) -> Tensor:

@@ -25,6 +25,7 @@ from service.model.operators.choose import cpu_operators
 from service.model.operators.factors import Factored, SideBySide, num_weights
 from service.model.operators.four_bits import FourBits, four_bits
 from service.model.operators.products import Dense, EightBit, Product
+from service.model.plan import plan_of
 from service.model.weights import held_bytes, products_of
 from service.profiles import Profile
 from service.types import OpenModules
@@ -241,13 +242,13 @@ def test_gates_of_a_profile_decide_with_all_else(
         assert encoded.gates is not None
         assert encoded.gates.encoder == ((True, False),) * 2
         assert encoded.gates.decoder == ((True, False, True),) * 2
-    right, _ = encoder.encode(
+    (right,) = encoder.encode_windows(
         mini.encoder_of(all_of_it),
         mel[:1],
-        all_of_it,
+        [plan_of(all_of_it, 1500)],
         deciding(mini.gates[0.4], mel[:1], None, None),
     )
-    assert_close(states(mini, mel[:1], all_of_it)[0], right[0], atol=0, rtol=0)
+    assert_close(states(mini, mel[:1], all_of_it)[0], right.states_TD, atol=0, rtol=0)
     assert mini.encode(mel[:1], [DENSE])[0].gates is None
 
 

@@ -13,8 +13,9 @@ from torch.testing import assert_close
 from service.audio.mel import log_mel
 from service.decode.packed import empty_cache
 from service.families.whisper import Whisper
-from service.model import decoder, encoder, padding
+from service.model import decoder, encoder
 from service.model.operators.attention import by_head
+from service.model.plan import plan_of
 from service.profiles import Profile
 from service.types import SAMPLE_RATE, DecodeOptions, Encoded, Hypothesis
 from tests.checkpoints import load_plain
@@ -138,11 +139,10 @@ def test_cached_steps_weigh_states_as_the_whole_sequence_does(model: Whisper, me
 
 @torch.inference_mode()
 def test_head_by_head_weighs_as_fused_attention_does(model: Whisper, mel: Tensor) -> None:
-    layout = padding.lay_out(FRAMES[0], 1500, 8)
-    assert layout is not None
+    plans = [plan_of(ALIKE, 1500, frames) for frames in FRAMES]
     weights = model.checkpoint.weights.encoder
-    fused, _ = encoder.encode_laid_out(weights, mel[:1], SHORT, layout)
-    heads, _ = encoder.encode_laid_out(
-        replace(weights, attend=by_head(torch.float32)), mel[:1], SHORT, layout
-    )
-    assert_close(heads, fused, atol=1e-4, rtol=0)
+    by_heads = replace(weights, attend=by_head(torch.float32))
+    fused, heads = (encoder.encode_windows(some, mel, plans) for some in (weights, by_heads))
+    for one, other in zip(heads, fused, strict=True):
+        assert one.log_weights_T is not None
+        assert_close(one.states_TD, other.states_TD, atol=1e-4, rtol=0)

@@ -237,5 +237,5 @@ def _join_alike(
         sent(layout.positions_T, states_1TD.device)[None],
         at.num_frames,
         pooled=True,
-        log_weights_T=layout.log_weights(states_1TD),
+        log_weights_T=None if layout.is_even else layout.log_weights(states_1TD),
     )
