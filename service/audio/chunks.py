@@ -94,6 +94,11 @@ def is_wav(head: bytes) -> bool:
     return head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE"
 
 
+def is_riff(head: bytes) -> bool:
+    """Whether it is one of these or Sony's w64, by its first 16 bytes."""
+    return is_wav(head) or head == _W64
+
+
 def is_chunk(file: Seekable, at: int) -> bool:
     """Whether a chunk begins there, or after a byte of padding; or nothing of any weight."""
     for place in (at, at + 1):

@@ -14,6 +14,7 @@ import soundfile
 
 from service.audio.container import Seekable
 from service.audio.decode import decode
+from service.audio.libav import open_libav
 from service.types import Notice, Samples
 
 from .files import SPEECH_FILE, by_libav, by_soundfile, noise, of, silence, speech, tone
@@ -92,6 +93,35 @@ def test_mp3_of_varying_rate_without_a_frame_count_is_read_to_its_end() -> None:
     samples = of(data.replace(b"Xing", bytes(4), 1))
     assert len(samples) / 16_000 == pytest.approx(12, abs=0.2)
     assert np.abs(samples[-24_000:-8_000]).max() > 0.4
+
+
+@pytest.mark.parametrize("kind", ["wav", "w64", "rf64"])
+def test_samples_are_not_read_on_and_on_to_see_what_they_are(kind: str) -> None:
+    options = {"rf64": "always"} if kind == "rf64" else None
+    data = by_libav(tone(120), "wav" if kind == "rf64" else kind, "pcm_s16le", options=options)
+
+    class Counted(io.BytesIO):
+        num_read = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            found = super().read(size)
+            self.num_read += len(found)
+            return found
+
+    file = Counted(data)
+    with open_libav(file):
+        assert file.num_read < 600_000
+    assert len(of(data, 200)) == 120 * 16_000
+
+
+@pytest.mark.parametrize("kind", ["WAV", "W64"])
+def test_what_is_encoded_and_passes_for_samples_is_heard_for_what_it_is(kind: str) -> None:
+    """As DTS and AC-3 on compact discs: the header speaks of 16-bit samples."""
+    frames = by_libav(tone(2, 48_000), "ac3", "ac3", 48_000)
+    samples = np.frombuffer(frames[: len(frames) // 2 * 2], np.int16)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, 48_000, format=kind, subtype="PCM_16")
+    assert_is_tone(of(buffer.getvalue()))
 
 
 def test_sound_track_of_a_video() -> None:
