@@ -130,8 +130,10 @@ def _embedded(weights: EncoderWeights, mel_BFT: Tensor, layouts: Sequence[Layout
 
 
 def _picked(x_B: Tensor, windows: Sequence[int]) -> Tensor:
-    """Some of the windows, in order. By a list, torch would wait for the device."""
-    return x_B if len(windows) == len(x_B) else torch.stack([x_B[window] for window in windows])
+    """Some of the windows. By a list, torch would wait for the device."""
+    if tuple(windows) == tuple(range(len(x_B))):
+        return x_B
+    return torch.stack([x_B[window] for window in windows])
 
 
 def _parted(groups: Sequence[_Group], asked: Sequence[Asked]) -> Iterator[tuple[_Group, Asked]]:

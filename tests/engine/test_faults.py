@@ -9,17 +9,21 @@ from collections.abc import Collection, Sequence
 import pytest
 import torch
 
-from service.engine import recovery
+from service.config import ServerConfig
+from service.engine import recovery as recovering
 from service.engine.engine import Engine
 from service.engine.faults import GROW_AFTER, Room, is_out_of_memory
+from service.engine.intake import Intake
+from service.engine.recovery import Recovery
 from service.errors import EngineError
 from service.families.fake import FakeDecodeBatch, FakeModel
+from service.metrics import Metrics
 from service.model.protocol import WindowsFailedError
 from service.profiles import Profile
 from service.types import DecodeOptions, Encoded, Hypothesis
 
 from .conftest import Start
-from .jobs import WAIT_S, expected_text, loud_at, make_job, text, tone
+from .jobs import WAIT_S, expected_text, loud_at, make_job, make_jobs, text, tone
 
 GOOD, BAD = 300.0, 2500.0
 NO_MEMORY = {
@@ -178,6 +182,21 @@ def test_room_shrinks_at_once_and_grows_slowly() -> None:
     assert room.limit == 8
 
 
+def test_after_a_window_that_was_too_large_as_many_go_as_before() -> None:
+    intake = Intake(ServerConfig(), Metrics().of("fake"), time.monotonic)
+    recovery = Recovery(FakeModel(), intake, most_windows=8)
+    waiting, large = make_jobs("waiting", 3), make_job("large")
+    recovery.put_back(waiting, limit=2)
+    assert recovery.room.limit == 2
+    recovery.blame(make_job("bad"), ValueError())
+    assert recovery.room.limit == 2
+    recovery.blame(large, NO_MEMORY["cuda"])
+    assert recovery.room.limit == 8
+    with pytest.raises(EngineError, match="not enough memory for this window"):
+        large.reply.result(0)
+    assert not any(job.reply.done() for job in waiting)
+
+
 def test_what_is_no_lack_of_memory() -> None:
     assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access"))
     assert not is_out_of_memory(ValueError("out of memory"))
@@ -186,7 +205,7 @@ def test_what_is_no_lack_of_memory() -> None:
 def test_a_device_that_stays_lost_is_given_up(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recovery, "MOST_PROBES", 3)
+    monkeypatch.setattr(recovering, "MOST_PROBES", 3)
     lost = threading.Event()
     engine = start(FakeModel(fail_encode_when=lambda _: lost.is_set()))
     lost.set()

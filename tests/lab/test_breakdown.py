@@ -32,7 +32,7 @@ def watch(model: Whisper, mel: torch.Tensor, monkeypatch: pytest.MonkeyPatch) ->
     from service.model import encoder
 
     seen: list[int] = []
-    for name in ("attend", "attend_scored"):
+    for name in ("attend_keyed", "attend_scored"):
         real = getattr(encoder, name)
 
         def noted(states_BTD: torch.Tensor, *rest: object, real: object = real) -> object:
