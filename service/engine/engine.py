@@ -16,7 +16,7 @@ from service.engine.faults import DeviceGoneError
 from service.engine.intake import RETRY_AFTER_S, Intake, State
 from service.engine.lane import Lane, lane_for
 from service.engine.loop import Loop
-from service.engine.probe import warm_up
+from service.engine.probe import tried, warm_up
 from service.engine.turns import Turns
 from service.errors import EngineError, NotReady, WinnowError
 from service.metrics import ModelMetrics
@@ -180,6 +180,7 @@ class Engine:
             model = self._load()
             self.num_threads = torch.get_num_threads()
             warm_up(model, tuple(self._warm_up()))
+            lane = self._lane or tried(lane_for(model.info.device), model)
         except Exception as error:
             self._fatal = error
             text = str(error) if isinstance(error, WinnowError) else repr(error)
@@ -207,7 +208,7 @@ class Engine:
             most_windows=self._config.max_decode_windows,
             budget=budget,
             turns=self._turns,
-            lane=self._lane or lane_for(info.device),
+            lane=lane,
         )
         if self.state == "stopped":
             loop.stop()

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from service.config import ServerConfig
 from service.engine import schedule
 from service.engine.engine import Engine
 from service.engine.features import Features, features_of
-from service.engine.lane import AtOnce, Beside, Encode, Encoding, Make, Pending, lane_for
+from service.engine.lane import AtOnce, Beside, Encode, Encoding, Lane, Make, Pending, lane_for
+from service.engine.probe import tried
 from service.engine.queue import FairQueue
 from service.engine.schedule import Load, Wait, next_batch
 from service.engine.turns import Turns
@@ -68,6 +70,16 @@ class _Slow:
         if fault is not None:
             raise fault
         return self._pending.result()
+
+
+class WrongLane:
+    """Gives the states of somebody else's memory."""
+
+    def begin(self, make: Make, encode: Encode) -> Pending:
+        def wrong(made: Features) -> list[Encoded]:
+            return [replace(one, states_TD=one.states_TD + 1) for one in encode(made)]
+
+        return AtOnce().begin(make, wrong)
 
 
 @pytest.fixture(autouse=True)
@@ -415,3 +427,20 @@ class TestOnCuda:
                 assert torch.equal(ours.positions_T, theirs.positions_T)
                 torch.testing.assert_close(ours.states_TD, theirs.states_TD, rtol=0, atol=0.01)
             assert found.encode_s > 0
+
+
+def test_a_lane_that_works_is_taken() -> None:
+    lane = SlowLane()
+    assert tried(lane, FakeModel()) is lane
+    assert lane.begun == 1
+    at_once = AtOnce()
+    assert tried(at_once, HeldModel()) is at_once  # there is nothing to try
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_lane_that_does_not_is_not(caplog: pytest.LogCaptureFixture, fails: bool) -> None:
+    failing = SlowLane()
+    failing.fault = RuntimeError("no such stream")
+    lane: Lane = failing if fails else WrongLane()
+    assert isinstance(tried(lane, FakeModel()), AtOnce)
+    assert ("no such stream" if fails else "its states are others") in caplog.text
