@@ -77,10 +77,8 @@ def main() -> None:
 def encoding(model: Whisper, rows: Sequence[int]) -> None:
     rate = matrix_rate(model.checkpoint.device, model.checkpoint.dtype)
     print(f"\nencode: ms a window; dense beside {rate / 1e12:.2g} TFLOP/s of a matrix product")
-    print(
-        f"{'windows':>8}" + "".join(f"{name:>10}" for name in (*PROFILES, "mixed", "apart")), end=""
-    )
-    print(f"{'of rate':>9}")
+    columns = "".join(f"{name:>10}" for name in (*PROFILES, "mixed", "apart"))
+    print(f"{'windows':>8}{columns}{'of rate':>9}")
     profiles = [BUILT_IN[name] for name in PROFILES]
     for num in rows:
         mel_BFT, each = _mel(model, num), -(-num // len(profiles))

@@ -1,6 +1,8 @@
-"""From the host to a device."""
+"""From the host to a device, and among what is there, without waiting for it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,3 +18,10 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
     except RuntimeError:  # the host has none left that can be
         return values.to(device)
     return pinned.to(device, non_blocking=True)
+
+
+def picked(x_B: Tensor, windows: Sequence[int]) -> Tensor:
+    """Some windows of a batch, in this order. By a list, torch would send it and wait for that."""
+    if tuple(windows) == tuple(range(len(x_B))):
+        return x_B
+    return torch.stack([x_B[window] for window in windows])

@@ -22,6 +22,7 @@ from service.model.explain import PUBLISHED_LAYER, sizes_of
 from service.model.protocol import ModelInfo, WindowsFailedError, dtype_name
 from service.model.weights import held_bytes
 from service.profiles import Profile, check_plain
+from service.transfer import picked
 from service.types import WINDOW_SAMPLES, DecodeOptions, Encoded, Hypothesis, Kept, Piece, Word
 
 
@@ -95,9 +96,7 @@ class CtcModel:
             groups[_what_it_does(profile), length, window if alone else -1].append(window)
         encoded: dict[int, Encoded] = {}
         for (profile, length, _), windows in groups.items():
-            # By a list, torch would wait for the device.
-            some_BS = torch.stack([waves_B1S[window, 0, :length] for window in windows])
-            wave_BS = self._read(some_BS)
+            wave_BS = self._read(picked(waves_B1S, windows)[:, 0, :length])
             states_BTD, at = encoder.encode(self.checkpoint.weights, wave_BS, profile)
             for number, window in enumerate(windows):
                 # A view would keep the whole batch's states while one of its windows is heard.

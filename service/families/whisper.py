@@ -24,6 +24,7 @@ from service.model.plan import plan_of
 from service.model.protocol import ModelInfo, dtype_name
 from service.model.weights import EncoderWeights, held_bytes
 from service.profiles import Profile
+from service.transfer import picked
 from service.types import DecodeOptions, Encoded, Hypothesis, Kept, Piece, Word
 from service.words.find import find_words
 
@@ -120,10 +121,9 @@ class Whisper:
             parts[window if alone else self._key_of(profile)].append(window)
         encoded: dict[int, Encoded] = {}
         for windows in parts.values():
-            # By a list, torch would wait for the device.
-            some_BFT = torch.stack([mel_BFT[window] for window in windows])
             some = [(profiles[window], heard[window]) for window in windows]
-            encoded |= zip(windows, self._encode_together(some_BFT, some), strict=True)
+            found = self._encode_together(picked(mel_BFT, windows), some)
+            encoded |= zip(windows, found, strict=True)
         return [encoded[window] for window in range(len(profiles))]
 
     def _encode_together(

@@ -19,7 +19,7 @@ from service.model.padding import Layout
 from service.model.plan import Plan, Thinning, Way, plan_of
 from service.model.weights import EncoderLayer, EncoderWeights
 from service.profiles import Profile
-from service.transfer import sent
+from service.transfer import picked, sent
 
 Asked = TypeVar("Asked", bound=Hashable)
 
@@ -60,20 +60,35 @@ class _Group:
         weighed, chosen = self.log_weights_BT is not None, self.chosen_BT is not None
         return self.states_BTD.shape[1], self.layouts[0].num_near, weighed, chosen
 
-    def positions(self, place: int) -> Tensor:
-        """(T,) of one of its windows."""
+    def positions(self) -> Tensor:
+        """(B, T)."""
         if self.chosen_BT is not None:
-            return self.chosen_BT[place]
-        return sent(self.layouts[place].positions_T, self.states_BTD.device)
+            return self.chosen_BT
+        return self.all_of(lambda layout: sent(layout.positions_T, self.states_BTD.device))
 
-    def of(self, place: int) -> Winnowed:
-        """One of its windows; a view would keep the states of all while one is decoded."""
-        states_TD, weights_BT = self.states_BTD[place], self.log_weights_BT
-        return Winnowed(
-            states_TD.clone() if len(self.windows) > 1 else states_TD,
-            self.positions(place),
-            None if weights_BT is None else weights_BT[place],
-        )
+    def all_of(self, of: Callable[[Layout], Tensor]) -> Tensor:
+        """(B, ...): what each window's layout says, asked once where they have the same."""
+        asked = self.layouts[:1] if self.is_laid_out_alike else self.layouts
+        each = torch.stack([of(layout) for layout in asked])
+        return each.expand(len(self.windows), *each.shape[1:])
+
+    @property
+    def is_laid_out_alike(self) -> bool:
+        return all(layout is self.layouts[0] for layout in self.layouts)
+
+    def each(self) -> Iterator[tuple[int, Winnowed]]:
+        """Its windows, by number; a view would keep the states of all while one is decoded."""
+        positions_BT, weights_BT = self.positions(), self.log_weights_BT
+        for place, window in enumerate(self.windows):
+            states_TD = self.states_BTD[place]
+            yield (
+                window,
+                Winnowed(
+                    states_TD.clone() if len(self.windows) > 1 else states_TD,
+                    positions_BT[place],
+                    None if weights_BT is None else weights_BT[place],
+                ),
+            )
 
 
 def encode(weights: EncoderWeights, mel_BFT: Tensor, profile: Profile) -> tuple[Tensor, Tensor]:
@@ -110,7 +125,7 @@ def encode_windows(
         groups = _thinned(groups, mel_BFT, thinnings, merges=number == 1)
     groups = [replace(group, states_BTD=norm(group.states_BTD, weights.norm)) for group in groups]
     groups = _thinned(groups, mel_BFT, [plan.late for plan in plans])
-    found = {w: group.of(place) for group in groups for place, w in enumerate(group.windows)}
+    found = dict(one for group in groups for one in group.each())
     return [found[window] for window in range(len(plans))]
 
 
@@ -122,18 +137,11 @@ def _embedded(weights: EncoderWeights, mel_BFT: Tensor, layouts: Sequence[Layout
     groups = []
     for windows in alike.values():
         layout = layouts[windows[0]]
-        near_BFT = _picked(mel_BFT, windows)[..., : layout.mel_frames]
+        near_BFT = picked(mel_BFT, windows)[..., : layout.mel_frames]
         states = padding.place(_stem(weights, near_BFT), weights.positions_TD, layout)
         group = _Group(tuple(windows), states, ())
         groups.append(_laid_out(group, states, [layouts[window] for window in windows]))
     return groups
-
-
-def _picked(x_B: Tensor, windows: Sequence[int]) -> Tensor:
-    """Some of the windows. By a list, torch would wait for the device."""
-    if tuple(windows) == tuple(range(len(x_B))):
-        return x_B
-    return torch.stack([x_B[window] for window in windows])
 
 
 def _parted(groups: Sequence[_Group], asked: Sequence[Asked]) -> Iterator[tuple[_Group, Asked]]:
@@ -180,7 +188,7 @@ def _through(
     states_BTD, received_BT, keys_BTD = group.states_BTD, None, None
     attends, feeds = EVERY
     if deciding is not None:
-        at_T = group.positions(0)
+        at_T = group.positions()[0]
         attends, feeds = deciding.layer(states_BTD, at_T, needs_attention=looked_at)
     if way.aggregation:
         states_BTD, received_BT = attend_scored(states_BTD, layer, weights, way.aggregation)
@@ -222,7 +230,7 @@ def _fewer(group: _Group, thinning: Thinning, mel_BFT: Tensor) -> _Group:
         return _every_nth(group, share)
     states_BTD, scores_BT = group.states_BTD, group.received_BT
     if scores_BT is None:
-        some_BFT, num_frames = _picked(mel_BFT, group.windows), states_BTD.shape[1]
+        some_BFT, num_frames = picked(mel_BFT, group.windows), states_BTD.shape[1]
         scores_BT = sparsify.baseline_scores(thinning.selection, some_BFT, num_frames, share)
     chosen_BT = sparsify.keep_positions(scores_BT, share, thinning.within)
     index_BTD = chosen_BT[..., None].expand(-1, -1, states_BTD.shape[-1])
@@ -233,10 +241,8 @@ def _every_nth(group: _Group, share: float) -> _Group:
     num_states = group.states_BTD.shape[1]
     first = sparsify.even_positions(num_states, sparsify.num_kept(num_states, share))
     on_device = sent(first, group.states_BTD.device)
-    chosen_BT = torch.stack([group.positions(place) for place in range(len(group.windows))])
-    return replace(
-        group, states_BTD=group.states_BTD[:, on_device], chosen_BT=chosen_BT[:, on_device]
-    )
+    chosen_BT = group.positions()[:, on_device]
+    return replace(group, states_BTD=group.states_BTD[:, on_device], chosen_BT=chosen_BT)
 
 
 def _joined_alike(group: _Group, share: float) -> _Group:
@@ -251,7 +257,7 @@ def _joined_alike(group: _Group, share: float) -> _Group:
 
 def _by_layout(group: _Group, change: Callable[[Tensor, Layout], tuple[Tensor, Layout]]) -> _Group:
     """Changes states and what they stand for: of all windows at once where that is the same."""
-    if all(layout is group.layouts[0] for layout in group.layouts):
+    if group.is_laid_out_alike:
         states_BTD, layout = change(group.states_BTD, group.layouts[0])
         if layout is group.layouts[0]:
             return group
@@ -265,12 +271,10 @@ def _by_layout(group: _Group, change: Callable[[Tensor, Layout], tuple[Tensor, L
 
 def _laid_out(group: _Group, states_BTD: Tensor, layouts: Sequence[Layout]) -> _Group:
     """The group with other states, and what these stand for."""
-    log_weights_BT = None
-    if not all(layout.is_even for layout in layouts):
-        log_weights_BT = torch.stack([layout.log_weights(states_BTD) for layout in layouts])
-    return replace(
-        group, states_BTD=states_BTD, layouts=tuple(layouts), log_weights_BT=log_weights_BT
-    )
+    group = replace(group, states_BTD=states_BTD, layouts=tuple(layouts), log_weights_BT=None)
+    if all(layout.is_even for layout in set(layouts)):
+        return group
+    return replace(group, log_weights_BT=group.all_of(lambda one: one.log_weights(states_BTD)))
 
 
 def embed(weights: EncoderWeights, mel_BFT: Tensor) -> Tensor:
